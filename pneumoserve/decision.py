@@ -1,0 +1,149 @@
+"""From calibrated scores and facts to an answer: the only place where a finding is decided.
+
+`decide` is a pure function of the policy in the release, the facts of the film and the models' calibrated
+probabilities, so that any recorded answer can be derived again from its record.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pneumoserve.image import Facts
+
+__all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population", "Reason", "decide", "excluded",
+           "needs_type"]  # fmt: skip
+
+Finding = Literal["normal", "pneumonia"]
+PneumoniaType = Literal["bacterial", "viral"]
+Reason = Literal[
+    "uncertain_finding", "uncertain_type", "not_a_chest_film", "outside_population", "lateral_view"
+]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_CHEST: Final = {"CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "HEART"}
+_LATERAL: Final = {"LL", "RL", "LATERAL", "LAT", "RLD", "LLD"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Band(_Frozen):
+    """Probabilities `low <= p < high` in which a human decides."""
+
+    low: Probability
+    high: Probability
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Band:
+        if self.low > self.high:
+            raise ValueError("a referral band's low must not be above its high")
+        return self
+
+    def holds(self, probability: float) -> bool:
+        """Whether `probability` lies in the band."""
+        return self.low <= probability < self.high
+
+
+class Population(_Frozen):
+    """The patients the models were trained on; `min_age_years <= age < below_age_years`."""
+
+    min_age_years: float
+    below_age_years: float
+    # A DICOM object can state the age; one that does not is a case for a human unless the policy says otherwise.
+    unknown_dicom_age: Literal["refer", "accept"]
+
+
+class Policy(_Frozen):
+    """Thresholds and referral bands of a release, and the reasons for them in words."""
+
+    detector_threshold: Probability
+    detector_band: Band
+    typer_threshold: Probability
+    typer_band: Band
+    population: Population
+    assumed_prevalence: Probability
+    why: str
+
+
+class Decision(_Frozen):
+    """The answer for one film.
+
+    `confidence` is the calibrated probability of the stated finding; where none is stated, of the likelier one;
+    `None` where the detector did not run.
+    """
+
+    finding: Finding | None
+    pneumonia_type: PneumoniaType | None
+    confidence: Probability | None
+    referred: bool
+    reasons: tuple[Reason, ...]
+
+
+def excluded(facts: Facts) -> bool:
+    """Whether the file itself says that it shows no chest, so that no model is asked."""
+    return facts.body_part is not None and facts.body_part not in _CHEST
+
+
+def needs_type(policy: Policy, pneumonia: float) -> bool:
+    """Whether the typer is to be asked, given the detector's calibrated probability."""
+    return pneumonia >= policy.detector_threshold and not policy.detector_band.holds(pneumonia)
+
+
+def decide(
+    policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None, bacterial: float | None
+) -> Decision:
+    """The answer, from calibrated probabilities (None where a model did not run).
+
+    Raises:
+        ValueError: where a probability that the decision needs is missing.
+    """
+    if excluded(facts):
+        return Decision(
+            finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("not_a_chest_film",)
+        )
+    if pneumonia is None:
+        raise ValueError("the detector's probability is missing")
+    unfit = _unfit(policy.population, facts, is_dicom)
+    uncertain: tuple[Reason, ...] = ("uncertain_finding",) if policy.detector_band.holds(pneumonia) else ()
+    if unfit or uncertain:
+        return Decision(
+            finding=None,
+            pneumonia_type=None,
+            confidence=max(pneumonia, 1.0 - pneumonia),
+            referred=True,
+            reasons=unfit + uncertain,
+        )
+    if not needs_type(policy, pneumonia):
+        return Decision(
+            finding="normal", pneumonia_type=None, confidence=1.0 - pneumonia, referred=False, reasons=()
+        )
+    if bacterial is None:
+        raise ValueError("the typer's probability is missing")
+    return _typed(policy, pneumonia, bacterial)
+
+
+def _typed(policy: Policy, pneumonia: float, bacterial: float) -> Decision:
+    unsure = policy.typer_band.holds(bacterial)
+    kind: PneumoniaType = "bacterial" if bacterial >= policy.typer_threshold else "viral"
+    return Decision(
+        finding="pneumonia",
+        pneumonia_type=None if unsure else kind,
+        confidence=pneumonia,
+        referred=unsure,
+        reasons=("uncertain_type",) if unsure else (),
+    )
+
+
+def _unfit(population: Population, facts: Facts, is_dicom: bool) -> tuple[Reason, ...]:
+    reasons: list[Reason] = []
+    if facts.view_position in _LATERAL:
+        reasons.append("lateral_view")
+    age = facts.age_years
+    unknown = age is None and is_dicom and population.unknown_dicom_age == "refer"
+    outside = age is not None and not population.min_age_years <= age < population.below_age_years
+    if unknown or outside:
+        reasons.append("outside_population")
+    return tuple(reasons)
