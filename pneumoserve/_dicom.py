@@ -18,7 +18,8 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
 from pneumoserve._imagefile import Facts, ImageError, jpeg_frame_size, spread
@@ -36,11 +37,12 @@ _CLOSED_LISTS: Final[dict[str, frozenset[str]]] = {
     "Modality": frozenset({"CR", "DX"}),
     "ViewPosition": frozenset({"PA", "AP", "LL", "RL", "LATERAL", "LAT", "RLD", "LLD", "RLO", "LLO"}),
     "PatientSex": frozenset({"M", "F", "O"}),
-    "BodyPartExamined": frozenset(
-        "ABDOMEN ANKLE ARM CHEST CLAVICLE COCCYX CSPINE ELBOW EXTREMITY FEMUR FINGER FOOT FOREARM HAND HEAD HEART HIP "
-        "HUMERUS JAW KNEE LEG LSPINE LUNG MANDIBLE NECK PELVIS RIB RIBS SHOULDER SKULL SPINE STERNUM THIGH THORAX "
-        "THUMB TIBIA TOE TSPINE WHOLEBODY WRIST".split()
-    ),
+    "BodyPartExamined": frozenset((
+        "ABDOMEN", "ANKLE", "ARM", "CHEST", "CLAVICLE", "COCCYX", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FINGER",
+        "FOOT", "FOREARM", "HAND", "HEAD", "HEART", "HIP", "HUMERUS", "JAW", "KNEE", "LEG", "LSPINE", "LUNG",
+        "MANDIBLE", "NECK", "PELVIS", "RIB", "RIBS", "SHOULDER", "SKULL", "SPINE", "STERNUM", "THIGH", "THORAX",
+        "THUMB", "TIBIA", "TOE", "TSPINE", "WHOLEBODY", "WRIST",
+    )),
 }  # fmt: skip
 # What the archive keeps: the pixels, what is needed to show them as they were shown to the model, and
 # facts that name no person. Everything else, private groups included, is left out.
@@ -79,9 +81,7 @@ def decode(data: bytes, check_size: SizeCheck) -> tuple[Image.Image, bytes, Fact
             raise
         except Exception as error:
             # Damaged objects fail in many ways inside pydicom and the codecs; none of their texts is safe to show.
-            raise ImageError(
-                400, "The DICOM object is damaged or cut short; send the complete file."
-            ) from error
+            raise ImageError(400, "The DICOM object is damaged or cut short; send the complete file.") from error
 
 
 def _check(dataset: Dataset, check_size: SizeCheck) -> None:
@@ -131,9 +131,7 @@ def _decoded(dataset: Dataset) -> npt.NDArray[Any]:
     plugin = {"pylibjpeg", "pydicom", "gdcm"} & set(decoder.available_plugins)
     chosen = next((name for name in ("pydicom", "pylibjpeg", "gdcm") if name in plugin), None)
     if chosen is None:
-        raise ImageError(
-            415, f"DICOM objects compressed as {syntax.name} are not accepted; send another syntax."
-        )
+        raise ImageError(415, f"DICOM objects compressed as {syntax.name} are not accepted; send another syntax.")
     values, _ = decoder.as_array(dataset, decoding_plugin=chosen)
     return np.asarray(values)
 
@@ -187,7 +185,7 @@ def _reduced(dataset: Dataset, facts: Facts) -> Dataset:
             kept[keyword] = dataset[keyword]
     for keyword in _LUT_SEQUENCES:
         if dataset.get(keyword):
-            setattr(kept, keyword, [_reduced_lut(item) for item in dataset[keyword]])
+            setattr(kept, keyword, [_reduced_lut(item) for item in dataset[keyword].value])
     for keyword in _CLOSED_LISTS:
         if keyword in kept:
             setattr(kept, keyword, _listed(dataset, keyword) or "")
@@ -216,9 +214,9 @@ def _age_string(years: float | None) -> str:
     return f"{int(years):03d}Y" if years >= 2 else f"{round(years * 12):03d}M"
 
 
-def _uid_of(pixels: bytes) -> str:
+def _uid_of(pixels: bytes) -> UID:
     """An instance UID made of the pixels alone (PS3.5 B.2: 2.25 and a 128-bit integer)."""
-    return f"2.25.{int.from_bytes(hashlib.sha256(pixels).digest()[:16], 'big')}"
+    return UID(f"2.25.{int.from_bytes(hashlib.sha256(pixels).digest()[:16], 'big')}")
 
 
 def _file_meta(dataset: Dataset, syntax: UID) -> FileMetaDataset:
@@ -226,7 +224,7 @@ def _file_meta(dataset: Dataset, syntax: UID) -> FileMetaDataset:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID = "2.25.199424713577209306846127205412163212893"
+    meta.ImplementationClassUID = UID("2.25.199424713577209306846127205412163212893")
     return meta
 
 

@@ -61,9 +61,7 @@ def reencode_free_of_text(data: bytes, kind: str) -> bytes:
     try:
         return _jpeg(data) if kind == "jpeg" else _png(data)
     except (IndexError, struct.error) as error:
-        raise ImageError(
-            400, f"The {kind.upper()} is damaged or cut short; send the complete file."
-        ) from error
+        raise ImageError(400, f"The {kind.upper()} is damaged or cut short; send the complete file.") from error
 
 
 def jpeg_frame_size(data: bytes) -> tuple[int, int] | None:

@@ -17,9 +17,7 @@ __all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population
 
 Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
-Reason = Literal[
-    "uncertain_finding", "uncertain_type", "not_a_chest_film", "outside_population", "lateral_view"
-]
+Reason = Literal["uncertain_finding", "uncertain_type", "not_a_chest_film", "outside_population", "lateral_view"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _CHEST: Final = {"CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "HEART"}
@@ -92,9 +90,7 @@ def needs_type(policy: Policy, pneumonia: float) -> bool:
     return pneumonia >= policy.detector_threshold and not policy.detector_band.holds(pneumonia)
 
 
-def decide(
-    policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None, bacterial: float | None
-) -> Decision:
+def decide(policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None, bacterial: float | None) -> Decision:
     """The answer, from calibrated probabilities (None where a model did not run).
 
     Raises:
@@ -117,9 +113,7 @@ def decide(
             reasons=unfit + uncertain,
         )
     if not needs_type(policy, pneumonia):
-        return Decision(
-            finding="normal", pneumonia_type=None, confidence=1.0 - pneumonia, referred=False, reasons=()
-        )
+        return Decision(finding="normal", pneumonia_type=None, confidence=1.0 - pneumonia, referred=False, reasons=())
     if bacterial is None:
         raise ValueError("the typer's probability is missing")
     return _typed(policy, pneumonia, bacterial)

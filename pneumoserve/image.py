@@ -136,18 +136,14 @@ def _open_raster(data: bytes, kind: Format) -> Image.Image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError(415, "The file holds several frames; send one film a file.")
             if image.mode not in _GRAY_MODES | _DEEP_MODES:
-                raise ImageError(
-                    415, f"The color mode {image.mode} is not accepted; send the film in gray or RGB."
-                )
+                raise ImageError(415, f"The color mode {image.mode} is not accepted; send the film in gray or RGB.")
             orientation = image.getexif().get(0x0112, 1) if kind == "jpeg" else 1
             image.load()
     except ImageError:
         raise
     except Exception as error:
         # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files.
-        raise ImageError(
-            400, f"The {kind.upper()} is damaged or cut short; send the complete file."
-        ) from error
+        raise ImageError(400, f"The {kind.upper()} is damaged or cut short; send the complete file.") from error
     return _upright(_to_gray8(image), orientation)
 
 

@@ -1,0 +1,1 @@
+"""The archive: object storage as the only state; every call is on record before it is answered."""

@@ -63,6 +63,8 @@ class ModelUse(_Strict):
 
 
 class ErrorDetail(_Strict):
+    """Why a call got no answer: its HTTP status and the sentence the caller was told."""
+
     status: int
     message: str
 
@@ -76,13 +78,13 @@ class CallDetail(_Strict):
     model: str
     protocol: Protocol
     encoding: Encoding
-    subject: str | None = Field(None, description="the verified caller, where the gateway gives one")
+    subject: str | None = Field(default=None, description="the verified caller, where the gateway gives one")
 
 
 class Record(_Strict):
     """`kind` prediction has `image`, `models` and (for the model `pneumonia`) `decision`; the others `error`."""
 
-    schema_: Literal["pneumoserve.record/1"] = Field("pneumoserve.record/1", alias="schema")
+    schema_: Literal["pneumoserve.record/1"] = Field(default="pneumoserve.record/1", alias="schema")
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")
     time: str = Field(description="RFC 3339, UTC, milliseconds")

@@ -1,0 +1,1 @@
+"""The front: KServe's ModelServer before TorchServe, in the transformer-container."""

@@ -56,6 +56,8 @@ class ModelFacts(_Strict):
 
 
 class Count(_Strict):
+    """How many images, of how many patients."""
+
     images: int
     patients: int
 
@@ -71,6 +73,8 @@ class DataFacts(_Strict):
 
 
 class TrainingFacts(_Strict):
+    """The run that made the models: enough to run it again."""
+
     run_id: str
     code_version: str
     seed: int
@@ -91,7 +95,7 @@ class Metric(_Strict):
 class RunFacts(_Strict):
     """`run.json`: everything a finished training states. A run without it is unfinished."""
 
-    schema_: Literal["pneumoserve.run/1"] = Field("pneumoserve.run/1", alias="schema")
+    schema_: Literal["pneumoserve.run/1"] = Field(default="pneumoserve.run/1", alias="schema")
     models: tuple[ModelFacts, ModelFacts] = Field(description="detector, typer")
     policy: Policy
     data: DataFacts
@@ -106,7 +110,7 @@ class RunFacts(_Strict):
 class ReleaseManifest(RunFacts):
     """`release.json`: the run's facts and the digest of every other file of the release."""
 
-    schema_: Literal["pneumoserve.release/1"] = Field("pneumoserve.release/1", alias="schema")  # type: ignore[assignment]
+    schema_: Literal["pneumoserve.release/1"] = Field(default="pneumoserve.release/1", alias="schema")  # type: ignore[assignment]
     files: dict[str, Sha256] = Field(description="path within the release: SHA-256")
 
 

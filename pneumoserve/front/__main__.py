@@ -1,0 +1,56 @@
+"""Entry point of the transformer-container: verify the release, then serve."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pneumoserve.termination import tell
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal; 1 where the release or the archive's settings are refused."""
+    options = _parser().parse_args(arguments)
+    # KServe's SDK parses sys.argv when it is imported, and reads options of its own from it.
+    sys.argv = sys.argv[:1]
+    from pneumoserve.archive.store import StoreError  # noqa: PLC0415
+    from pneumoserve.front.server import FrontServer, Settings  # noqa: PLC0415
+    from pneumoserve.release import ReleaseError, verify  # noqa: PLC0415
+
+    try:
+        release = verify(options.release, options.trust)
+        settings = Settings(
+            options.host, options.http_port, options.grpc_port, options.models_url, options.management_url
+        )
+        FrontServer(settings, release).run()
+    except (ReleaseError, StoreError) as error:
+        tell(str(error))
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pneumoserve.front",
+        description="Serve a verified release over KServe's V1 and V2 protocols and gRPC. The archive's store is read "
+        "from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET and S3_REGION.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--release", type=Path, default=Path("/mnt/models"), help="folder of the release")
+    parser.add_argument("--trust", type=Path, default=Path("/etc/pneumoserve/trust"), help="folder of trusted keys")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own address
+    parser.add_argument("--http-port", type=int, default=8080, help="port of V1 and V2 REST, metrics and health")
+    parser.add_argument("--grpc-port", type=int, default=8081, help="port of V2 gRPC")
+    parser.add_argument("--models-url", default="http://127.0.0.1:8085", help="TorchServe's inference address")
+    parser.add_argument("--management-url", default="http://127.0.0.1:8086", help="TorchServe's management address")
+    return parser
+
+
+if __name__ == "__main__":
+    # The SDK starts threads that outlive a refused start; nothing of theirs is worth waiting for.
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,224 @@
+"""KServe's ModelServer with our routes, our gRPC calls, and readiness that tells the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from fastapi import FastAPI
+from kserve import ModelRepository, ModelServer
+from kserve import model_server as sdk
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.rest.server import RESTServer
+
+import pneumoserve
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.front import metrics
+from pneumoserve.front.errors import CallError
+from pneumoserve.front.models import FrontModel, columns
+from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, response_head, unexpected
+from pneumoserve.front.service import MODEL_NAMES, Refusal, Service
+from pneumoserve.front.torchserve import TorchServe
+from pneumoserve.front.wire import encode_grpc, parse_grpc
+from pneumoserve.release import Release
+from pneumoserve.release.schema import DETECTOR, TYPER
+
+# Larger than the body limit, so that it is our code that refuses, and records the refusal.
+_GRPC_RECEIVE_BYTES: Final = 64 * 1024 * 1024
+_GRACE_SECONDS: Final = 30
+_DECODERS: Final = 2
+_BACKEND_CONCURRENCY: Final = 64
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the front listens, and where TorchServe does."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    models_url: str
+    management_url: str
+
+
+class _FrontDataPlane(DataPlane):  # type: ignore[misc]
+    """KServe's data plane, whose readiness asks the service; the SDK's own is always true."""
+
+    def __init__(self, registry: ModelRepository, service: Service) -> None:
+        super().__init__(registry)
+        self._service = service
+
+    def metadata(self) -> dict[str, Any]:
+        return {"name": "pneumoserve", "version": pneumoserve.__version__, "extensions": ["binary_tensor_data"]}
+
+    async def ready(self) -> bool:
+        return self._service.ready
+
+
+class FrontServicer(InferenceServicer):  # type: ignore[misc]
+    """The gRPC service: KServe's, with our inference call and without remote loading and unloading."""
+
+    def __init__(self, dataplane: DataPlane, service: Service) -> None:
+        super().__init__(dataplane, None)
+        self._service = service
+
+    async def ModelInfer(  # noqa: N802 - the protocol's name
+        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelInferResponse:
+        """Answer one call; an error's trailing metadata holds its prediction id."""
+        metrics.GRPC_RECEIVED.inc()
+        model = request.model_name
+        outcome, label = grpc.StatusCode.OK, model if model in MODEL_NAMES else "unknown"
+        try:
+            return await self._answered(request)
+        except Refusal as refusal:
+            outcome = refusal.error.grpc_code
+            trailing = [("prediction-id", refusal.prediction_id), ("pneumoserve-release", self._service.release.id)]
+            if refusal.error.retry_after is not None:
+                trailing.append(("retry-after", str(refusal.error.retry_after)))
+            await context.abort(outcome, refusal.error.message, tuple(trailing))
+            raise AssertionError from None  # abort always raises
+        finally:
+            metrics.CALLS.labels(label, "grpc", outcome.name).inc()
+
+    async def _answered(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        model = request.model_name
+        try:
+            async with self._service.admitted(request.ByteSize()):
+                self._check(request)
+                call = parse_grpc(request)
+                answers = await self._service.answer(model, call)
+                return encode_grpc(call, response_head(model, call, answers), columns(model, answers))
+        except CallError as error:
+            raise await self._service.refused(model, ("grpc", "binary"), error) from error
+        except Refusal:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the record says 500
+            raise await self._service.refused(model, ("grpc", "binary"), unexpected(error)) from None
+
+    def _check(self, request: pb.ModelInferRequest) -> None:
+        if request.model_name not in MODEL_NAMES:
+            raise CallError(404, f"There is no such model; the models are {', '.join(MODEL_NAMES)}.")
+        if request.model_version not in ("", self._service.release.id):
+            raise CallError(404, f"There is no such version; this deployment serves {self._service.release.id}.")
+        if request.ByteSize() > MAX_BODY_BYTES:
+            raise CallError(413, "The message is larger than 44 MiB; send fewer or smaller images.")
+
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelReadyResponse:
+        """Whether a call of the model would be answered."""
+        await self._known(request.name, context)
+        return pb.ModelReadyResponse(ready=self._service.ready)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelMetadataResponse:
+        """A model's inputs and outputs."""
+        await self._known(request.name, context)
+        response = await super().ModelMetadata(request, context)
+        response.versions.append(self._service.release.id)
+        response.platform = "pneumoserve"
+        return response
+
+    async def _known(self, model: str, context: grpc.aio.ServicerContext) -> None:
+        if model not in MODEL_NAMES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"The models are {', '.join(MODEL_NAMES)}.")
+
+    async def RepositoryModelLoad(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802, ARG002
+        """Not offered: a release is verified and loaded at start, and never changed after."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Models are not loaded by callers.")
+
+    async def RepositoryModelUnload(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802, ARG002
+        """Not offered: no caller may take a model away."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Models are not unloaded by callers.")
+
+
+class _CountStarted(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        if handler_call_details.method.endswith("/ModelInfer"):
+            metrics.GRPC_STARTED.inc()
+        return await continuation(handler_call_details)
+
+
+class FrontServer(ModelServer):  # type: ignore[misc]
+    """One worker; scale by pods. The SDK forks workers that share no gRPC port and skip their exit hooks."""
+
+    def __init__(self, settings: Settings, release: Release) -> None:
+        super().__init__(http_port=settings.http_port, grpc_port=settings.grpc_port, workers=1)
+        self._settings = settings
+        self._release = release
+        self._grpc: grpc.aio.Server | None = None
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain both transports, then flush the archive."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        settings = self._settings
+        backend = TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
+        archive = ArchiveWriter(ObjectStore(S3Settings.from_env()))
+        await archive.start()
+        backend.start()
+        service = Service(self._release, backend, archive, _DECODERS)
+        for name in MODEL_NAMES:
+            self.register_model(FrontModel(name, service))
+        dataplane = _FrontDataPlane(self.registered_models, service)
+        try:
+            await self._serve_both(dataplane, service)
+        finally:
+            await archive.close()
+            await backend.close()
+
+    async def _serve_both(self, dataplane: DataPlane, service: Service) -> None:
+        rest = self._rest(dataplane, service)
+        self._grpc = await self._start_grpc(dataplane, service)
+        # uvicorn catches SIGTERM and SIGINT, drains its calls, then raises the signal again for whoever had it
+        # before: that must not end the process while gRPC drains and the archive flushes.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        await rest.start()
+        await self._grpc.stop(_GRACE_SECONDS)
+
+    def _rest(self, dataplane: DataPlane, service: Service) -> RESTServer:
+        app: FastAPI = sdk.app
+        Routes(service).register(app)
+        rest = RESTServer(
+            "kserve.model_server:app",
+            dataplane,
+            self.model_repository_extension,
+            self.http_port,
+            grace_period=_GRACE_SECONDS,
+        )
+        rest.config.host = self._settings.host
+        # A URL may hold what a caller should not have put there.
+        rest.config.access_log = False
+        return rest
+
+    async def _start_grpc(self, dataplane: DataPlane, service: Service) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=[_CountStarted()],
+            options=[
+                ("grpc.max_receive_message_length", _GRPC_RECEIVE_BYTES),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        pb_grpc.add_GRPCInferenceServiceServicer_to_server(FrontServicer(dataplane, service), server)
+        server.add_insecure_port(f"{self._settings.host}:{self.grpc_port}")
+        await server.start()
+        return server

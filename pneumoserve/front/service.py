@@ -1,0 +1,279 @@
+"""One call from its bytes to its answer: decode once, detector, typer if needed, decision, record, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal, get_args
+
+from pneumoserve.archive.record import (
+    CallDetail,
+    Encoding,
+    ErrorDetail,
+    ImageDetail,
+    ModelUse,
+    Protocol,
+    Receipt,
+    Record,
+    RefusedInput,
+)
+from pneumoserve.archive.store import StoreError
+from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.decision import Decision, decide, excluded, needs_type
+from pneumoserve.front import metrics
+from pneumoserve.front.errors import CallError
+from pneumoserve.front.torchserve import Score, TorchServe
+from pneumoserve.front.wire import Call
+from pneumoserve.ids import uuid7
+from pneumoserve.image import ImageError, PreparedImage, prepare
+from pneumoserve.release import Release
+from pneumoserve.release.schema import DETECTOR, TYPER, ModelFacts
+
+DECISION: Final = "pneumonia"
+ModelName = Literal["pneumonia", "pneumonia-detector", "pneumonia-typer"]
+MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
+
+# What one front holds at once: beyond it a call is told to come back, before memory is.
+_MAX_CALLS: Final = 256
+_MAX_BYTES: Final = 512 * 1024 * 1024
+
+_CONTENT_TYPES: Final = {"jpeg": "image/jpeg", "png": "image/png", "dicom": "application/dicom"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one film's call is answered with. A probability is None where its model did not run."""
+
+    prediction_id: str
+    release: str
+    decision: Decision | None
+    pneumonia_probability: float | None
+    bacterial_probability: float | None
+    receipt: Receipt
+
+
+class Refusal(Exception):  # noqa: N818 - an outcome that travels as an exception
+    """A call that was refused or failed; `receipt` says where its record stands, None if the archive took none."""
+
+    def __init__(self, error: CallError, prediction_id: str, receipt: Receipt | None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.prediction_id = prediction_id
+        self.receipt = receipt
+
+
+class Service:
+    """The front's work, free of transport."""
+
+    def __init__(self, release: Release, backend: TorchServe, archive: ArchiveWriter, decoders: int) -> None:
+        self.release = release
+        self._backend = backend
+        self._archive = archive
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._facts: dict[str, ModelFacts] = {facts.name: facts for facts in release.manifest.models}
+        self._calls = 0
+        self._bytes = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be answered: workers are there, and the archive takes records."""
+        return self._backend.ready and self._archive.healthy
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, size: int) -> AsyncIterator[None]:
+        """Hold a place for a call of `size` bytes.
+
+        Raises:
+            CallError: 429 where the front is full.
+        """
+        if self._calls >= _MAX_CALLS or self._bytes + size > _MAX_BYTES:
+            raise CallError(429, "The service has more calls than it can hold; try again after a moment.")
+        self._calls += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._bytes -= size
+
+    async def answer(self, model: str, call: Call) -> list[Answer]:
+        """Answer a call, each film on record before this returns.
+
+        Raises:
+            Refusal: the call gets no answer.
+        """
+        call_id = uuid7()
+        started = time.perf_counter()
+        try:
+            films = await self._prepared(call)
+            records = await self._judged(model, call, call_id, films)
+        except CallError as error:
+            raise await self.refused(model, call, error, call_id) from error
+        except StoreError:
+            raise self._unrecorded(call_id) from None
+        try:
+            receipts = await asyncio.gather(*(self._archive.commit(record) for record in records))
+        except StoreError:
+            raise self._unrecorded(records[0].prediction_id) from None
+        metrics.CALL_SECONDS.labels(model).observe(time.perf_counter() - started)
+        for record in records:
+            _count(record)
+        return [_answer(record, receipt) for record, receipt in zip(records, receipts, strict=True)]
+
+    async def refused(
+        self, model: str, call: Call | tuple[Protocol, Encoding], error: CallError, call_id: str | None = None
+    ) -> Refusal:
+        """Record a call that gets no answer, and say under which id."""
+        prediction_id = uuid7()
+        protocol, encoding = (call.protocol, call.encoding) if isinstance(call, Call) else call
+        culprit = call.images[error.index] if isinstance(call, Call) and error.index is not None else None
+        record = self._record(
+            kind="refusal" if error.status < 500 else "failure",
+            prediction_id=prediction_id,
+            call=CallDetail(
+                call_id=call_id or prediction_id,
+                index=error.index or 0,
+                count=len(call.images) if isinstance(call, Call) else 0,
+                model=model if model in MODEL_NAMES else "unknown",
+                protocol=protocol,
+                encoding=encoding,
+            ),
+            refused=RefusedInput(
+                input_sha256=None if culprit is None else hashlib.sha256(culprit).hexdigest(),
+                input_bytes=None if culprit is None else len(culprit),
+            ),
+            error=ErrorDetail(status=error.status, message=error.message),
+        )
+        try:
+            receipt = await self._archive.commit(record)
+        except StoreError:
+            return self._unrecorded(prediction_id)
+        return Refusal(error, prediction_id, receipt)
+
+    def _unrecorded(self, prediction_id: str) -> Refusal:
+        metrics.UNRECORDED.inc()
+        _log.error("no record could be written; the call with prediction_id %s is refused", prediction_id)
+        error = CallError(503, "The archive takes no records at the moment, so nothing is answered; try again.")
+        return Refusal(error, prediction_id, None)
+
+    async def _prepared(self, call: Call) -> list[PreparedImage]:
+        loop = asyncio.get_running_loop()
+        decoding = [loop.run_in_executor(self._decoders, prepare, data) for data in call.images]
+        films: list[PreparedImage] = []
+        for index, outcome in enumerate(await asyncio.gather(*decoding, return_exceptions=True)):
+            if isinstance(outcome, ImageError):
+                raise CallError(outcome.status, str(outcome), index)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            films.append(outcome)
+        return films
+
+    async def _judged(self, model: str, call: Call, call_id: str, films: Sequence[PreparedImage]) -> list[Record]:
+        """Records of all films, complete but for being committed; their images are stored meanwhile."""
+        uploads = [
+            self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format]) for film in films
+        ]
+        verdicts, _ = await asyncio.gather(
+            asyncio.gather(*(self._judge(model, film) for film in films)), asyncio.gather(*uploads)
+        )
+        return [
+            self._record(
+                kind="prediction",
+                prediction_id=uuid7(),
+                call=CallDetail(
+                    call_id=call_id,
+                    index=index,
+                    count=len(films),
+                    model=model,
+                    protocol=call.protocol,
+                    encoding=call.encoding,
+                ),
+                image=_image_detail(film),
+                models=uses,
+                decision=decision,
+            )
+            for index, (film, (uses, decision)) in enumerate(zip(films, verdicts, strict=True))
+        ]
+
+    async def _judge(self, model: str, film: PreparedImage) -> tuple[tuple[ModelUse, ...], Decision | None]:
+        if model != DECISION:
+            return (self._use(model, await self._backend.score(model, film.pixels)),), None
+        policy = self.release.manifest.policy
+        is_dicom = film.format == "dicom"
+        if excluded(film.facts):
+            return (), decide(policy, film.facts, is_dicom, None, None)
+        detector = await self._backend.score(DETECTOR, film.pixels)
+        uses = [self._use(DETECTOR, detector)]
+        bacterial: float | None = None
+        if needs_type(policy, detector.probability):
+            typer = await self._backend.score(TYPER, film.pixels)
+            uses.append(self._use(TYPER, typer))
+            bacterial = typer.probability
+        return tuple(uses), decide(policy, film.facts, is_dicom, detector.probability, bacterial)
+
+    def _use(self, model: str, score: Score) -> ModelUse:
+        facts = self._facts[model]
+        return ModelUse(
+            name=model,
+            version=facts.version,
+            weights=facts.weights,
+            probability=score.probability,
+            logit=score.logit,
+            profile=score.profile,
+        )
+
+    def _record(self, **details: object) -> Record:
+        now = datetime.now(UTC)
+        return Record.model_validate(
+            {
+                **details,
+                "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "release": self.release.id,
+                "release_digest": self.release.digest,
+                "preprocessing_version": self.release.manifest.preprocessing_version,
+            }
+        )
+
+
+def _image_detail(film: PreparedImage) -> ImageDetail:
+    return ImageDetail(
+        input_sha256=film.input_sha256,
+        input_bytes=film.input_bytes,
+        pixels_sha256=film.pixels_sha256,
+        stored_sha256=film.stored_sha256,
+        stored_key=image_key(film.stored_sha256),
+        format=film.format,
+        width=film.width,
+        height=film.height,
+        modality=film.facts.modality,
+        body_part=film.facts.body_part,
+        view_position=film.facts.view_position,
+        age_years=film.facts.age_years,
+        sex=film.facts.sex,
+    )
+
+
+def _answer(record: Record, receipt: Receipt) -> Answer:
+    probabilities = {use.name: use.probability for use in record.models}
+    return Answer(
+        prediction_id=record.prediction_id,
+        release=record.release,
+        decision=record.decision,
+        pneumonia_probability=probabilities.get(DETECTOR),
+        bacterial_probability=probabilities.get(TYPER),
+        receipt=receipt,
+    )
+
+
+def _count(record: Record) -> None:
+    if record.decision is not None:
+        metrics.IMAGES.labels(record.decision.finding or "none", record.decision.referred).inc()

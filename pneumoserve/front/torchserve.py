@@ -1,0 +1,111 @@
+"""The client of the models container: TorchServe on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+
+from pneumoserve.front.errors import CallError
+from pneumoserve.front.metrics import BACKEND_RETRIES
+
+# A killed worker costs the request it held (507) and takes about 2 s to come back.
+_DEADLINE_SECONDS: Final = 20.0
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 0.5
+_READY_PERIOD_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's answer for one film: calibrated probability, logit, and how it was computed."""
+
+    probability: float
+    logit: float
+    profile: dict[str, str | int]
+
+
+class TorchServe:
+    """Sends prepared pixels to TorchServe's models; `ready` says whether all of them have a worker."""
+
+    def __init__(self, inference_url: str, management_url: str, models: tuple[str, ...], concurrency: int) -> None:
+        self._inference_url = inference_url.rstrip("/")
+        self._management_url = management_url.rstrip("/")
+        self._models = models
+        self._slots = asyncio.Semaphore(concurrency)
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_DEADLINE_SECONDS), connector=aiohttp.TCPConnector(limit=concurrency)
+        )
+        self._watch: asyncio.Task[None] | None = None
+        self.ready = False
+
+    def start(self) -> None:
+        """Begin to watch the workers."""
+        self._watch = asyncio.create_task(self._watch_workers())
+
+    async def close(self) -> None:
+        """Stop watching and close the connections."""
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._session.close()
+
+    async def score(self, model: str, pixels: npt.NDArray[np.uint8]) -> Score:
+        """The score of one film; `pixels` is uint8 of shape [224, 224].
+
+        A request that a dying worker drops is sent again: scoring has no side effects.
+
+        Raises:
+            CallError: 503 where no worker answers within 20 s.
+        """
+        body = pixels.tobytes()
+        give_up = time.monotonic() + _DEADLINE_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        async with self._slots:
+            while True:
+                answer = await self._once(model, body)
+                if answer is not None:
+                    return answer
+                if time.monotonic() + pause > give_up:
+                    raise CallError(503, "The models do not answer at the moment; try again.")
+                BACKEND_RETRIES.inc()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _once(self, model: str, body: bytes) -> Score | None:
+        """One try; None where it failed in a way that another try may mend."""
+        try:
+            async with self._session.post(
+                f"{self._inference_url}/predictions/{model}",
+                data=body,
+                headers={"Content-Type": "application/octet-stream"},
+            ) as response:
+                if response.status >= 500:
+                    return None
+                document: dict[str, Any] = await response.json(content_type=None)
+                if response.status != 200:
+                    raise CallError(500, "The models refused prepared pixels; this is a fault of the service.")
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
+        return Score(float(document["probability"]), float(document["logit"]), document["profile"])
+
+    async def _watch_workers(self) -> None:
+        while True:
+            self.ready = all([await self._has_worker(model) for model in self._models])
+            await asyncio.sleep(_READY_PERIOD_SECONDS)
+
+    async def _has_worker(self, model: str) -> bool:
+        try:
+            async with self._session.get(
+                f"{self._management_url}/models/{model}", timeout=aiohttp.ClientTimeout(total=2)
+            ) as response:
+                if response.status != 200:
+                    return False
+                described = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return False
+        return any(worker.get("status") == "READY" for worker in described[0].get("workers", []))

@@ -1,0 +1,286 @@
+"""Wire forms of KServe's V1 protocol and the Open Inference Protocol (V2), REST and gRPC.
+
+Parsing ends in one `Call`, whatever the transport; encoding starts from one list of named `Column`s.
+Sources: KServe "Data Plane V1/V2 Protocol", and the binary tensor data extension of the Open Inference Protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from pneumoserve.archive.record import Encoding, Protocol
+from pneumoserve.front.errors import CallError
+from pneumoserve.image import looks_like_image
+
+INPUT_NAME: Final = "image"
+MAX_IMAGES: Final = 16
+HEADER_LENGTH: Final = "inference-header-content-length"
+
+Datatype = Literal["BYTES", "FP64", "BOOL"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a client asked, free of transport: encoded images, and which outputs it wants in which form.
+
+    `outputs` maps each wanted output to whether it is wanted binary; None means all, as `binary_default` says.
+    """
+
+    images: list[bytes]
+    protocol: Protocol
+    encoding: Encoding
+    id: str | None = None
+    outputs: dict[str, bool] | None = None
+    binary_default: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One output tensor of shape [N]; None stands for a model that did not run."""
+
+    name: str
+    datatype: Datatype
+    values: Sequence[str | float | bool | None]
+
+
+def parse_v1(body: bytes, content_type: str) -> Call:
+    """A `:predict` body: a film itself, or `{"instances": [{"image": {"b64": ...}}]}`.
+
+    Raises:
+        CallError: 400 malformed, with what to send instead.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("image/") or kind == "application/dicom" or looks_like_image(body):
+        return Call([body], "v1", "plain")
+    document = _json_object(body)
+    instances = document.get("instances")
+    if not isinstance(instances, list):
+        raise CallError(400, 'Send {"instances": [{"image": {"b64": "<base64 of the file>"}}]}.')
+    _check_count(len(instances))
+    return Call([_instance(item, index) for index, item in enumerate(instances)], "v1", "json")
+
+
+def _instance(item: Any, index: int) -> bytes:
+    image = item.get("image") if isinstance(item, dict) else None
+    text = image.get("b64") if isinstance(image, dict) else None
+    if not isinstance(text, str):
+        raise CallError(400, 'An instance is {"image": {"b64": "<base64 of the file>"}}.', index)
+    return _element(text.encode(), index)
+
+
+def parse_v2(body: bytes, headers: Mapping[str, str]) -> Call:
+    """An `/infer` body, as JSON alone or as JSON followed by binary tensors.
+
+    Raises:
+        CallError: 400 malformed, with what to send instead.
+    """
+    length = headers.get(HEADER_LENGTH)
+    if length is None:
+        if looks_like_image(body):
+            raise CallError(400, "This is a bare image; send it to /v1/models/<name>:predict, or as a V2 tensor.")
+        return _parse_v2_parts(_json_object(body), None)
+    if not length.isascii() or not length.isdigit() or int(length) > len(body):
+        raise CallError(400, "Inference-Header-Content-Length is not the length of the JSON part; correct it.")
+    return _parse_v2_parts(_json_object(body[: int(length)]), body[int(length) :])
+
+
+def _parse_v2_parts(document: dict[str, Any], tail: bytes | None) -> Call:
+    tensor = _only_input(document.get("inputs"))
+    parameters = _parameters(tensor)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        elements = _json_elements(tensor.get("data"))
+    elif tail is None or type(size) is not int or size != len(tail):
+        raise CallError(400, "binary_data_size is not the length of the binary part; correct it.")
+    else:
+        elements = split_bytes_tensor(tail)
+    _check_tensor(tensor.get("name"), tensor.get("datatype"), tensor.get("shape"), len(elements))
+    identifier = document.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise CallError(400, "id is a string; send it as one or leave it out.")
+    return Call(
+        images=[_element(item, index) for index, item in enumerate(elements)],
+        protocol="v2",
+        encoding="json" if size is None else "binary",
+        id=identifier,
+        outputs=_wanted(document.get("outputs")),
+        binary_default=_parameters(document).get("binary_data_output") is True,
+    )
+
+
+def _only_input(inputs: Any) -> dict[str, Any]:
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise CallError(400, 'Send exactly one input: {"name": "image", "datatype": "BYTES", "shape": [N], ...}.')
+    return inputs[0]
+
+
+def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
+    parameters = holder.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise CallError(400, "parameters is an object; send it as one or leave it out.")
+    return parameters
+
+
+def _wanted(outputs: Any) -> dict[str, bool] | None:
+    if not outputs:
+        return None
+    if not isinstance(outputs, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in outputs
+    ):
+        raise CallError(400, 'outputs is a list of objects such as {"name": "finding"}; correct it or leave it out.')
+    return {item["name"]: _parameters(item).get("binary_data") is True for item in outputs}
+
+
+def _json_elements(data: Any) -> list[bytes]:
+    """The strings of a tensor given as JSON, row-major: [N] or [[x], [y], ...] for [N, 1]."""
+    if not isinstance(data, list):
+        raise CallError(400, "The input has no data; send a list of base64 strings.")
+    flat = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in data]
+    if not all(isinstance(item, str) for item in flat):
+        raise CallError(400, "The input's data is a list of base64 strings, one an image.")
+    return [item.encode("utf-8", "surrogatepass") for item in flat]
+
+
+def split_bytes_tensor(raw: bytes) -> list[bytes]:
+    """Elements of a binary BYTES tensor: each a little-endian 4-byte length and that many bytes.
+
+    Raises:
+        CallError: 400 where the lengths do not add up.
+    """
+    elements: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        if at + 4 > len(raw) or at + 4 + struct.unpack_from("<I", raw, at)[0] > len(raw):
+            raise CallError(400, "The binary tensor's element lengths do not add up; each element is a 4-byte "
+                                 "little-endian length and its bytes.")  # fmt: skip
+        (length,) = struct.unpack_from("<I", raw, at)
+        elements.append(raw[at + 4 : at + 4 + length])
+        at += 4 + length
+    return elements
+
+
+def _check_tensor(name: Any, datatype: Any, shape: Any, count: int) -> None:
+    if name != INPUT_NAME:
+        raise CallError(400, f'The input is called "{INPUT_NAME}"; name it so.')
+    if datatype != "BYTES":
+        raise CallError(400, "The input's datatype is BYTES (the file itself); pixels as numbers are not accepted.")
+    _check_count(count)
+    if not isinstance(shape, (list, tuple)) or list(shape) not in ([count], [count, 1]):
+        raise CallError(400, f"The input's shape is [N] or [N, 1] with N = its number of elements, here {count}.")
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MAX_IMAGES:
+        raise CallError(400, f"One call takes 1 to {MAX_IMAGES} images, not {count}; send several calls.")
+
+
+def _element(element: bytes, index: int) -> bytes:
+    """An element's image: itself where it begins as an image file does, else strict base64 of one."""
+    if not element or looks_like_image(element):
+        return element
+    try:
+        return base64.b64decode(element, validate=True)
+    except (binascii.Error, ValueError):
+        raise CallError(400, "This is neither an image file nor valid base64 of one.", index) from None
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise CallError(400, "The body is not valid JSON; send a JSON object, or the bytes of a film.") from None
+    if not isinstance(document, dict):
+        raise CallError(400, "The body is JSON but no object; send a JSON object.")
+    return document
+
+
+def parse_grpc(request: pb.ModelInferRequest) -> Call:
+    """A `ModelInfer` request with raw or typed contents.
+
+    Raises:
+        CallError: 400 malformed, with what to send instead.
+    """
+    if len(request.inputs) != 1:
+        raise CallError(400, f'Send exactly one input, called "{INPUT_NAME}".')
+    tensor = request.inputs[0]
+    if request.raw_input_contents:
+        if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
+            raise CallError(400, "Send the input once: in raw_input_contents or in its contents.")
+        elements = split_bytes_tensor(request.raw_input_contents[0])
+    else:
+        elements = list(tensor.contents.bytes_contents)
+    _check_tensor(tensor.name, tensor.datatype, list(tensor.shape), len(elements))
+    return Call(
+        images=[_element(item, index) for index, item in enumerate(elements)],
+        protocol="grpc",
+        encoding="binary",
+        id=request.id or None,
+        outputs={output.name: True for output in request.outputs} or None,
+    )
+
+
+def chosen(columns: list[Column], wanted: dict[str, bool] | None) -> list[Column]:
+    """The wanted columns in the order they were asked for.
+
+    Raises:
+        CallError: 400 where one is not an output of the model.
+    """
+    if wanted is None:
+        return columns
+    by_name = {column.name: column for column in columns}
+    if not wanted.keys() <= by_name.keys():
+        raise CallError(400, f"A requested output does not exist; the outputs are {', '.join(by_name)}.")
+    return [by_name[name] for name in wanted]
+
+
+def encode_v2(call: Call, head: dict[str, Any], columns: list[Column]) -> tuple[bytes, int | None]:
+    """The response body, and the length of its JSON part where binary tensors follow (else None)."""
+    outputs: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for column in chosen(columns, call.outputs):
+        binary = call.binary_default if call.outputs is None else call.outputs[column.name]
+        output: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": [len(column.values)]}
+        if binary:
+            raw = _raw(column)
+            output["parameters"] = {"binary_data_size": len(raw)}
+            tail.append(raw)
+        else:
+            output["data"] = list(column.values)
+        outputs.append(output)
+    document = orjson.dumps({**head, "outputs": outputs})
+    return document + b"".join(tail), len(document) if tail else None
+
+
+def encode_grpc(call: Call, head: dict[str, Any], columns: list[Column]) -> pb.ModelInferResponse:
+    """The gRPC response: raw contents, as Triton's and KServe's clients read them."""
+    response = pb.ModelInferResponse(model_name=head["model_name"], model_version=head["model_version"], id=head["id"])
+    for key, value in head["parameters"].items():
+        response.parameters[key].string_param = value
+    for column in chosen(columns, call.outputs):
+        response.outputs.add(name=column.name, datatype=column.datatype, shape=[len(column.values)])
+        response.raw_output_contents.append(_raw(column))
+    return response
+
+
+def _raw(column: Column) -> bytes:
+    if column.datatype == "BYTES":
+        encoded = [str(value).encode() for value in column.values]
+        return b"".join(struct.pack("<I", len(item)) + item for item in encoded)
+    if column.datatype == "BOOL":
+        return bytes(bool(value) for value in column.values)
+    return struct.pack(f"<{len(column.values)}d", *(math.nan if v is None else v for v in column.values))
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON text, for structured values in a string tensor or parameter."""
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,29 @@
+"""Identifiers that carry their time."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime
+
+
+def uuid7() -> str:
+    """A UUIDv7 (RFC 9562 5.7): 48 bits of Unix milliseconds, then random bits; lower case with hyphens."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def time_of(identifier: str) -> datetime:
+    """When a UUIDv7 was made, in UTC.
+
+    Raises:
+        ValueError: where `identifier` is no UUIDv7.
+    """
+    value = uuid.UUID(identifier)
+    if value.version != 7:
+        raise ValueError("a prediction id is a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057")
+    return datetime.fromtimestamp((value.int >> 80) / 1000, tz=UTC)
