@@ -1,0 +1,45 @@
+# The environment is .venv in this checkout; every target makes what it needs, by pip alone.
+PYTHON ?= python3.11
+PIP = .venv/bin/pip --disable-pip-version-check --quiet
+PIP_INSTALL = $(PIP) install --require-hashes
+TRAIN ?=
+
+.PHONY: help install demo test lint clean
+help:  ## what this Makefile does
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 10
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.local: requirements/build.txt requirements/local.txt pyproject.toml | .venv/bin/python
+	@echo "installing what serving needs (no torch) into .venv ..."
+	$(PIP_INSTALL) -r requirements/build.txt
+	$(PIP_INSTALL) -r requirements/local.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.train: requirements/train.txt .venv/.local
+	@echo "installing what training needs (torch, 4.7 GB) into .venv ..."
+	$(PIP_INSTALL) -r requirements/train.txt
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.local
+	@echo "installing what the tests need (torch included, 4.7 GB) into .venv ..."
+	$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@ .venv/.train
+
+install: .venv/.local  ## make .venv with all that serving needs
+
+demo: .venv/.local $(if $(TRAIN),.venv/.train)  ## the main job, from nothing; TRAIN=1 trains a small release first
+	.venv/bin/python -m pneumoserve.local.demo $(if $(TRAIN),--train)
+
+test: .venv/.dev  ## all tests that need no cluster: real TorchServe, real S3, real processes
+	.venv/bin/python -m pytest
+
+lint: .venv/.dev  ## ruff and mypy --strict
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:  ## remove the environment and the local state
+	rm -rf .venv state

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Resolve pyproject.toml's extras into requirement files with hashes: run after changing a dependency.
+# dev.txt is resolved first and holds every package; the others are cuts of it, so that one environment can grow.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python3.11 -m venv .venv/uv
+.venv/uv/bin/pip install --quiet uv==0.13.9
+compile() {
+  local out=$1; shift
+  .venv/uv/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+    --generate-hashes --no-emit-index-url --no-annotate --no-header "$@" --output-file "requirements/$out.txt"
+  echo "requirements/$out.txt: $(grep -c '==' "requirements/$out.txt") packages"
+}
+compile build requirements/build.in
+compile dev pyproject.toml --extra dev
+for extra in front models local; do compile "$extra" -c requirements/dev.txt pyproject.toml --extra "$extra"; done
+compile train -c requirements/dev.txt pyproject.toml --extra local --extra train

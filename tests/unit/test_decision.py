@@ -1,0 +1,102 @@
+"""The decision, over its whole table."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumoserve.decision import Band, Decision, Policy, Population, decide, needs_type
+from pneumoserve.image import Facts
+
+POLICY = Policy(
+    detector_threshold=0.3,
+    detector_band=Band(low=0.2, high=0.6),
+    typer_threshold=0.5,
+    typer_band=Band(low=0.4, high=0.7),
+    population=Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer"),
+    assumed_prevalence=0.3,
+    why="a table to test with",
+)
+PLAIN = Facts()
+CHILD = Facts(modality="CR", body_part="CHEST", view_position="PA", age_years=3.0)
+
+
+def answer(
+    pneumonia: float | None, bacterial: float | None = None, facts: Facts = PLAIN, dicom: bool = False
+) -> Decision:
+    return decide(POLICY, facts, dicom, pneumonia, bacterial)
+
+
+def test_confident_normal() -> None:
+    assert answer(0.1) == Decision(finding="normal", pneumonia_type=None, confidence=0.9, referred=False, reasons=())
+
+
+@pytest.mark.parametrize(("bacterial", "kind"), [(0.7, "bacterial"), (0.99, "bacterial"), (0.39, "viral")])
+def test_confident_pneumonia_of_a_type(bacterial: float, kind: str) -> None:
+    assert answer(0.9, bacterial) == Decision(
+        finding="pneumonia", pneumonia_type=kind, confidence=0.9, referred=False, reasons=()
+    )
+
+
+def test_an_uncertain_type_refers_the_type_and_keeps_the_finding() -> None:
+    assert answer(0.9, 0.5) == Decision(
+        finding="pneumonia", pneumonia_type=None, confidence=0.9, referred=True, reasons=("uncertain_type",)
+    )
+
+
+@pytest.mark.parametrize("pneumonia", [0.2, 0.3, 0.5999])
+def test_an_uncertain_finding_is_none(pneumonia: float) -> None:
+    decision = answer(pneumonia)
+    assert decision.finding is None
+    assert decision.referred
+    assert decision.reasons == ("uncertain_finding",)
+    assert decision.confidence == max(pneumonia, 1 - pneumonia)
+
+
+def test_a_leg_is_no_chest_film_and_needs_no_model() -> None:
+    assert answer(None, facts=Facts(body_part="EXTREMITY"), dicom=True) == Decision(
+        finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("not_a_chest_film",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "dicom", "reasons"),
+    [
+        (CHILD, True, ()),
+        (Facts(body_part="CHEST", age_years=0.9), True, ("outside_population",)),
+        (Facts(body_part="CHEST", age_years=1.0), True, ()),
+        (Facts(body_part="CHEST", age_years=5.99), True, ()),
+        (Facts(body_part="CHEST", age_years=6.0), True, ("outside_population",)),
+        (Facts(body_part="CHEST"), True, ("outside_population",)),
+        (Facts(), False, ()),
+        (Facts(body_part="CHEST", age_years=3.0, view_position="LATERAL"), True, ("lateral_view",)),
+    ],
+)
+def test_population_and_view(facts: Facts, dicom: bool, reasons: tuple[str, ...]) -> None:
+    decision = answer(0.05, facts=facts, dicom=dicom)
+    assert decision.reasons == reasons
+    assert decision.finding == (None if reasons else "normal")
+    assert decision.referred == bool(reasons)
+
+
+def test_a_missing_probability_is_a_fault_not_a_normal() -> None:
+    with pytest.raises(ValueError, match="detector"):
+        answer(None)
+    with pytest.raises(ValueError, match="typer"):
+        answer(0.9)
+
+
+probability = st.floats(0, 1)
+
+
+@given(probability, probability, st.sampled_from([PLAIN, CHILD, Facts(age_years=50.0)]), st.booleans())
+def test_nothing_is_ever_silently_normal(pneumonia: float, bacterial: float, facts: Facts, dicom: bool) -> None:
+    decision = answer(pneumonia, bacterial, facts, dicom)
+    assert decision.referred == bool(decision.reasons)
+    if decision.finding == "normal":
+        assert pneumonia < POLICY.detector_band.low
+        assert not decision.referred
+    if decision.finding == "pneumonia":
+        assert needs_type(POLICY, pneumonia)
+        assert (decision.pneumonia_type is None) == decision.referred
