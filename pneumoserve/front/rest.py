@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
+from kserve.errors import ModelNotFound, ModelNotReady, ServerNotReady
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -44,8 +46,6 @@ class Routes:
         for path in ("/v2/repository/{rest:path}", "/v1/models/{model}:explain"):
             router.add_api_route(path, self.not_offered, methods=["POST"])
         app.include_router(router)
-        app.add_exception_handler(HTTPException, http_error)
-        app.add_exception_handler(Exception, server_error)
 
     async def predict(self, request: Request, model: str) -> Response:
         """V1 `:predict`, JSON or a plain film."""
@@ -205,14 +205,28 @@ def unexpected(error: BaseException) -> CallError:
     return CallError(500, "The service failed on this call; report its prediction_id.")
 
 
-async def http_error(_: Request, error: Exception) -> Response:
-    """A path or method that does not exist, in the one shape of errors."""
+def register_error_handlers(app: FastAPI) -> None:
+    """Give what fails outside of a call the one shape of errors too; the SDK's own handlers echo the input."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ModelNotFound, _told(404, "There is no such model; see /v2/models."))
+    for kind in (ModelNotReady, ServerNotReady):
+        app.add_exception_handler(kind, _told(503, "The service is not ready; try again."))
+    app.add_exception_handler(Exception, _server_error)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     metrics.CALLS.labels("unknown", "none", status).inc()
     messages = {404: "There is no such path; see /v2 and /v2/models.", 405: "This path takes another method."}
     return _error(CallError(status, messages.get(status, "The request is not accepted.")), None)
 
 
-async def server_error(_: Request, error: Exception) -> Response:
-    """A fault of ours outside of a call."""
+def _told(status: int, message: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(_: Request, __: Exception) -> Response:
+        return _error(CallError(status, message), None)
+
+    return handler
+
+
+async def _server_error(_: Request, error: Exception) -> Response:
     return _error(unexpected(error), None)

@@ -12,11 +12,11 @@ from typing import Any, Final
 import grpc
 from fastapi import FastAPI
 from kserve import ModelRepository, ModelServer
-from kserve import model_server as sdk
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
 
 import pneumoserve
@@ -25,7 +25,7 @@ from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.models import FrontModel, columns
-from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, response_head, unexpected
+from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, register_error_handlers, response_head, unexpected
 from pneumoserve.front.service import MODEL_NAMES, Refusal, Service
 from pneumoserve.front.torchserve import TorchServe
 from pneumoserve.front.wire import encode_grpc, parse_grpc
@@ -156,6 +156,31 @@ class _CountStarted(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return await continuation(handler_call_details)
 
 
+class _FrontRest(RESTServer):  # type: ignore[misc]
+    """KServe's REST server with our routes before the SDK's, and one shape of errors for all of them."""
+
+    def __init__(
+        self, settings: Settings, dataplane: DataPlane, extension: ModelRepositoryExtension, routes: Routes
+    ) -> None:
+        super().__init__(
+            "kserve.model_server:app", dataplane, extension, settings.http_port, grace_period=_GRACE_SECONDS
+        )
+        self._routes = routes
+        self.config.host = settings.host
+        # A URL may hold what a caller should not have put there.
+        self.config.access_log = False
+
+    def _add_middlewares(self, app: FastAPI) -> None:
+        """None: the SDK's times and logs each request a second time."""
+
+    def _register_endpoints(self, app: FastAPI) -> None:
+        self._routes.register(app)
+        super()._register_endpoints(app)
+
+    def _add_exception_handlers(self, app: FastAPI) -> None:
+        register_error_handlers(app)
+
+
 class FrontServer(ModelServer):  # type: ignore[misc]
     """One worker; scale by pods. The SDK forks workers that share no gRPC port and skip their exit hooks."""
 
@@ -186,7 +211,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
             await backend.close()
 
     async def _serve_both(self, dataplane: DataPlane, service: Service) -> None:
-        rest = self._rest(dataplane, service)
+        rest = _FrontRest(self._settings, dataplane, self.model_repository_extension, Routes(service))
         self._grpc = await self._start_grpc(dataplane, service)
         # uvicorn catches SIGTERM and SIGINT, drains its calls, then raises the signal again for whoever had it
         # before: that must not end the process while gRPC drains and the archive flushes.
@@ -194,21 +219,6 @@ class FrontServer(ModelServer):  # type: ignore[misc]
             signal.signal(number, lambda *_: None)
         await rest.start()
         await self._grpc.stop(_GRACE_SECONDS)
-
-    def _rest(self, dataplane: DataPlane, service: Service) -> RESTServer:
-        app: FastAPI = sdk.app
-        Routes(service).register(app)
-        rest = RESTServer(
-            "kserve.model_server:app",
-            dataplane,
-            self.model_repository_extension,
-            self.http_port,
-            grace_period=_GRACE_SECONDS,
-        )
-        rest.config.host = self._settings.host
-        # A URL may hold what a caller should not have put there.
-        rest.config.access_log = False
-        return rest
 
     async def _start_grpc(self, dataplane: DataPlane, service: Service) -> grpc.aio.Server:
         server = grpc.aio.server(

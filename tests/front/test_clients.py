@@ -1,0 +1,251 @@
+"""The stock clients, unmodified, each against every model it can ask."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.protocol.infer_type import InferResponse
+
+from pneumoserve.archive.find import find_record
+from pneumoserve.archive.store import ObjectStore
+from tests import films
+from tests.conftest import Stack
+
+FILM = films.sample_films()[0].read_bytes()
+OTHER = films.sample_films()[-1].read_bytes()
+DECISION_OUTPUTS = [
+    "prediction_id",
+    "release",
+    "finding",
+    "pneumonia_type",
+    "confidence",
+    "pneumonia_probability",
+    "bacterial_probability",
+    "referred",
+    "reasons",
+]
+
+Ask = Callable[[Stack, str, list[bytes]], Any]
+
+
+def kserve_request(model: str, images: list[bytes], binary: bool) -> InferRequest:
+    tensor = InferInput("image", [len(images)], "BYTES")
+    data = images if binary else [base64.b64encode(image).decode() for image in images]
+    tensor.set_data_from_numpy(np.array(data, dtype=np.object_), binary_data=binary)
+    return InferRequest(model_name=model, infer_inputs=[tensor], request_id="kserve-1")
+
+
+async def kserve_rest(stack: Stack, model: str, images: list[bytes], binary: bool) -> dict[str, list[Any]]:
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    try:
+        response = await client.infer(stack.url, kserve_request(model, images, binary), model_name=model)
+    finally:
+        await client.close()
+    assert isinstance(response, InferResponse)
+    assert response.id == "kserve-1"
+    return {output.name: output.as_numpy().tolist() for output in response.outputs}
+
+
+async def kserve_rest_json(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    return await kserve_rest(stack, model, images, binary=False)
+
+
+async def kserve_rest_binary(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    return await kserve_rest(stack, model, images, binary=True)
+
+
+async def kserve_grpc(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    client = InferenceGRPCClient(stack.grpc)
+    try:
+        response = await client.infer(kserve_request(model, images, binary=True))
+    finally:
+        await client.close()
+    assert response.id == "kserve-1"
+    return {output.name: output.as_numpy().tolist() for output in response.outputs}
+
+
+def triton_input(module: Any, images: list[bytes], **options: Any) -> Any:
+    tensor = module.InferInput("image", [len(images)], "BYTES")
+    tensor.set_data_from_numpy(np.array(images, dtype=np.object_), **options)
+    return tensor
+
+
+async def tritonclient_http_binary(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    with triton_http.InferenceServerClient(stack.url.removeprefix("http://")) as client:
+        result = client.infer(model, [triton_input(triton_http, images)], request_id="triton-1")
+    assert result.get_response()["id"] == "triton-1"
+    return {o["name"]: result.as_numpy(o["name"]).tolist() for o in result.get_response()["outputs"]}
+
+
+async def tritonclient_http_json(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    texts = [base64.b64encode(image) for image in images]
+    with triton_http.InferenceServerClient(stack.url.removeprefix("http://")) as client:
+        names = [output["name"] for output in client.get_model_metadata(model)["outputs"]]
+        wanted = [triton_http.InferRequestedOutput(name, binary_data=False) for name in names]
+        result = client.infer(model, [triton_input(triton_http, texts, binary_data=False)], outputs=wanted)
+    return {name: result.as_numpy(name).tolist() for name in names}
+
+
+async def tritonclient_grpc(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
+    with triton_grpc.InferenceServerClient(stack.grpc) as client:
+        result = client.infer(model, [triton_input(triton_grpc, images)], request_id="triton-2")
+    assert result.get_response().id == "triton-2"
+    return {o.name: result.as_numpy(o.name).tolist() for o in result.get_response().outputs}
+
+
+CLIENTS = {
+    "kserve REST JSON": kserve_rest_json,
+    "kserve REST binary": kserve_rest_binary,
+    "kserve gRPC": kserve_grpc,
+    "tritonclient HTTP binary": tritonclient_http_binary,
+    "tritonclient HTTP JSON": tritonclient_http_json,
+    "tritonclient gRPC": tritonclient_grpc,
+}
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture(scope="module")
+def expected(stack: Stack) -> list[dict[str, Any]]:
+    """The two films' answers by V1, which the others must agree with."""
+    body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}} for image in (FILM, OTHER)]}
+    response = httpx.post(f"{stack.url}/v1/models/pneumonia:predict", json=body, timeout=30)
+    response.raise_for_status()
+    answers: list[dict[str, Any]] = response.json()["predictions"]
+    return answers
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_decision_by_every_client(name: str, stack: Stack, expected: list[dict[str, Any]]) -> None:
+    outputs = await CLIENTS[name](stack, "pneumonia", [FILM, OTHER])
+    assert list(outputs) == DECISION_OUTPUTS
+    store = ObjectStore(stack.s3)
+    for index, want in enumerate(expected):
+        got = {key: values[index] for key, values in outputs.items()}
+        assert got["pneumonia_probability"] == want["pneumonia_probability"]
+        assert got["confidence"] == want["confidence"]
+        assert text(got["finding"]) == (want["finding"] or "")
+        assert text(got["pneumonia_type"]) == (want["pneumonia_type"] or "")
+        assert json.loads(text(got["reasons"])) == want["reasons"]
+        assert bool(got["referred"]) == want["referred"]
+        if want["bacterial_probability"] is None:
+            assert got["bacterial_probability"] is None or math.isnan(got["bacterial_probability"])
+        else:
+            assert got["bacterial_probability"] == want["bacterial_probability"]
+        record = find_record(store, text(got["prediction_id"]))
+        assert record is not None
+        assert record.call.index == index
+        assert record.models[0].probability == want["pneumonia_probability"]
+
+
+@pytest.mark.parametrize("model", ["pneumonia-detector", "pneumonia-typer"])
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_raw_scores_by_every_client(name: str, model: str, stack: Stack) -> None:
+    outputs = await CLIENTS[name](stack, model, [FILM, OTHER])
+    (column,) = outputs.values()
+    assert list(outputs) == ["pneumonia_probability" if model.endswith("detector") else "bacterial_probability"]
+    assert len(column) == 2
+    assert all(0.0 <= value <= 1.0 for value in column)
+
+
+PLAIN = {
+    "jpeg": (FILM, "image/jpeg"),
+    "jpeg, curl's form type": (FILM, "application/x-www-form-urlencoded"),
+    "jpeg, no type": (FILM, ""),
+    "dicom": (films.CHEST_DICOM.read_bytes(), "application/dicom"),
+    "png": (films.encoded(films.film_image(), "PNG"), "image/png"),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_bodies(name: str, stack: Stack) -> None:
+    body, kind = PLAIN[name]
+    response = httpx.post(
+        f"{stack.url}/v1/models/pneumonia:predict", content=body, headers={"content-type": kind}, timeout=30
+    )
+    assert response.status_code == 200, response.text
+    (answer,) = response.json()["predictions"]
+    assert list(answer) == DECISION_OUTPUTS
+    assert response.headers["pneumoserve-release"] == answer["release"] == stack.release
+    (receipt,) = json.loads(response.headers["pneumoserve-receipts"])
+    assert set(receipt) == {"writer", "sequence", "hash"}
+    assert response.headers["pneumoserve-recorded"] == "store"
+
+
+def test_json_with_a_charset_and_with_curls_type(stack: Stack) -> None:
+    body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(FILM).decode()}}]})
+    for kind in ("application/json; charset=utf-8", "application/x-www-form-urlencoded"):
+        response = httpx.post(
+            f"{stack.url}/v1/models/pneumonia:predict", content=body, headers={"content-type": kind}, timeout=30
+        )
+        assert response.status_code == 200
+
+
+def test_v2_answer_without_an_id_and_by_version(stack: Stack) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(FILM).decode()]}
+    for path in ("pneumonia", f"pneumonia/versions/{stack.release}"):
+        response = httpx.post(f"{stack.url}/v2/models/{path}/infer", json={"inputs": [tensor]}, timeout=30)
+        assert response.status_code == 200
+        assert response.json()["id"]
+        assert response.json()["model_version"] == stack.release
+        assert json.loads(response.json()["parameters"]["receipts"])[0]["writer"]
+
+
+def test_metadata_and_health_by_rest(stack: Stack) -> None:
+    with triton_http.InferenceServerClient(stack.url.removeprefix("http://")) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.get_server_metadata()["name"] == "pneumoserve"
+        for model in ("pneumonia", "pneumonia-detector", "pneumonia-typer"):
+            assert client.is_model_ready(model)
+            assert client.is_model_ready(model, stack.release)
+            metadata = client.get_model_metadata(model, stack.release)
+            assert metadata["versions"] == [stack.release]
+            assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    listed = httpx.get(f"{stack.url}/v2/models").json()["models"]
+    assert sorted(listed) == ["pneumonia", "pneumonia-detector", "pneumonia-typer"]
+    assert httpx.get(f"{stack.url}/v1/models/pneumonia").json() == {"name": "pneumonia", "ready": True}
+
+
+def test_metadata_and_health_by_grpc(stack: Stack) -> None:
+    with triton_grpc.InferenceServerClient(stack.grpc) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.get_server_metadata().name == "pneumoserve"
+        assert client.is_model_ready("pneumonia")
+        metadata = client.get_model_metadata("pneumonia")
+        assert [output.name for output in metadata.outputs] == DECISION_OUTPUTS
+        assert list(metadata.versions) == [stack.release]
+
+
+def test_no_caller_can_unload_a_model(stack: Stack) -> None:
+    with (
+        triton_http.InferenceServerClient(stack.url.removeprefix("http://")) as client,
+        pytest.raises(Exception, match="404"),
+    ):
+        client.unload_model("pneumonia")
+    with triton_grpc.InferenceServerClient(stack.grpc) as client, pytest.raises(Exception, match="UNIMPLEMENTED"):
+        client.unload_model("pneumonia")
+    assert httpx.get(f"{stack.url}/v2/models/pneumonia/ready").status_code == 200
+
+
+def test_the_leg_is_referred_never_called_normal(stack: Stack) -> None:
+    response = httpx.post(f"{stack.url}/v1/models/pneumonia:predict", content=films.LEG_DICOM.read_bytes(), timeout=30)
+    (answer,) = response.json()["predictions"]
+    assert response.status_code == 200
+    assert answer["finding"] is None
+    assert answer["referred"] is True
+    assert answer["reasons"] == ["not_a_chest_film"]
+    assert answer["pneumonia_probability"] is None
