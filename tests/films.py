@@ -7,7 +7,7 @@ from pathlib import Path
 
 import piexif
 import pydicom
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from pydicom.dataset import Dataset
 
 SAMPLE = Path(__file__).parent / "data" / "xray-sample"
@@ -96,3 +96,9 @@ def written(dataset: pydicom.Dataset) -> bytes:
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset)
     return out.getvalue()
+
+
+def mirrored(path: Path) -> Image.Image:
+    """A film seen from behind."""
+    with Image.open(path) as image:
+        return ImageOps.mirror(image.convert("L"))
