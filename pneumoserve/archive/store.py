@@ -1,0 +1,166 @@
+"""The object store: S3 with time limits of our own, no hidden retries, and errors that name no secret."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+
+_TIMEOUT_SECONDS: Final = 2.0
+# Connections of one client; the archive's writer and its image uploads share them.
+_CONNECTIONS: Final = 32
+_MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+
+
+class StoreError(RuntimeError):
+    """The store did not do what was asked; the text says what to check, and holds no secret."""
+
+
+class NotFoundError(StoreError):
+    """There is no such object."""
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """Where the store is. `endpoint` is `http://host:port` or `https://host`."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    bucket: str
+    region: str = "us-east-1"
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None, bucket: str | None = None) -> S3Settings:
+        """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET and S3_REGION.
+
+        Raises:
+            StoreError: where one is missing.
+        """
+        given = os.environ if environment is None else environment
+        wanted = {name: given.get(f"S3_{name.upper()}", "") for name in ("endpoint", "access_key", "secret_key")}
+        wanted["bucket"] = bucket or given.get("S3_BUCKET", "")
+        missing = [f"S3_{name.upper()}" for name, value in wanted.items() if not value]
+        if missing:
+            raise StoreError(f"The store is not configured: set {', '.join(missing)}.")
+        return cls(**wanted, region=given.get("S3_REGION", "us-east-1"))
+
+    def in_bucket(self, bucket: str) -> S3Settings:
+        """The same store, another bucket."""
+        return replace(self, bucket=bucket)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as a listing tells of it; `size` in bytes."""
+
+    key: str
+    size: int
+    last_modified: datetime
+
+
+class ObjectStore:
+    """One bucket. Every call blocks for at most a few seconds and raises `StoreError` where it fails."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.settings = settings
+        address = urlsplit(settings.endpoint if "//" in settings.endpoint else f"http://{settings.endpoint}")
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
+            retries=False,
+            maxsize=_CONNECTIONS,
+        )
+        self._client = Minio(
+            endpoint=address.netloc,
+            access_key=settings.access_key,
+            secret_key=settings.secret_key,
+            region=settings.region,
+            secure=address.scheme == "https",
+            http_client=self._pool,
+        )
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Write an object whole."""
+        with _told("write to"):
+            self._client.put_object(
+                bucket_name=self.settings.bucket,
+                object_name=key,
+                data=io.BytesIO(data),
+                length=len(data),
+                content_type=content_type,
+            )
+
+    def get(self, key: str) -> bytes:
+        """An object's bytes.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with _told("read from"):
+            response = self._client.get_object(bucket_name=self.settings.bucket, object_name=key)
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            with _told("read from"):
+                self._client.stat_object(bucket_name=self.settings.bucket, object_name=key)
+        except NotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects below a prefix, in the order of their keys."""
+        with _told("list"):
+            for found in self._client.list_objects(bucket_name=self.settings.bucket, prefix=prefix, recursive=True):
+                yield StoredObject(found.object_name, found.size, found.last_modified)
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket where there is none."""
+        with _told("set up"):
+            if not self._client.bucket_exists(bucket_name=self.settings.bucket):
+                self._client.make_bucket(bucket_name=self.settings.bucket)
+
+    def check(self) -> None:
+        """One cheap request to the bucket.
+
+        Raises:
+            StoreError: the store is out of reach, refuses the keys, or has no such bucket.
+        """
+        with _told("reach"):
+            if not self._client.bucket_exists(bucket_name=self.settings.bucket):
+                raise StoreError(f"The store has no bucket {self.settings.bucket}; make it or correct S3_BUCKET.")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+
+class _told:  # noqa: N801 - a context manager used like a function
+    """Turn what the client raises into a `StoreError`; the client's own texts hold hosts, keys and bodies."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, S3Error):
+            if error.code in _MISSING:
+                raise NotFoundError("The store has no such object.") from None
+            raise StoreError(f"The store refused to {self._action} it ({error.code}); check keys and rights.") from None
+        if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError)):
+            raise StoreError(f"The store could not be reached to {self._action} it; check that it runs.") from None

@@ -1,0 +1,99 @@
+"""Augmentation against the data set's shortcuts: size, borders, text markers, contrast and compression.
+
+Thirteen intensity statistics alone reach AUC 0.87 on this data set. Each film of a batch is distorted on its own, by
+draws from one generator, so that a step can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+_ROTATION_DEGREES: Final = 11.0
+_SCALE: Final = (0.75, 1.08)
+_ASPECT: Final = 0.13
+_SHIFT: Final = 0.06
+_CONTRAST: Final = 0.30
+_BRIGHTNESS: Final = 0.15
+_GAMMA: Final = 0.35
+_CUTOUTS: Final = 2
+
+
+def augment(pixels: Tensor, size: int, generator: Generator) -> Tensor:
+    """Distorted films, float [N, size, size] in 0..255, of gray pixels uint8 [N, H, W]."""
+    films = pixels.float().div(255.0).unsqueeze(1)
+    films = _resampled(_placed(films, size, generator), generator)
+    films = _toned(films, generator)
+    films = _sharpened_or_blurred(films, generator)
+    films = _cut_out(films + 0.02 * _draw(generator, len(films), 1, 1, 1) * _noise(films, generator), generator)
+    return films.clamp(0.0, 1.0).mul(255.0).squeeze(1)
+
+
+def _draw(generator: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    return torch.empty(*shape).uniform_(low, high, generator=generator)
+
+
+def _noise(films: Tensor, generator: Generator) -> Tensor:
+    return torch.empty_like(films).normal_(generator=generator)
+
+
+def _placed(films: Tensor, size: int, generator: Generator) -> Tensor:
+    """Rotation, crop, aspect, shift and mirror in one resampling."""
+    count = len(films)
+    angle = _draw(generator, count, low=-1, high=1) * math.radians(_ROTATION_DEGREES)
+    scale = _draw(generator, count, low=_SCALE[0], high=_SCALE[1])
+    aspect = torch.exp(_draw(generator, count, low=-1, high=1) * math.log1p(_ASPECT) / 2)
+    mirror = torch.where(_draw(generator, count) < 0.5, -1.0, 1.0)
+    shift = _draw(generator, count, 2, low=-1, high=1) * _SHIFT
+    matrix = torch.zeros(count, 2, 3)
+    matrix[:, 0, 0] = mirror * scale * aspect * torch.cos(angle)
+    matrix[:, 0, 1] = -scale * aspect * torch.sin(angle)
+    matrix[:, 1, 0] = mirror * scale / aspect * torch.sin(angle)
+    matrix[:, 1, 1] = scale / aspect * torch.cos(angle)
+    matrix[:, :, 2] = shift
+    grid = F.affine_grid(matrix, [count, 1, size, size], align_corners=False)
+    return F.grid_sample(films, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _resampled(films: Tensor, generator: Generator) -> Tensor:
+    """A third of the batches goes down to a smaller size and up again: resolution is no hint."""
+    if float(_draw(generator, 1)) > 1 / 3:
+        return films
+    side = films.shape[-1]
+    small = int(side * float(_draw(generator, 1, low=0.45, high=0.9)))
+    down = F.interpolate(films, size=(small, small), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(down, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _toned(films: Tensor, generator: Generator) -> Tensor:
+    count = len(films)
+    gamma = torch.exp(_draw(generator, count, 1, 1, 1, low=-_GAMMA, high=_GAMMA))
+    contrast = 1 + _draw(generator, count, 1, 1, 1, low=-_CONTRAST, high=_CONTRAST)
+    brightness = _draw(generator, count, 1, 1, 1, low=-_BRIGHTNESS, high=_BRIGHTNESS)
+    bent = films.clamp_min(1e-4).pow(gamma)
+    middle = bent.mean(dim=(2, 3), keepdim=True)
+    return (bent - middle) * contrast + middle + brightness
+
+
+def _sharpened_or_blurred(films: Tensor, generator: Generator) -> Tensor:
+    """Between -0.7 (sharper) and 1 (a 3x3 mean twice) of the way to a blurred copy."""
+    blurred = F.avg_pool2d(F.avg_pool2d(films, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    return torch.lerp(films, blurred, _draw(generator, len(films), 1, 1, 1, low=-0.7, high=1.0))
+
+
+def _cut_out(films: Tensor, generator: Generator) -> Tensor:
+    """Rectangles of one gray, as often bright as dark: letters, tubes and shields are no hint."""
+    side = films.shape[-1]
+    axis = torch.arange(side).float() / side
+    for _ in range(_CUTOUTS):
+        centre = _draw(generator, len(films), 2)
+        half = _draw(generator, len(films), 2, low=0.01, high=0.12)
+        rows = (axis[None] - centre[:, :1]).abs() < half[:, :1]
+        columns = (axis[None] - centre[:, 1:]).abs() < half[:, 1:]
+        inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+        films = torch.where(inside, _draw(generator, len(films), 1, 1, 1), films)
+    return films

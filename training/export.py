@@ -1,0 +1,92 @@
+"""From a trained network to what is served: weights once, as safetensors, and an ONNX graph that refers to them."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from safetensors.torch import save_file
+
+from training.model import Film
+
+_OPSET: Final = 17
+
+
+def export(film: Film, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write `<name>.safetensors` and `<name>.onnx` and return both paths.
+
+    The graph takes uint8 [N, 224, 224] and gives logits [N]. Its weights are ONNX external data: offsets into the
+    safetensors file beside it, so that ONNX Runtime and torch read the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, graph = folder / f"{name}.safetensors", folder / f"{name}.onnx"
+    film = film.cpu().eval()
+    save_file({key: value.contiguous().clone() for key, value in film.state_dict().items()}, weights)
+    model = _traced(film)
+    _refer(model, weights)
+    graph.write_bytes(model.SerializeToString(deterministic=True))
+    return weights, graph
+
+
+def _traced(film: Film) -> Any:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The TorchScript exporter is deprecated, and the only one whose graph keeps the state's names.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            film,
+            (torch.zeros(1, 224, 224, dtype=torch.uint8),),
+            buffer,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}},
+            opset_version=_OPSET,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            dynamo=False,
+        )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _refer(model: Any, weights: Path) -> None:
+    """Replace each initializer that the safetensors file holds by a reference into that file."""
+    places = _tensor_places(weights)
+    for tensor in model.graph.initializer:
+        if tensor.name not in places:
+            continue
+        offset, length = places[tensor.name]
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        for key, value in (("location", weights.name), ("offset", str(offset)), ("length", str(length))):
+            tensor.external_data.add(key=key, value=value)
+
+
+def _tensor_places(weights: Path) -> dict[str, tuple[int, int]]:
+    """Offset and length in bytes of each tensor (safetensors format: 8-byte length, JSON header, data)."""
+    with weights.open("rb") as file:
+        (header_length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(header_length))
+    start = 8 + header_length
+    return {
+        name: (start + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def logits(graph: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits [N] of prepared pixels [N, 224, 224], one film a run as in serving, on the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return np.array([session.run(None, {"pixels": film[None]})[0][0] for film in pixels], dtype=np.float32)

@@ -1,0 +1,85 @@
+"""Where a dataset's films come from: a folder, or a manifest in the object store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.image import ImageError, prepare
+from pneumoserve.release.schema import digest_of
+from training.dataset import Dataset, DatasetError, Item, dataset_from_manifest, dataset_of, films_in, split_of
+
+Read = Callable[[Item], bytes]
+
+
+def open_dataset(where: str) -> tuple[Dataset, Read]:
+    """The dataset at `where` (a folder, or `s3://bucket/…/<digest>.json`) and how to read a film of it.
+
+    Raises:
+        DatasetError: where there is none, or it is not usable.
+    """
+    if where.startswith("s3://"):
+        return _from_store(where)
+    directory = Path(where)
+    if not directory.is_dir():
+        raise DatasetError(f"There is no folder {directory.name}; give a folder of films or an s3:// manifest.")
+    paths: dict[str, Path] = {}
+    items = []
+    for path, cls, patient in films_in(directory):
+        digest = digest_of(path.read_bytes())
+        paths.setdefault(digest, path)
+        items.append(Item(digest, cls, patient, split_of(patient), path.name))
+    return dataset_of(items), lambda item: paths[item.sha256].read_bytes()
+
+
+def store_at(url: str) -> tuple[ObjectStore, str]:
+    """The store of an `s3://bucket/key` address, with the S3_* settings, and the key.
+
+    Raises:
+        DatasetError: where the address names no bucket.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise DatasetError("Give an address such as s3://bucket/datasets.")
+    return ObjectStore(S3Settings.from_env(bucket=parts.netloc)), parts.path.strip("/")
+
+
+def image_key(prefix: str, digest: str) -> str:
+    """Where a dataset's film stands below the prefix, by its digest."""
+    return f"{prefix}/images/sha256/{digest[:2]}/{digest}".lstrip("/")
+
+
+def _from_store(url: str) -> tuple[Dataset, Read]:
+    store, key = store_at(url)
+    dataset = dataset_from_manifest(json.loads(store.get(key)))
+    prefix = key.rpartition("/")[0]
+
+    def read(item: Item) -> bytes:
+        data = store.get(image_key(prefix, item.sha256))
+        if digest_of(data) != item.sha256:
+            raise DatasetError(f"The film {item.name} is not what the manifest says; ingest it again.")
+        return data
+
+    return dataset, read
+
+
+def pixels_of(items: list[Item], read: Read, told: str) -> npt.NDArray[np.uint8]:
+    """Prepared pixels of films, uint8 [N, 224, 224], with progress.
+
+    Raises:
+        DatasetError: where a film cannot be decoded.
+    """
+    films = []
+    for item in track(items, told, transient=True):
+        try:
+            films.append(prepare(read(item)).pixels)
+        except ImageError as error:
+            raise DatasetError(f"The film {item.name} cannot be read ({error}); remove it or ingest again.") from error
+    return np.stack(films)

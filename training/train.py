@@ -1,0 +1,339 @@
+"""Train detector and typer by transfer learning. Read it from `train` downwards.
+
+One EfficientNet-Lite0 trunk with two heads learns both questions at once and is split into the two served models.
+Each step draws its films, their distortions and its dropout from a generator seeded by (seed, step), so a run that was
+killed goes on from its last checkpoint to the very weights it would have had. CPU runs of one machine and thread
+count are bit-for-bit repeatable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+import pneumoserve
+from pneumoserve.image import PREPROCESSING_VERSION
+from pneumoserve.release.schema import (
+    DETECTOR,
+    TYPER,
+    Calibration,
+    ModelFacts,
+    RunFacts,
+    TrainingFacts,
+    canonical_json,
+    digest_of,
+)
+from training import report
+from training.augment import augment
+from training.dataset import CLASSES, HELD_OUT_FILE, Dataset, DatasetError, Item, Split, held_out
+from training.export import export, logits
+from training.fit import chosen_policy, fit_platt, measured, probabilities
+from training.model import ARCHITECTURE, TwoHeads
+from training.source import open_dataset, pixels_of
+
+_MIX: Final = {"normal": 0.5, "bacterial": 0.25, "viral": 0.25}
+_SEED_STRIDE: Final = 1_000_003
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; its text says what to do. What was reached stays in the run's checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training. `dataset` is a folder or an s3:// manifest, `exclude` a file of patients to leave out.
+
+    `size` is the side in pixels of the distorted films it learns from; the served graph takes 224.
+    """
+
+    dataset: str
+    out: Path
+    source: str = "a folder of films"
+    exclude: Path | None = HELD_OUT_FILE
+    steps: int = 1000
+    batch: int = 32
+    size: int = 192
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.03
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 2
+    check_every: int = 200
+    save_every: int = 50
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the result; where the films are and where the run is written do not."""
+        values = asdict(self)
+        for name in ("dataset", "out", "exclude", "source", "save_every", "seed"):
+            del values[name]
+        return {**values, "optimizer": "AdamW, one cycle", "mix": _MIX, "architecture": ARCHITECTURE}
+
+
+def train(config: TrainConfig, console: Console | None = None) -> Path:
+    """Train, calibrate, choose thresholds and measure; returns the run's folder, whose `run.json` comes last.
+
+    Raises:
+        DatasetError: the dataset is not usable.
+        TrainingError: no such device, a run of something else in `out`, or a loss that is no number.
+    """
+    console = console or Console()
+    _settle(config)
+    whole, read = open_dataset(config.dataset)
+    patients = held_out(config.exclude)
+    dataset = whole.without(patients)
+    _check(dataset)
+    console.print(f"{len(dataset.items)} films after leaving out {len(whole.items) - len(dataset.items)}")
+    _claim(config, dataset)
+
+    items = dataset.of("train")
+    network = _learned(config, items, pixels_of(items, read, "reading training films"), dataset, read, console)
+    console.print("exporting, scoring, calibrating")
+    scores = _scored(config.out, network, dataset, read)
+    facts = _facts(config, dataset, len(patients), scores)
+    report.write_scores(config.out / "oof.parquet", scores)
+    report.draw(config.out / "report", facts, scores, _history(config.out))
+    temporary = config.out / "run.json.part"
+    temporary.write_bytes(canonical_json(facts))
+    temporary.replace(config.out / "run.json")
+    return config.out
+
+
+# --- what a training must have before it starts
+
+
+def _settle(config: TrainConfig) -> None:
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise TrainingError(f"There is no {config.device} device here; leave out --device to train on the CPU.")
+    torch.set_num_threads(config.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def _check(dataset: Dataset) -> None:
+    for split in ("train", "calibration", "validation"):
+        for cls in CLASSES:
+            if not any(item.split == split and item.cls == cls for item in dataset.items):
+                raise DatasetError(f"The {split} split has no film of class {cls}; add films of more patients.")
+
+
+def _claim(config: TrainConfig, dataset: Dataset) -> None:
+    """Make `out` the folder of this very training, so that a resumed run is the same run."""
+    claim = canonical_json({"dataset": dataset.digest, "parameters": config.parameters, "seed": config.seed})
+    file = config.out / "config.json"
+    if not file.exists():
+        config.out.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(claim)
+    elif file.read_bytes() != claim:
+        raise TrainingError(f"The folder {config.out.name} holds another training; give another --out or remove it.")
+
+
+# --- learning
+
+
+def _learned(
+    config: TrainConfig,
+    items: list[Item],
+    pixels: npt.NDArray[np.uint8],
+    dataset: Dataset,
+    read: Any,
+    console: Console,
+) -> TwoHeads:
+    """The network after its last step, from the last checkpoint on where there is one."""
+    torch.manual_seed(config.seed)
+    network = TwoHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
+    films, classes = torch.from_numpy(pixels), np.array([item.cls for item in items])
+    checked = dataset.of("validation")
+    checked_pixels = pixels_of(checked, read, "reading validation films")
+    start, history = _restored(config.out, network, optimizer, schedule)
+    if start:
+        console.print(f"going on after step {start} of {config.steps}")
+
+    for step in range(start, config.steps):
+        generator = Generator().manual_seed(config.seed * _SEED_STRIDE + step)
+        torch.manual_seed(config.seed * _SEED_STRIDE + step)
+        chosen = _drawn(classes, config.batch, generator)
+        loss = _step(config, network, augment(films[chosen], config.size, generator), classes[chosen.numpy()])
+        if not torch.isfinite(loss):
+            raise TrainingError(f"The loss is no number at step {step}; lower --learning-rate and train anew.")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        history["loss"].append(round(loss.item(), 5))
+        done = step + 1
+        if done % config.check_every == 0 or done == config.steps:
+            history["checks"].append({"step": done, **_checked(network, checked, checked_pixels)})
+            console.print(f"step {done}/{config.steps}  {_told(history)}")
+        if done % config.save_every == 0 or done == config.steps:
+            _save(config.out, network, optimizer, schedule, done, history)
+    return network.cpu().eval()
+
+
+def _drawn(classes: npt.NDArray[Any], batch: int, generator: Generator) -> Tensor:
+    """Indices of a batch with the classes in fixed shares, films of a class at random."""
+    parts = []
+    for cls, share in _MIX.items():
+        pool = torch.from_numpy(np.flatnonzero(classes == cls))
+        parts.append(pool[torch.randint(len(pool), (round(batch * share),), generator=generator)])
+    return torch.cat(parts)
+
+
+def _step(config: TrainConfig, network: TwoHeads, films: Tensor, classes: npt.NDArray[Any]) -> Tensor:
+    """The loss of one batch: is it pneumonia, and, of those that are, is it bacterial."""
+    network.train()
+    detector, typer = network(films.to(config.device))
+    sick = torch.from_numpy(classes != "normal").float().to(config.device)
+    bacterial = torch.from_numpy(classes == "bacterial").float().to(config.device)
+    smooth = config.label_smoothing
+    found = F.binary_cross_entropy_with_logits(detector, sick * (1 - 2 * smooth) + smooth)
+    typed = F.binary_cross_entropy_with_logits(typer, bacterial * (1 - 2 * smooth) + smooth, weight=sick)
+    return found + typed
+
+
+@torch.inference_mode()
+def _checked(network: TwoHeads, items: list[Item], pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
+    network.eval()
+    device = next(network.parameters()).device
+    outputs = [network(torch.from_numpy(part).to(device)) for part in np.array_split(pixels, len(pixels) // 32 + 1)]
+    detector = torch.cat([output[0] for output in outputs]).cpu().numpy()
+    typer = torch.cat([output[1] for output in outputs]).cpu().numpy()
+    sick = np.array([item.cls != "normal" for item in items])
+    bacterial = np.array([item.cls == "bacterial" for item in items])
+    return {
+        "detector_auc": round(report.auc(sick, detector), 5),
+        "typer_auc": round(report.auc(bacterial[sick], typer[sick]), 5),
+    }
+
+
+def _told(history: dict[str, list[Any]]) -> str:
+    last = history["checks"][-1]
+    recent = float(np.mean(history["loss"][-50:]))
+    return f"loss {recent:.3f}  detector AUC {last['detector_auc']:.4f}  typer AUC {last['typer_auc']:.4f}"
+
+
+# --- checkpoints
+
+
+def _save(
+    out: Path,
+    network: TwoHeads,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    done: int,
+    history: dict[str, list[Any]],
+) -> None:
+    folder = out / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "done": done,
+        "history": json.dumps(history),
+    }
+    temporary = folder / "last.pt.part"
+    torch.save(state, temporary)
+    temporary.replace(folder / "last.pt")
+
+
+def _restored(
+    out: Path,
+    network: TwoHeads,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[int, dict[str, list[Any]]]:
+    """The number of steps done and the history so far; (0, empty) without a checkpoint."""
+    file = out / "checkpoints" / "last.pt"
+    if not file.exists():
+        return 0, {"loss": [], "checks": []}
+    state = torch.load(file, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return state["done"], json.loads(state["history"])
+
+
+def _history(out: Path) -> dict[str, list[Any]]:
+    history: dict[str, list[Any]] = json.loads(
+        torch.load(out / "checkpoints" / "last.pt", weights_only=True)["history"]
+    )
+    return history
+
+
+# --- what the run states
+
+
+def _scored(out: Path, network: TwoHeads, dataset: Dataset, read: Any) -> report.Scores:
+    """Export both models and score the folds that never trained through the exported graphs, as serving would."""
+    shutil.rmtree(out / "weights", ignore_errors=True)
+    graphs = [
+        export(film, out / "weights", name)[1] for film, name in zip(network.split(), (DETECTOR, TYPER), strict=True)
+    ]
+    items = dataset.of("validation", "calibration")
+    pixels = pixels_of(items, read, "reading held-back films")
+    return report.Scores(items, logits(graphs[0], pixels), logits(graphs[1], pixels))
+
+
+def _facts(config: TrainConfig, dataset: Dataset, excluded: int, scores: report.Scores) -> RunFacts:
+    fold = scores.of("calibration")
+    # Both classes weigh the same: the network was taught with as many normal as sick films, and the prevalence where
+    # it serves is nobody's to know here. The policy says so.
+    detector = fit_platt(fold.detector, fold.sick, balanced=True)
+    typer = fit_platt(fold.typer[fold.sick], fold.bacterial[fold.sick], balanced=False)
+    policy = chosen_policy(probabilities(detector, fold.detector), fold.sick)
+    models = (
+        _model_facts(config.out, DETECTOR, ("normal", "pneumonia"), detector),
+        _model_facts(config.out, TYPER, ("viral", "bacterial"), typer),
+    )
+    metrics = {}
+    folds: tuple[Split, ...] = ("validation", "calibration")
+    for split in folds:
+        metrics |= measured(scores.of(split), split, detector, typer, policy)
+    return RunFacts(
+        models=models,
+        policy=policy,
+        data=dataset.facts(config.source, excluded),
+        training=TrainingFacts(
+            run_id=digest_of((config.out / "config.json").read_bytes())[:12],
+            code_version=pneumoserve.__version__,
+            seed=config.seed,
+            parameters=config.parameters,
+        ),
+        metrics=metrics,
+        preprocessing_version=PREPROCESSING_VERSION,
+        software={
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")},
+        },
+    )
+
+
+def _model_facts(out: Path, name: Any, classes: tuple[str, str], calibration: Calibration) -> ModelFacts:
+    weights = digest_of((out / "weights" / f"{name}.safetensors").read_bytes())
+    return ModelFacts(
+        name=name,
+        version=weights[:12],
+        architecture=ARCHITECTURE,
+        output="pneumonia_probability" if name == DETECTOR else "bacterial_probability",
+        classes=classes,
+        weights=weights,
+        graph=digest_of((out / "weights" / f"{name}.onnx").read_bytes()),
+        calibration=calibration,
+    )
