@@ -104,7 +104,9 @@ def serving(state: Path, release: Path | None) -> Iterator[dict[str, Any]]:
 def chosen_films() -> list[tuple[Path, str]]:
     """The films the demo sends, with what their label says."""
     films = [
-        (path, truth) for folder, truth in TRUTH.items() for path in sorted((SAMPLE / folder).iterdir())[:_FILMS_A_CLASS]
+        (path, truth)
+        for folder, truth in TRUTH.items()
+        for path in sorted((SAMPLE / folder).iterdir())[:_FILMS_A_CLASS]
     ]
     originals = [(path, TRUTH[path.parent.name]) for path in sorted((SAMPLE / "originals").rglob("*.jpeg"))]
     dicoms = [(SAMPLE / "dicom" / "RG1_J2KI.dcm", "an adult's chest"), (SAMPLE / "dicom" / "RG3_J2KI.dcm", "a leg")]

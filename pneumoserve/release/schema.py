@@ -121,9 +121,7 @@ def canonical_json(value: BaseModel | dict[str, Any]) -> bytes:
         ValueError: where a number is not finite.
     """
     plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
-    return json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_of(data: bytes) -> Sha256:
