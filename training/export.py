@@ -44,7 +44,7 @@ def _traced(film: Film) -> Any:
         torch.onnx.export(
             film,
             (torch.zeros(1, 224, 224, dtype=torch.uint8),),
-            buffer,
+            buffer,  # type: ignore[arg-type] # it takes one, its stub says otherwise
             input_names=["pixels"],
             output_names=["logits"],
             dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}},

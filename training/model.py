@@ -48,7 +48,8 @@ class Film(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits of shape [N] for gray pixels of shape [N, H, W], 0..255."""
-        return self.head(features(self.trunk, pixels)).squeeze(1)
+        logits: Tensor = self.head(features(self.trunk, pixels))
+        return logits.squeeze(1)
 
 
 class TwoHeads(nn.Module):
@@ -78,4 +79,5 @@ def features(trunk: EfficientNet, pixels: Tensor) -> Tensor:
     """The trunk's pooled features, shape [N, 1280], of gray pixels of shape [N, H, W], 0..255."""
     scaled = (pixels.float() - _MEAN) / _STD
     maps = trunk.extract_features(scaled.unsqueeze(1).expand(-1, 3, -1, -1))
-    return maps.mean(dim=(2, 3))
+    pooled: Tensor = maps.mean(dim=(2, 3))
+    return pooled

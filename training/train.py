@@ -30,6 +30,7 @@ from pneumoserve.release.schema import (
     DETECTOR,
     TYPER,
     Calibration,
+    Metric,
     ModelFacts,
     RunFacts,
     TrainingFacts,
@@ -155,7 +156,7 @@ def _learned(
 ) -> TwoHeads:
     """The network after its last step, from the last checkpoint on where there is one."""
     torch.manual_seed(config.seed)
-    network = TwoHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: TwoHeads = TwoHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
     films, classes = torch.from_numpy(pixels), np.array([item.cls for item in items])
@@ -302,7 +303,7 @@ def _facts(config: TrainConfig, dataset: Dataset, excluded: int, scores: report.
         _model_facts(config.out, DETECTOR, ("normal", "pneumonia"), detector),
         _model_facts(config.out, TYPER, ("viral", "bacterial"), typer),
     )
-    metrics = {}
+    metrics: dict[str, Metric] = {}
     folds: tuple[Split, ...] = ("validation", "calibration")
     for split in folds:
         metrics |= measured(scores.of(split), split, detector, typer, policy)

@@ -1,0 +1,110 @@
+"""Running a model: ONNX Runtime on the CPU, torch on a GPU; at one fixed shape, so an answer has no neighbours."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Profile = dict[str, str | int]
+
+# The widest instruction set decides which kernels a library picks, and so the last bits of a sum.
+_INSTRUCTION_SETS: Final = ("amx_tile", "avx512_vnni", "avx512f", "avx2", "avx", "asimd", "sse4_2")
+# A GPU runs every batch at this size, padded: kernels are chosen by shape.
+_GPU_BATCH: Final = 8
+
+
+class Engine(Protocol):
+    """Gives the logits of prepared films, and says how they were computed."""
+
+    profile: Profile
+
+    def logits(self, films: Sequence[Pixels]) -> list[float]:
+        """One logit for each film of shape [224, 224]."""
+        ...
+
+
+class OnnxEngine:
+    """ONNX Runtime, one thread, one film a run."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        import onnxruntime as ort  # noqa: PLC0415 - the GPU image has none
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        self._session = ort.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+        self.profile: Profile = {"engine": "onnxruntime", "engine_version": ort.__version__, "threads": 1, **_cpu()}
+
+    def logits(self, films: Sequence[Pixels]) -> list[float]:
+        """One logit for each film of shape [224, 224]."""
+        return [float(self._session.run(None, {"pixels": film[None]})[0][0]) for film in films]
+
+
+class TorchEngine:
+    """torch, from the same weights, in batches of one fixed size."""
+
+    def __init__(self, folder: Path, name: str, device: str) -> None:
+        import torch  # noqa: PLC0415 - the CPU image has none
+        from safetensors.torch import load_file  # noqa: PLC0415
+
+        from training.model import Film  # noqa: PLC0415
+
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self._torch = torch
+        self._device = device
+        self._film = Film()
+        self._film.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        self._film.to(device).eval()
+        unit = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
+        self.profile: Profile = {
+            "engine": "torch",
+            "engine_version": torch.__version__,
+            "device": unit,
+            "batch": _GPU_BATCH,
+            **_cpu(),
+        }
+
+    def logits(self, films: Sequence[Pixels]) -> list[float]:
+        """One logit for each film of shape [224, 224]."""
+        answers: list[float] = []
+        for start in range(0, len(films), _GPU_BATCH):
+            part = films[start : start + _GPU_BATCH]
+            padded = np.zeros((_GPU_BATCH, *part[0].shape), dtype=np.uint8)
+            padded[: len(part)] = part
+            with self._torch.inference_mode():
+                output = self._film(self._torch.from_numpy(padded).to(self._device))
+            answers += output.cpu().double().tolist()[: len(part)]
+        return answers
+
+
+def engine_for(folder: Path, name: str, properties: dict[str, Any]) -> Engine:
+    """The engine for what TorchServe gave this worker: a GPU or none."""
+    gpu = properties.get("gpu_id")
+    if gpu is None:
+        return OnnxEngine(folder, name)
+    return TorchEngine(folder, name, f"cuda:{gpu}")
+
+
+def _cpu() -> Profile:
+    """Which processor, as far as it decides bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return {"isa": platform.machine()}
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set((told.get("flags") or told.get("Features") or "").split())
+    isa = next((name for name in _INSTRUCTION_SETS if name in flags), platform.machine())
+    return {
+        "isa": isa,
+        "cpu": f"{told.get('vendor_id', platform.machine())}-{told.get('cpu family', '')}-{told.get('model', '')}",
+    }

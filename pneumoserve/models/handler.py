@@ -1,0 +1,174 @@
+"""What both TorchServe handlers do: films in any accepted form in, calibrated scores out, one answer an item.
+
+An item of TorchServe's batch is one request. It may be prepared pixels (what the front sends), a film's file, a V1 or
+a V2 JSON body. A bad item gets a status and an error of its own and never touches its neighbours.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import pneumoserve
+from pneumoserve.image import PREPROCESSING_VERSION, SIZE, ImageError, looks_like_image, prepare
+from pneumoserve.models.engine import Engine, Pixels, engine_for
+
+_PREPARED_BYTES: Final = SIZE * SIZE
+_PHRASES: Final = {400: "Bad Request", 413: "Content Too Large", 415: "Unsupported Media Type"}
+
+_log = logging.getLogger(__name__)
+
+
+class ItemError(ValueError):
+    """An item that gets no scores; `status` as in HTTP, the text free of payload."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Handler:
+    """One model. `handle` is TorchServe's entry point."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._facts: dict[str, Any] = {}
+
+    def handle(self, data: list[dict[str, Any]] | None, context: Any) -> list[Any]:
+        """One answer an item; without items it loads the model."""
+        if self._engine is None:
+            self._load(context)
+        if not data:
+            return []
+        _log.info("batch=%d", len(data))
+        return [self._answer(item, index, context) for index, item in enumerate(data)]
+
+    def _load(self, context: Any) -> None:
+        folder = Path(context.system_properties["model_dir"])
+        self._facts = json.loads((folder / "model.json").read_text())
+        if self._facts["preprocessing_version"] != PREPROCESSING_VERSION:
+            raise RuntimeError(f"The model needs preprocessing version {self._facts['preprocessing_version']}.")
+        self._engine = engine_for(folder, self._facts["name"], context.system_properties)
+        self._engine.profile |= {
+            "preprocessing": PREPROCESSING_VERSION,
+            "pneumoserve": pneumoserve.__version__,
+            "numpy": np.__version__,
+        }
+
+    def _answer(self, item: dict[str, Any], index: int, context: Any) -> Any:
+        try:
+            return self._scored(_payload(item))
+        except (ItemError, ImageError) as error:
+            context.set_response_status(code=error.status, phrase=_PHRASES[error.status], idx=index)
+            return {"error": str(error)}
+
+    def _scored(self, payload: bytes | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(payload, bytes):
+            (score,) = self._scores([_film(payload)])
+            return {**score, "profile": self._profile()}
+        if "instances" in payload:
+            scores = self._scores([_film(_v1_bytes(instance)) for instance in _list(payload["instances"])])
+            return {"predictions": [{self._facts["output"]: score["probability"]} for score in scores]}
+        if "inputs" in payload:
+            return self._v2(payload)
+        raise ItemError(400, 'Send a film, {"instances": [...]} (V1) or {"inputs": [...]} (V2).')
+
+    def _v2(self, payload: dict[str, Any]) -> dict[str, Any]:
+        scores = self._scores(_v2_films(_list(payload["inputs"])))
+        return {
+            "model_name": self._facts["name"],
+            "model_version": self._facts["version"],
+            "id": payload.get("id"),
+            "outputs": [
+                {
+                    "name": self._facts["output"],
+                    "datatype": "FP64",
+                    "shape": [len(scores)],
+                    "data": [score["probability"] for score in scores],
+                }
+            ],
+        }
+
+    def _scores(self, films: list[Pixels]) -> list[dict[str, float]]:
+        if self._engine is None:
+            raise RuntimeError("the model is not loaded")
+        calibration = self._facts["calibration"]
+        scores = []
+        for logit in self._engine.logits(films):
+            z = calibration["slope"] * logit + calibration["intercept"]
+            scores.append({"probability": _sigmoid(z), "logit": logit})
+        return scores
+
+    def _profile(self) -> dict[str, str | int]:
+        return {} if self._engine is None else self._engine.profile
+
+
+def _sigmoid(z: float) -> float:
+    """1 / (1 + exp(-z)) without overflow."""
+    return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+def _payload(item: dict[str, Any]) -> bytes | dict[str, Any]:
+    """The request's body; TorchServe hands JSON over parsed or not, by its content type."""
+    body = item.get("data") if item.get("data") is not None else item.get("body")
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        raw = bytes(body)
+        if len(raw) == _PREPARED_BYTES or looks_like_image(raw) or not raw.lstrip().startswith(b"{"):
+            return raw
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            raise ItemError(400, "The body is not valid JSON; send a JSON object, or a film.") from None
+    if not isinstance(body, dict):
+        raise ItemError(400, "The body is no JSON object and no film; send one of them.")
+    return body
+
+
+def _film(data: bytes) -> Pixels:
+    if len(data) == _PREPARED_BYTES and not looks_like_image(data):
+        return np.frombuffer(data, dtype=np.uint8).reshape(SIZE, SIZE)
+    return prepare(data).pixels
+
+
+def _v1_bytes(instance: Any) -> bytes:
+    image = instance.get("image") if isinstance(instance, dict) else None
+    text = image.get("b64") if isinstance(image, dict) else None
+    return _unbase64(text)
+
+
+def _v2_films(inputs: list[Any]) -> list[Pixels]:
+    tensor = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(tensor, dict) or tensor.get("name") != "image":
+        raise ItemError(400, 'Send one input, called "image".')
+    data = _list(tensor.get("data"))
+    if tensor.get("datatype") == "BYTES":
+        return [_film(_unbase64(item[0] if isinstance(item, list) and len(item) == 1 else item)) for item in data]
+    try:
+        films: Pixels = np.array(data, dtype=np.uint8).reshape(-1, SIZE, SIZE)
+    except (ValueError, OverflowError, TypeError):
+        films = np.empty((0, SIZE, SIZE), dtype=np.uint8)
+    if tensor.get("datatype") != "UINT8" or list(tensor.get("shape", [])) != list(films.shape):
+        raise ItemError(
+            400, f"The input is BYTES [N] of base64 films, or UINT8 [N, {SIZE}, {SIZE}] of prepared pixels."
+        )
+    return list(films)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ItemError(400, "There is no image in the request; send a list of at least one.")
+    return value
+
+
+def _unbase64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise ItemError(400, "An image is not valid base64; send the base64 of a JPEG, PNG or DICOM file.") from None

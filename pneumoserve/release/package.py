@@ -1,0 +1,138 @@
+"""From a run to a release: two reproducible MARs, the manifest, the model card, the signature."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from model_archiver.model_archiver import generate_model_archive
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from pydantic import ValidationError
+
+import handlers
+from pneumoserve.release.card import model_card
+from pneumoserve.release.schema import DETECTOR, TYPER, ModelFacts, ReleaseManifest, RunFacts, canonical_json, digest_of
+from pneumoserve.release.signing import signature_of
+from pneumoserve.release.verify import MANIFEST, SIGNATURE
+
+_HANDLERS: Final = {DETECTOR: "detector_handler.py", TYPER: "typer_handler.py"}
+_HANDLER_FOLDER: Final = Path(handlers.__file__).parent
+_CONFIG: Final = _HANDLER_FOLDER.parent / "model-store" / "config.properties"
+# The earliest date a zip can hold: it says nothing, which is what it should say.
+_ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
+_ZIP_MODE: Final = 0o644 << 16
+
+
+class PackageError(RuntimeError):
+    """A run that cannot be packaged; the text says what to do."""
+
+
+def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
+    """Make the release of a run below `out` and return its folder, `out/<id>`; signed unless `key` is None.
+
+    The same run, handlers and version give the same bytes. A release that is there already is replaced by itself.
+
+    Raises:
+        PackageError: the run is unfinished, or its weights are not those it states.
+    """
+    facts = _facts(run)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".package-") as temporary:
+        folder = Path(temporary) / "release"
+        for model in facts.models:
+            _archive(run, model, facts.preprocessing_version, folder / "model-store" / f"{model.name}.mar")
+        (folder / "config").mkdir()
+        shutil.copyfile(_CONFIG, folder / "config" / "config.properties")
+        (folder / "MODEL_CARD.md").write_text(model_card(facts), encoding="utf-8")
+        if (run / "report").is_dir():
+            shutil.copytree(run / "report", folder / "report")
+        manifest = canonical_json(_manifest(facts, folder))
+        (folder / MANIFEST).write_bytes(manifest)
+        if key is not None:
+            (folder / SIGNATURE).write_bytes(signature_of(manifest, key))
+        target = out / digest_of(manifest)[:12]
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    return target
+
+
+def sign(folder: Path, key: Ed25519PrivateKey) -> None:
+    """Sign a release: the act of a person or an approving Job."""
+    (folder / SIGNATURE).write_bytes(signature_of((folder / MANIFEST).read_bytes(), key))
+
+
+def _facts(run: Path) -> RunFacts:
+    try:
+        facts = RunFacts.model_validate_json((run / "run.json").read_bytes())
+    except OSError:
+        raise PackageError(f"{run.name} holds no run.json; finish the training, `pneumoserve train` goes on.") from None
+    except ValidationError:
+        raise PackageError(
+            f"{run.name}/run.json is not of a form this version reads; train with this version."
+        ) from None
+    for model in facts.models:
+        for suffix, digest in (("safetensors", model.weights), ("onnx", model.graph)):
+            path = run / "weights" / f"{model.name}.{suffix}"
+            if not path.is_file() or digest_of(path.read_bytes()) != digest:
+                raise PackageError(
+                    f"weights/{path.name} is not the file that run.json states; restore it from the run."
+                )
+    return facts
+
+
+def _manifest(facts: RunFacts, folder: Path) -> ReleaseManifest:
+    files = {
+        path.relative_to(folder).as_posix(): digest_of(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    stated = facts.model_dump(mode="json", by_alias=True, exclude={"schema_"})
+    return ReleaseManifest.model_validate({**stated, "files": files})
+
+
+def _archive(run: Path, model: ModelFacts, preprocessing_version: str, target: Path) -> None:
+    """Have torch-model-archiver lay the archive out as a folder, then zip it without dates or order of its own."""
+    weights = run / "weights"
+    with tempfile.TemporaryDirectory() as temporary:
+        described = Path(temporary) / "model.json"
+        described.write_bytes(
+            canonical_json({**model.model_dump(mode="json"), "preprocessing_version": preprocessing_version})
+        )
+        extra = (described, weights / f"{model.name}.onnx", weights / f"{model.name}.safetensors")
+        config = ModelArchiverConfig(
+            model_name=model.name,
+            version=model.version,
+            handler=str(_HANDLER_FOLDER / _HANDLERS[model.name]),
+            extra_files=",".join(map(str, extra)),
+            export_path=temporary,
+            archive_format="no-archive",
+            force=True,
+        )
+        logging.getLogger().setLevel(logging.WARNING)
+        generate_model_archive(config)
+        laid_out = Path(temporary) / model.name
+        _undate(laid_out / "MAR-INF" / "MANIFEST.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _zip(laid_out, target)
+
+
+def _undate(manifest: Path) -> None:
+    stated: dict[str, Any] = json.loads(manifest.read_text())
+    stated["createdOn"] = "01/01/1980 00:00:00"
+    manifest.write_bytes(canonical_json(stated))
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """Stored, not deflated: weights do not shrink, and compressors differ between builds of zlib."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _ZIP_DATE)
+            entry.external_attr = _ZIP_MODE
+            entry.create_system = 3
+            archive.writestr(entry, path.read_bytes())
