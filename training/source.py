@@ -39,16 +39,16 @@ def open_dataset(where: str) -> tuple[Dataset, Read]:
     return dataset_of(items), lambda item: paths[item.sha256].read_bytes()
 
 
-def store_at(url: str) -> tuple[ObjectStore, str]:
-    """The store of an `s3://bucket/key` address, with the S3_* settings, and the key.
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://bucket/key` address.
 
     Raises:
         DatasetError: where the address names no bucket.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
-        raise DatasetError("Give an address such as s3://bucket/datasets.")
-    return ObjectStore(S3Settings.from_env(bucket=parts.netloc)), parts.path.strip("/")
+        raise DatasetError("Give an address such as s3://pneumoserve/datasets.")
+    return parts.netloc, parts.path.strip("/")
 
 
 def image_key(prefix: str, digest: str) -> str:
@@ -57,7 +57,8 @@ def image_key(prefix: str, digest: str) -> str:
 
 
 def _from_store(url: str) -> tuple[Dataset, Read]:
-    store, key = store_at(url)
+    bucket, key = bucket_and_key(url)
+    store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
     dataset = dataset_from_manifest(json.loads(store.get(key)))
     prefix = key.rpartition("/")[0]
 

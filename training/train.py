@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +75,10 @@ class TrainConfig:
     threads: int = 2
     check_every: int = 200
     save_every: int = 50
+
+    def excluding(self, patients: Path | None) -> TrainConfig:
+        """The same training, other patients left out; None leaves out nobody."""
+        return replace(self, exclude=patients)
 
     @property
     def parameters(self) -> dict[str, Any]:

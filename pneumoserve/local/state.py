@@ -1,0 +1,113 @@
+"""The state folder of a local stack: keys, releases, the S3 server's data, logs; and its one lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pneumoserve.archive.store import S3Settings
+from pneumoserve.local.process import StackError
+from pneumoserve.release.signing import generate_key, load_key, write_public_key
+
+_FOLDERS: Final = ("s3", "releases", "keys", "journal", "logs", "tmp")
+BUCKET: Final = "pneumoserve"
+
+
+@dataclass(frozen=True)
+class State:
+    """A state folder; made, with all it holds, on first use."""
+
+    folder: Path
+
+    def make(self) -> None:
+        """Make the folders, the signing key with its trust folder, and the S3 keys, where they are missing."""
+        for name in _FOLDERS:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "keys").chmod(0o700)
+        if not self._key_file.exists():
+            write_public_key(generate_key(self._key_file), self.trust)
+        if not self._s3_keys.exists():
+            keys = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
+            _write_private(self._s3_keys, keys)
+
+    @property
+    def _key_file(self) -> Path:
+        return self.folder / "keys" / "signing.pem"
+
+    @property
+    def _s3_keys(self) -> Path:
+        return self.folder / "keys" / "s3.json"
+
+    @property
+    def trust(self) -> Path:
+        """The folder of trusted public keys."""
+        return self.folder / "keys" / "trust"
+
+    @property
+    def releases(self) -> Path:
+        """The folder of releases."""
+        return self.folder / "releases"
+
+    @property
+    def signing_key(self) -> Ed25519PrivateKey:
+        """The key this state signs with."""
+        return load_key(self._key_file)
+
+    def s3_settings(self, port: int) -> S3Settings:
+        """How to reach this state's store when it listens on `port`."""
+        keys = json.loads(self._s3_keys.read_text())
+        return S3Settings(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], BUCKET)
+
+    def announce(self, url: str, grpc: str, release: str, s3: S3Settings, torchserve: dict[str, str]) -> dict[str, Any]:
+        """Write `stack.json`, and return what `serve` prints: all but TorchServe's addresses."""
+        store = {key: value for key, value in asdict(s3).items() if key != "region"}
+        document = {"url": url, "grpc": grpc, "release": release, "s3": store}
+        _write_private(self.folder / "stack.json", {**document, "torchserve": torchserve})
+        return document
+
+    def withdraw(self) -> None:
+        """Remove `stack.json`: the stack is down."""
+        (self.folder / "stack.json").unlink(missing_ok=True)
+
+    def running(self) -> dict[str, Any] | None:
+        """What the stack that runs on this state announced, None where none runs."""
+        try:
+            with self.lock():
+                return None
+        except StackError:
+            file = self.folder / "stack.json"
+            return json.loads(file.read_text()) if file.exists() else None
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the state alone.
+
+        Raises:
+            StackError: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError(
+                    f"A stack already runs on the state folder {self.folder.name}; stop it or give another --state."
+                ) from None
+            yield
+
+
+def _write_private(path: Path, document: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(document, file)
+    temporary.replace(path)
