@@ -17,7 +17,8 @@ from pneumoserve.release import ReleaseError
 from pneumoserve.release.package import PackageError
 from pneumoserve.release.signing import KeyFileError
 
-console = Console(highlight=False)
+# Redirected output is read by people and pagers, not cut to a terminal of 80 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]

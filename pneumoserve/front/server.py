@@ -38,8 +38,6 @@ _GRACE_SECONDS: Final = 30
 _DECODERS: Final = 2
 _BACKEND_CONCURRENCY: Final = 64
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -168,7 +166,9 @@ class _FrontRest(RESTServer):  # type: ignore[misc]
         self._routes = routes
         self.config.host = settings.host
         # A URL may hold what a caller should not have put there.
-        self.config.access_log = False
+        access_log = logging.getLogger("uvicorn.access")
+        access_log.handlers.clear()
+        access_log.propagate = False
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's times and logs each request a second time."""

@@ -46,9 +46,8 @@ def grpc_request(model: str, data: bytes, **changes: Any) -> pb.ModelInferReques
 def by_grpc(stack: Stack, request: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str, str]:
     """Status, message and prediction id of a call that fails."""
     options = [("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(stack.grpc, options=options) as channel:
-        with pytest.raises(grpc.RpcError) as caught:
-            pb_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+    with grpc.insecure_channel(stack.grpc, options=options) as channel, pytest.raises(grpc.RpcError) as caught:
+        pb_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
     error = caught.value
     trailing = dict(error.trailing_metadata() or ())
     return error.code(), error.details(), str(trailing.get("prediction-id", ""))

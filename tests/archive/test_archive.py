@@ -1,0 +1,158 @@
+"""The archive against a real S3 server, and against one that stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pneumoserve.archive.find import find_record
+from pneumoserve.archive.record import CallDetail, ErrorDetail, Record, RefusedInput
+from pneumoserve.archive.store import NotFoundError, ObjectStore, S3Settings, StoreError
+from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.ids import time_of, uuid7
+from pneumoserve.local.process import Child, free_ports
+from pneumoserve.local.s3 import s3_child, start_s3
+from pneumoserve.release.schema import canonical_json, digest_of
+
+
+def record(number: int = 0, release: str = "0123456789ab") -> Record:
+    prediction_id = uuid7()
+    return Record(
+        kind="refusal",
+        prediction_id=prediction_id,
+        time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        release=release,
+        release_digest="0" * 64,
+        preprocessing_version="1",
+        call=CallDetail(
+            call_id=prediction_id, index=number, count=1, model="pneumonia", protocol="v1", encoding="json"
+        ),
+        refused=RefusedInput(input_sha256=None, input_bytes=None),
+        error=ErrorDetail(status=400, message="no."),
+    )
+
+
+@pytest.fixture
+def store(s3_server: S3Settings) -> ObjectStore:
+    return ObjectStore(s3_server)
+
+
+@pytest.fixture
+async def writer(s3_server: S3Settings) -> AsyncIterator[ArchiveWriter]:
+    writing = ArchiveWriter(ObjectStore(s3_server))
+    await writing.start()
+    yield writing
+    await writing.close()
+
+
+async def test_a_committed_record_is_in_the_store(writer: ArchiveWriter, store: ObjectStore) -> None:
+    written = record()
+    receipt = await writer.commit(written)
+    found = find_record(store, written.prediction_id)
+    assert found == written
+    assert receipt.hash == digest_of(canonical_json(written))
+    key = f"records/date={written.time[:10]}/release={written.release}/{receipt.writer}-{receipt.sequence:08d}.jsonl"
+    assert store.get(key) == canonical_json(written) + b"\n"
+
+
+async def test_records_committed_together_share_segments(writer: ArchiveWriter, store: ObjectStore) -> None:
+    many = [record(number) for number in range(100)]
+    receipts = await asyncio.gather(*(writer.commit(each) for each in many))
+    assert 1 < len({receipt.sequence for receipt in receipts}) < 10
+    for each in (many[0], many[50], many[99]):
+        assert find_record(store, each.prediction_id) == each
+
+
+async def test_releases_do_not_share_segments(writer: ArchiveWriter) -> None:
+    first, *others = await asyncio.gather(
+        *(writer.commit(record(release=release)) for release in ("aaaaaaaaaaaa", "bbbbbbbbbbbb", "aaaaaaaaaaaa"))
+    )
+    assert first.sequence not in {others[0].sequence}
+
+
+async def test_an_image_is_stored_once(writer: ArchiveWriter, store: ObjectStore) -> None:
+    digest = digest_of(b"film")
+    for _ in range(2):
+        await writer.put_image(digest, b"film", "image/jpeg")
+    assert store.get(image_key(digest)) == b"film"
+    assert [found.key for found in store.list(image_key(digest))] == [image_key(digest)]
+
+
+def test_an_unknown_prediction_has_no_record(store: ObjectStore) -> None:
+    assert find_record(store, uuid7()) is None
+    with pytest.raises(ValueError, match="UUIDv7"):
+        find_record(store, "5f64ad3c-37fb-4b0f-9c40-f4a1e1d8a6f0")
+
+
+def test_an_id_carries_its_time() -> None:
+    assert abs((time_of(uuid7()) - datetime.now(UTC)).total_seconds()) < 1
+    assert len({uuid7() for _ in range(1000)}) == 1000
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Any:
+    settings = S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "access", "a-secret-word", "tests")
+    child = s3_child(tmp_path / "data", settings, tmp_path / "log")
+    start_s3(child, settings)
+    yield child, settings
+    child.stop()
+
+
+async def test_a_slow_store_is_asked_again_and_keeps_one_copy(own_server: tuple[Child, S3Settings]) -> None:
+    child, settings = own_server
+    assert child.process is not None
+    server = psutil.Process(child.process.pid)
+    writing = ArchiveWriter(ObjectStore(settings))
+    await writing.start()
+    await writing.commit(record())
+    server.suspend()
+    written = record()
+    waiting = asyncio.create_task(writing.commit(written))
+    # Longer than one try may take: the first PUT's outcome is unclear, and the same bytes go to the same key.
+    await asyncio.sleep(2.5)
+    assert not waiting.done()
+    server.resume()
+    receipt = await waiting
+    store = ObjectStore(settings)
+    assert find_record(store, written.prediction_id) == written
+    assert receipt.sequence == 2
+    assert len(list(store.list("records/"))) == 2
+    await writing.close()
+
+
+async def test_a_dead_store_refuses_and_is_taken_up_again(own_server: tuple[Child, S3Settings]) -> None:
+    child, settings = own_server
+    writing = ArchiveWriter(ObjectStore(settings))
+    await writing.start()
+    await writing.commit(record())
+    child.stop()
+    with pytest.raises(StoreError) as caught:
+        await writing.commit(record())
+    assert "a-secret-word" not in str(caught.value)
+    assert not writing.healthy
+    start_s3(child, settings)
+    written = record()
+    await writing.commit(written)
+    assert writing.healthy
+    assert find_record(ObjectStore(settings), written.prediction_id) == written
+    await writing.close()
+
+
+def test_errors_of_the_store_name_no_secret(s3_server: S3Settings) -> None:
+    with pytest.raises(NotFoundError):
+        ObjectStore(s3_server).get("nothing")
+    wrong = S3Settings(s3_server.endpoint, "test-access", "not-the-secret", "tests")
+    with pytest.raises(StoreError, match="check keys") as caught:
+        ObjectStore(wrong).get("nothing")
+    assert "not-the-secret" not in str(caught.value) + repr(wrong)
+
+
+def test_settings_say_what_is_missing() -> None:
+    with pytest.raises(StoreError, match="S3_ENDPOINT, S3_SECRET_KEY"):
+        S3Settings.from_env({"S3_ACCESS_KEY": "a", "S3_BUCKET": "b"})

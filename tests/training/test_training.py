@@ -1,0 +1,208 @@
+"""Training on the sample: repeatable, resumable, and honest about what it cannot use."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.image import prepare
+from pneumoserve.models.engine import OnnxEngine, TorchEngine
+from pneumoserve.release.package import package
+from pneumoserve.release.schema import DETECTOR, TYPER, RunFacts, digest_of
+from tests import films
+from training import train as module
+from training.dataset import (
+    DatasetError,
+    Item,
+    class_and_patient,
+    dataset_from_manifest,
+    dataset_of,
+    held_out,
+    split_of,
+)
+from training.evaluate import evaluate
+from training.ingest import ingest
+from training.source import open_dataset
+from training.train import HELD_OUT_FILE, TrainConfig, TrainingError, train
+
+STEPS = 6
+
+
+def config(out: Path, **changes: object) -> TrainConfig:
+    settings = {
+        "dataset": str(films.SAMPLE),
+        "exclude": None,
+        "steps": STEPS,
+        "batch": 8,
+        "size": 96,
+        "check_every": STEPS,
+        "save_every": 2,
+        **changes,
+    }
+    return TrainConfig(out=out, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(config(tmp_path_factory.mktemp("training") / "run"))
+
+
+def facts_of(folder: Path) -> RunFacts:
+    return RunFacts.model_validate_json((folder / "run.json").read_bytes())
+
+
+def test_a_run_states_what_it_is(run: Path) -> None:
+    facts = facts_of(run)
+    assert [model.name for model in facts.models] == [DETECTOR, TYPER]
+    assert facts.models[0].weights == digest_of((run / "weights" / f"{DETECTOR}.safetensors").read_bytes())
+    assert facts.data.counts["train"]["normal"].images > 0
+    assert facts.metrics["validation/detector_auc"].n > 0
+    assert {path.name for path in (run / "report").iterdir()} == {"history.json", "roc.png", "training.png"}
+    assert (run / "oof.parquet").is_file()
+    assert str(run.parent) not in (run / "run.json").read_text()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = module._step, 0
+
+    def killed(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "run"))
+    assert not (tmp_path / "run" / "run.json").exists()
+    monkeypatch.setattr(module, "_step", real)
+    resumed = train(config(tmp_path / "run"))
+    assert (resumed / "run.json").read_bytes() == (run / "run.json").read_bytes()
+
+
+def test_another_seed_is_another_run(run: Path, tmp_path: Path) -> None:
+    other = train(config(tmp_path / "run", seed=1))
+    assert facts_of(other).models[0].weights != facts_of(run).models[0].weights
+
+
+def test_both_engines_read_the_same_weights(run: Path) -> None:
+    pixels = [prepare(path.read_bytes()).pixels for path in films.sample_films()[:10]]
+    for name in (DETECTOR, TYPER):
+        onnx = OnnxEngine(run / "weights", name).logits(pixels)
+        eager = TorchEngine(run / "weights", name, "cpu").logits(pixels)
+        assert np.abs(np.array(onnx) - np.array(eager)).max() < 1e-4
+        # At a fixed shape, an answer does not depend on its neighbours, padding included.
+        assert TorchEngine(run / "weights", name, "cpu").logits(pixels[3:4]) == [eager[3]]
+
+
+def test_a_run_is_evaluated_as_its_release_is(run: Path, tmp_path: Path) -> None:
+    release = package(run, tmp_path / "releases", None)
+    before = sorted((path, path.stat().st_mtime_ns) for path in release.rglob("*"))
+    of_run = evaluate(run, str(films.SAMPLE), tmp_path / "a")
+    of_release = evaluate(release, str(films.SAMPLE), tmp_path / "b")
+    assert of_run == of_release
+    assert of_run["detector_auc"]["low"] <= of_run["detector_auc"]["value"] <= of_run["detector_auc"]["high"]
+    assert (tmp_path / "b" / "roc.png").is_file()
+    assert sorted((path, path.stat().st_mtime_ns) for path in release.rglob("*")) == before
+    with pytest.raises(DatasetError, match="beside"):
+        evaluate(release, str(films.SAMPLE), release / "report")
+
+
+def test_ingest_twice_adds_nothing_and_counts_what_is_broken(s3_server: S3Settings, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(films.SAMPLE / "normal", tmp_path / "films" / "normal")).parent
+    (folder / "normal" / "IM-9999-0001.jpeg").write_bytes(b"\xff\xd8\xff broken")
+    first = ingest(folder, "s3://ingest/one", s3_server)
+    second = ingest(folder, "s3://ingest/one", s3_server)
+    assert (first.films, first.added, list(first.broken)) == (20, 20, ["IM-9999-0001.jpeg"])
+    assert (second.films, second.added, second.digest) == (20, 0, first.digest)
+    store = ObjectStore(s3_server.in_bucket("ingest"))
+    assert len(list(store.list("one/"))) == 21
+
+
+def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
+    s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = ingest(films.SAMPLE, "s3://ingest/two", s3_server)
+    for name in ("endpoint", "access_key", "secret_key", "bucket"):
+        monkeypatch.setenv(f"S3_{name.upper()}", getattr(s3_server, name))
+    stored, read = open_dataset(report.manifest)
+    local, _ = open_dataset(str(films.SAMPLE))
+    assert stored == local
+    assert digest_of(read(stored.items[0])) == stored.items[0].sha256
+
+
+def test_the_samples_patients_are_held_out_of_the_reference() -> None:
+    sample, _ = open_dataset(str(films.SAMPLE))
+    assert {item.patient for item in sample.items} <= held_out(HELD_OUT_FILE)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("person7_virus_29.jpeg", ("viral", "person-7")),
+        ("person7_bacteria_29.jpeg", ("bacterial", "person-7")),
+        ("IM-0115-0001.jpeg", ("normal", "normal-115")),
+        ("NORMAL2-IM-0115-0001-0002.jpeg", ("normal", "normal-115")),
+        ("bacteria/x.png", ("bacterial", "file-x")),
+        ("other/x.png", None),
+    ],
+)
+def test_classes_and_patients_by_name(name: str, told: tuple[str, str] | None) -> None:
+    assert class_and_patient(Path(name)) == told
+
+
+def item(patient: str, split: str, sha256: str = "a", cls: str = "normal") -> Item:
+    return Item(sha256, cls, patient, split, f"{sha256}.png")  # type: ignore[arg-type]
+
+
+def test_one_patient_in_two_splits_is_refused() -> None:
+    with pytest.raises(DatasetError, match="in two splits"):
+        dataset_of([item("p", "train", "a"), item("p", "validation", "b")])
+
+
+def test_one_film_in_two_classes_is_refused() -> None:
+    with pytest.raises(DatasetError, match="in two classes"):
+        dataset_of([item("p", "train"), item("p", "train", cls="viral")])
+
+
+def test_splits_are_of_the_size_they_should_be() -> None:
+    shares = [split_of(f"person-{number}") for number in range(4000)]
+    assert abs(shares.count("calibration") / 4000 - 0.15) < 0.02
+    assert abs(shares.count("validation") / 4000 - 0.15) < 0.02
+
+
+def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
+    Path(shutil.copytree(films.SAMPLE / "normal", tmp_path / "films" / "normal"))
+    for dataset, error in [
+        (tmp_path / "films", "no film of class bacterial"),
+        (tmp_path / "nothing", "There is no folder"),
+        ("s3:///x", "Give an address"),
+    ]:
+        with pytest.raises(DatasetError, match=error):
+            train(config(tmp_path / "run", dataset=str(dataset)))
+    with pytest.raises(DatasetError, match="no dataset manifest"):
+        dataset_from_manifest({})
+
+
+def test_a_folder_of_another_training_is_not_touched(run: Path) -> None:
+    with pytest.raises(TrainingError, match="holds another training"):
+        train(config(run, seed=5))
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        return
+    with pytest.raises(TrainingError, match="no cuda device"):
+        train(config(tmp_path / "run", device="cuda"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_step", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match="step 0"):
+        train(config(tmp_path / "run"))
