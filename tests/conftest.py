@@ -80,7 +80,13 @@ class Stack:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(120)
+        code = self.process.wait(120)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def start_stack(state: Path, *options: str) -> Stack:

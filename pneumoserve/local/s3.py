@@ -14,7 +14,7 @@ from pneumoserve.local.process import Child, StackError, free_ports
 
 _READY_SECONDS: Final = 60.0
 # SeaweedFS sometimes hangs on SIGTERM; what it holds survives SIGKILL.
-_GRACE_SECONDS: Final = 5.0
+_GRACE_SECONDS: Final = 2.0
 
 
 def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import InferResponse
@@ -96,11 +98,24 @@ async def tritonclient_http_json(stack: Stack, model: str, images: list[bytes]) 
     return {name: result.as_numpy(name).tolist() for name in names}
 
 
+def triton_grpc(stack: Stack, do: str, model: str, images: list[bytes] | None = None) -> Any:
+    encoded = [base64.b64encode(image).decode() for image in images or []]
+    request = {"url": stack.grpc, "do": do, "model": model, "images": encoded}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("triton_grpc_client.py")],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 async def tritonclient_grpc(stack: Stack, model: str, images: list[bytes]) -> dict[str, list[Any]]:
-    with triton_grpc.InferenceServerClient(stack.grpc) as client:
-        result = client.infer(model, [triton_input(triton_grpc, images)], request_id="triton-2")
-    assert result.get_response().id == "triton-2"
-    return {o.name: result.as_numpy(o.name).tolist() for o in result.get_response().outputs}
+    answer: dict[str, list[Any]] = triton_grpc(stack, "infer", model, images)
+    return answer
 
 
 CLIENTS = {
@@ -220,14 +235,14 @@ def test_metadata_and_health_by_rest(stack: Stack) -> None:
 
 
 def test_metadata_and_health_by_grpc(stack: Stack) -> None:
-    with triton_grpc.InferenceServerClient(stack.grpc) as client:
-        assert client.is_server_live()
-        assert client.is_server_ready()
-        assert client.get_server_metadata().name == "pneumoserve"
-        assert client.is_model_ready("pneumonia")
-        metadata = client.get_model_metadata("pneumonia")
-        assert [output.name for output in metadata.outputs] == DECISION_OUTPUTS
-        assert list(metadata.versions) == [stack.release]
+    assert triton_grpc(stack, "describe", "pneumonia") == {
+        "live": True,
+        "ready": True,
+        "model_ready": True,
+        "server": "pneumoserve",
+        "versions": [stack.release],
+        "outputs": DECISION_OUTPUTS,
+    }
 
 
 def test_no_caller_can_unload_a_model(stack: Stack) -> None:
@@ -236,8 +251,7 @@ def test_no_caller_can_unload_a_model(stack: Stack) -> None:
         pytest.raises(Exception, match="404"),
     ):
         client.unload_model("pneumonia")
-    with triton_grpc.InferenceServerClient(stack.grpc) as client, pytest.raises(Exception, match="UNIMPLEMENTED"):
-        client.unload_model("pneumonia")
+    assert triton_grpc(stack, "unload", "pneumonia") == "StatusCode.UNIMPLEMENTED"
     assert httpx.get(f"{stack.url}/v2/models/pneumonia/ready").status_code == 200
 
 

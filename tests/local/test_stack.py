@@ -27,7 +27,7 @@ def ports_of(stack: Stack) -> set[int]:
     return {
         connection.laddr.port
         for process in stack.descendants()
-        for connection in process.net_connections("tcp")
+        for connection in process.connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
 
@@ -50,6 +50,7 @@ def own(tmp_path: Path) -> Iterator[Stack]:
     yield running
     if running.process.poll() is None:
         running.stop()
+    running.close()
 
 
 def test_sigterm_leaves_no_process_and_no_port(own: Stack) -> None:
@@ -76,7 +77,7 @@ def test_everything_listens_on_loopback_only(stack: Stack) -> None:
     addresses = {
         connection.laddr.ip.removeprefix("::ffff:")
         for process in stack.descendants()
-        for connection in process.net_connections("tcp")
+        for connection in process.connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
     assert addresses == {"127.0.0.1"}

@@ -154,7 +154,7 @@ def test_workers_import_no_torch(models: Models) -> None:
 def test_everything_listens_on_loopback_only(models: Models) -> None:
     listening = {
         connection.laddr.ip
-        for connection in psutil.Process(models.process.pid).net_connections("tcp")
+        for connection in psutil.Process(models.process.pid).connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
