@@ -80,12 +80,15 @@ class State:
 
     def running(self) -> dict[str, Any] | None:
         """What the stack that runs on this state announced, None where none runs."""
+        file = self.folder / "stack.json"
+        if not file.exists():
+            return None
         try:
             with self.lock():
                 return None
         except StackError:
-            file = self.folder / "stack.json"
-            return json.loads(file.read_text()) if file.exists() else None
+            announced: dict[str, Any] = json.loads(file.read_text())
+            return announced
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
