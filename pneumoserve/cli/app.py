@@ -76,7 +76,8 @@ def _running(state: Path) -> dict[str, Any]:
 
 
 def _show_answers(answers: list[dict[str, Any]]) -> None:
-    table = Table("file", "answer", "confidence", "referred", "ms", "record")
+    table = Table("file", "answer", "confidence", "referred", "ms")
+    table.add_column("record", no_wrap=True)
     for answer in answers:
         if "error" in answer:
             table.add_row(answer["file"], f"[red]{answer['error']}[/red]", "", "", "", answer["prediction_id"])

@@ -11,7 +11,7 @@ from pneumoserve.front.service import DECISION, Answer, Service
 from pneumoserve.front.wire import INPUT_NAME, Column, json_text
 from pneumoserve.release.schema import DETECTOR
 
-_DECISION_OUTPUTS: Final = {
+DECISION_OUTPUTS: Final = {
     "prediction_id": "BYTES",
     "release": "BYTES",
     "finding": "BYTES",
@@ -46,7 +46,7 @@ class FrontModel(Model):  # type: ignore[misc]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, each of shape [N]."""
-        outputs = _DECISION_OUTPUTS if self.name == DECISION else {_score_name(self.name): "FP64"}
+        outputs = DECISION_OUTPUTS if self.name == DECISION else {_score_name(self.name): "FP64"}
         return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs.items()]
 
 
@@ -62,7 +62,7 @@ def columns(model: str, answers: list[Answer]) -> list[Column]:
     rows = [_row(answer) for answer in answers]
     return [
         Column(name, datatype, [_cell(row[name], datatype) for row in rows])  # type: ignore[arg-type]
-        for name, datatype in _DECISION_OUTPUTS.items()
+        for name, datatype in DECISION_OUTPUTS.items()
     ]
 
 
