@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -162,5 +163,6 @@ class _told:  # noqa: N801 - a context manager used like a function
             if error.code in _MISSING:
                 raise NotFoundError("The store has no such object.") from None
             raise StoreError(f"The store refused to {self._action} it ({error.code}); check keys and rights.") from None
-        if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError)):
+        # The client parses error bodies as XML, and lets a body that broke off raise as it may.
+        if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, UnicodeDecodeError)):
             raise StoreError(f"The store could not be reached to {self._action} it; check that it runs.") from None

@@ -13,6 +13,8 @@ from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.local.process import Child, StackError, free_ports
 
 _READY_SECONDS: Final = 60.0
+# A master that starts again waits this long before it elects itself; by default 10 to 20 s, its store unreachable.
+_ELECTION: Final = "-master.electionTimeout=1s"
 # SeaweedFS sometimes hangs on SIGTERM; what it holds survives SIGKILL.
 _GRACE_SECONDS: Final = 2.0
 
@@ -36,7 +38,7 @@ def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:
     ports = [f"-{name}={number}" for name, number in zip(names, free_ports(len(names)), strict=True)]
     command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}",
                f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20",
-               "-master.volumeSizeLimitMB=64", "-master.telemetry=false", *ports]  # fmt: skip
+               "-master.volumeSizeLimitMB=64", "-master.telemetry=false", _ELECTION, *ports]  # fmt: skip
     return Child("the S3 server", command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
 
 

@@ -1,0 +1,52 @@
+"""The archive before a store that answers, but nothing that can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
+from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.release.schema import digest_of
+from tests.archive.test_archive import record
+
+BODIES = {"xml that breaks off": b"<Error><C", "no text at all": b"\xff\xfe\x00"}
+
+
+@contextlib.asynccontextmanager
+async def answering(body: bytes) -> AsyncIterator[S3Settings]:
+    """A server that answers every request 500, claiming that the body is XML."""
+    head = f"HTTP/1.1 500 Oops\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head.encode() + b"\r\n" + body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield S3Settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "access", "secret", "tests")
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_unreadable_answers_refuse_calls_and_hang_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumoserve.archive.writer._RETRY_SECONDS", 0.5)
+    async with answering(BODIES[name]) as settings:
+        writer = ArchiveWriter(ObjectStore(settings))
+        await writer.start()
+        try:
+            # The second commit is the one that hangs where the first has ended the task that writes.
+            for _ in range(2):
+                async with asyncio.timeout(5):
+                    with pytest.raises(StoreError):
+                        await writer.commit(record())
+            with pytest.raises(StoreError):
+                await writer.put_image(digest_of(b"film"), b"film", "image/jpeg")
+            assert not writer.healthy
+        finally:
+            await writer.close()
