@@ -20,7 +20,10 @@ Read = Callable[[Item], bytes]
 
 
 def open_dataset(where: str) -> tuple[Dataset, Read]:
-    """The dataset at `where` (a folder, or `s3://bucket/…/<digest>.json`) and how to read a film of it.
+    """The dataset at `where` and how to read a film of it.
+
+    `where` is a folder of films, or the manifest of an ingested dataset: `s3://bucket/…/<digest>.json`, or a file of a
+    copy of that (films in `images/sha256/` beside it).
 
     Raises:
         DatasetError: where there is none, or it is not usable.
@@ -28,6 +31,9 @@ def open_dataset(where: str) -> tuple[Dataset, Read]:
     if where.startswith("s3://"):
         return _from_store(where)
     directory = Path(where)
+    if directory.is_file():
+        folder = directory.parent
+        return _of_manifest(directory.read_bytes(), lambda key: (folder / key).read_bytes(), "")
     if not directory.is_dir():
         raise DatasetError(f"There is no folder {directory.name}; give a folder of films or an s3:// manifest.")
     paths: dict[str, Path] = {}
@@ -59,11 +65,17 @@ def image_key(prefix: str, digest: str) -> str:
 def _from_store(url: str) -> tuple[Dataset, Read]:
     bucket, key = bucket_and_key(url)
     store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
-    dataset = dataset_from_manifest(json.loads(store.get(key)))
-    prefix = key.rpartition("/")[0]
+    return _of_manifest(store.get(key), store.get, key.rpartition("/")[0])
+
+
+def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> tuple[Dataset, Read]:
+    try:
+        dataset = dataset_from_manifest(json.loads(manifest))
+    except json.JSONDecodeError:
+        raise DatasetError("This is no dataset manifest; make one with `pneumoserve ingest`.") from None
 
     def read(item: Item) -> bytes:
-        data = store.get(image_key(prefix, item.sha256))
+        data = get(image_key(prefix, item.sha256))
         if digest_of(data) != item.sha256:
             raise DatasetError(f"The film {item.name} is not what the manifest says; ingest it again.")
         return data

@@ -15,6 +15,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
+BUCKET: Final = "pneumoserve"
 _TIMEOUT_SECONDS: Final = 2.0
 # Connections of one client; the archive's writer and its image uploads share them.
 _CONNECTIONS: Final = 32
@@ -41,18 +42,19 @@ class S3Settings:
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> S3Settings:
-        """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET and S3_REGION.
+        """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, and S3_BUCKET and S3_REGION, which have defaults.
 
         Raises:
             StoreError: where one is missing.
         """
         given = os.environ if environment is None else environment
-        names = ("endpoint", "access_key", "secret_key", "bucket")
+        names = ("endpoint", "access_key", "secret_key")
         wanted = {name: given.get(f"S3_{name.upper()}", "") for name in names}
         missing = [f"S3_{name.upper()}" for name, value in wanted.items() if not value]
         if missing:
             raise StoreError(f"The store is not configured: set {', '.join(missing)}.")
-        return cls(**wanted, region=given.get("S3_REGION", "us-east-1"))
+        defaults = {"bucket": given.get("S3_BUCKET") or BUCKET, "region": given.get("S3_REGION") or "us-east-1"}
+        return cls(**wanted, **defaults)
 
     def in_bucket(self, bucket: str) -> S3Settings:
         """The same store, another bucket."""

@@ -285,7 +285,9 @@ def ingest(
 
 @app.command(epilog="Example: pneumoserve train --dataset films/ --out runs/first")
 def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
-    dataset: Annotated[str, typer.Option(help="Folder of films, or s3://…/<digest>.json of an ingested dataset.")],
+    dataset: Annotated[
+        str, typer.Option(help="Folder of films, or the manifest of an ingested dataset, s3://… or a file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; a training that was stopped goes on from there.")],
     exclude: Annotated[
         str, typer.Option(help="File of patients to leave out, or 'none'; default: those of the test sample.")
@@ -323,11 +325,15 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
     console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")
 
 
-@app.command(epilog="Example: pneumoserve evaluate runs/first --dataset films/ --out report")
+@app.command(epilog="Example: pneumoserve evaluate runs/first --dataset films/")
 def evaluate(
     source: Annotated[Path, typer.Argument(help="Folder of a run or of a release.")],
-    dataset: Annotated[str, typer.Option(help="Folder of films, or s3://…/<digest>.json of an ingested dataset.")],
-    out: Annotated[Path, typer.Option(help="Folder to write metrics.json and pictures to.")],
+    dataset: Annotated[
+        str, typer.Option(help="Folder of films, or the manifest of an ingested dataset, s3://… or a file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json and pictures; default: SOURCE-evaluation, beside it.")
+    ] = None,
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -338,7 +344,8 @@ def evaluate(
         from training.evaluate import evaluate as run
 
         with environment_of(state, dataset.startswith("s3://")):
-            metrics = run(source, dataset, out)
+            beside = source.resolve().with_name(f"{source.resolve().name}-evaluation")
+            metrics = run(source, dataset, out or beside)
     if as_json:
         print_json(metrics)
         return

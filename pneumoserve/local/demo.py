@@ -23,7 +23,7 @@ import tritonclient.http as triton
 from rich.console import Console
 from rich.table import Table
 
-from pneumoserve.local.state import BUCKET
+from pneumoserve.archive.store import BUCKET
 
 SAMPLE: Final = Path(__file__).resolve().parents[2] / "tests" / "data" / "xray-sample"
 TRUTH: Final = {"normal": "normal", "bacteria": "pneumonia, bacterial", "virus": "pneumonia, viral"}

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pneumoserve.archive.store import S3Settings
+from pneumoserve.archive.store import BUCKET, S3Settings
 from pneumoserve.local.process import StackError
 from pneumoserve.release.signing import generate_key, load_key, write_public_key
 
 _FOLDERS: Final = ("s3", "releases", "keys", "journal", "logs", "tmp")
-BUCKET: Final = "pneumoserve"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pneumoserve.release import Release
 _STANDIN: Final = Path(__file__).with_name("torch_standin")
 _MAIN_CLASS: Final = "org.pytorch.serve.ModelServer"
 _BATCH: Final = 8
-# How long, in ms, TorchServe waits for a batch to fill: longer only delays, since a batch gains nothing on a CPU.
+# How long, in ms, TorchServe waits for a batch to fill. A lone film pays it; with 16 callers it answered 155 films a
+# second where 1 ms answered 111, since each batch costs a round trip to the worker.
 _BATCH_DELAY_MS: Final = 5
 # Console only: what a container prints is its log, and nothing here prints a body.
 _LOG4J: Final = """\

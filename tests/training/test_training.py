@@ -126,7 +126,7 @@ def test_ingest_twice_adds_nothing_and_counts_what_is_broken(s3_server: S3Settin
 
 
 def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
-    s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = ingest(films.SAMPLE, "s3://ingest/two", s3_server)
     for name in ("endpoint", "access_key", "secret_key", "bucket"):
@@ -135,6 +135,18 @@ def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
     local, _ = open_dataset(str(films.SAMPLE))
     assert stored == local
     assert digest_of(read(stored.items[0])) == stored.items[0].sha256
+    # A copy of the store's objects is the dataset too.
+    store = ObjectStore(s3_server.in_bucket("ingest"))
+    for found in store.list("two/"):
+        target = tmp_path / found.key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.get(found.key))
+    copied, read_copy = open_dataset(str(tmp_path / "two" / f"{report.digest}.json"))
+    assert copied == local
+    assert read_copy(copied.items[0]) == read(stored.items[0])
+    (tmp_path / "two" / f"{report.digest}.json").write_text("{")
+    with pytest.raises(DatasetError, match="no dataset manifest"):
+        open_dataset(str(tmp_path / "two" / f"{report.digest}.json"))
 
 
 def test_the_samples_patients_are_held_out_of_the_reference() -> None:
