@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -63,6 +64,19 @@ def test_sigterm_leaves_no_process_and_no_port(own: Stack) -> None:
     assert not any(process.is_running() for process in processes)
     assert nobody_listens(ports)
     assert not (own.state / "stack.json").exists()
+
+
+async def test_sigterm_answers_what_was_asked_before(own: Stack) -> None:
+    data = FILM.read_bytes()
+    async with httpx.AsyncClient(base_url=own.url, timeout=60, limits=httpx.Limits(max_connections=40)) as client:
+        # Connections first, so that every call is inside when the signal comes.
+        await asyncio.gather(*(client.get("/v2/health/live") for _ in range(40)))
+        calls = [asyncio.create_task(client.post("/v1/models/pneumonia:predict", content=data)) for _ in range(40)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        own.process.terminate()
+        responses = await asyncio.gather(*calls)
+    assert [response.status_code for response in responses] == [200] * 40
+    assert own.process.wait(60) == 0
 
 
 def test_kill_9_leaves_no_process_and_no_port(own: Stack) -> None:
