@@ -100,7 +100,8 @@ class Service:
         self._calls += 1
         self._bytes += size
         try:
-            yield
+            with metrics.IN_FLIGHT.track_inprogress():
+                yield
         finally:
             self._calls -= 1
             self._bytes -= size
