@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +34,8 @@ _MODELS_GRACE_SECONDS: Final = 20.0
 _DEATHS: Final = 3
 _DEATHS_WITHIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+# Doubled with each death of the same child within the minute: a cause that passes gets time to pass.
+_BACKOFF_SECONDS: Final = 0.25
 
 
 def find_release(state: State, wanted: str | None) -> Release:
@@ -101,7 +103,7 @@ class _Stack:
         self._rest, self._grpc = port or rest, grpc_port or grpc
         self._s3 = state.s3_settings(s3)
         self._models_ports = (inference, self._management, metrics, ts_grpc, ts_manage)
-        self._deaths: deque[float] = deque(maxlen=_DEATHS + 1)
+        self._deaths: defaultdict[str, list[float]] = defaultdict(list)
 
     def run(self) -> int:
         children: list[Child] = []
@@ -140,14 +142,23 @@ class _Stack:
             for child in children:
                 if child.running:
                     continue
-                self._deaths.append(time.monotonic())
-                if len(self._deaths) > _DEATHS and self._deaths[-1] - self._deaths[0] < _DEATHS_WITHIN_SECONDS:
+                deaths = self._died(child)
+                if deaths > _DEATHS:
                     self._console.print(f"{child.name} dies again and again; read logs/{child.log.name}.")
                     return 1
                 self._console.print(f"{child.name} died ({child.last_line()}); starting it again")
                 child.stop()
+                if self._stop.wait(_BACKOFF_SECONDS * 2 ** (deaths - 1)):
+                    return 0
                 child.start()
         return 0
+
+    def _died(self, child: Child) -> int:
+        """Note a death, and return how often this child has died lately."""
+        now = time.monotonic()
+        recent = [moment for moment in self._deaths[child.name] if now - moment < _DEATHS_WITHIN_SECONDS]
+        self._deaths[child.name] = [*recent, now]
+        return len(self._deaths[child.name])
 
     def _log(self, name: str) -> Path:
         return self._state.folder / "logs" / f"{name}.log"
