@@ -23,7 +23,10 @@ def time_of(identifier: str) -> datetime:
     Raises:
         ValueError: where `identifier` is no UUIDv7.
     """
-    value = uuid.UUID(identifier)
+    try:
+        value = uuid.UUID(identifier)
+    except ValueError:
+        value = uuid.UUID(int=0)
     if value.version != 7:
-        raise ValueError("a prediction id is a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057")
+        raise ValueError("A prediction id is a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057; copy it whole.")
     return datetime.fromtimestamp((value.int >> 80) / 1000, tz=UTC)

@@ -155,9 +155,10 @@ class ArchiveWriter:
         started = time.perf_counter()
         try:
             await self._persist(lambda: self._store.put(key, body, "application/x-ndjson"))
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - a fault that ended this task would hang every later commit
+            _log.error("a segment was not written (%s)", type(error).__name__)
             for waiting in taken:
-                _settle(waiting.receipt, error)
+                _settle(waiting.receipt, StoreError("The archive did not take the record; try again."))
             return
         _PUT_SECONDS.observe(time.perf_counter() - started)
         _SEGMENTS.inc()

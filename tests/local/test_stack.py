@@ -179,7 +179,7 @@ def test_commands_used_wrongly(tmp_path: Path, stack: Stack) -> None:
     for words, code, told in [
         (("predict", FILM, "--state", tmp_path / "none"), 2, "pneumoserve serve"),
         (("predict", FILM, "--url", "http://127.0.0.1:9"), 1, "No service answers"),
-        (("archive", "show", "17", "--state", stack.state), 2, "badly formed"),
+        (("archive", "show", "17", "--state", stack.state), 2, "is a UUIDv7"),
         (("archive", "show", "01890a5d-ac96-774b-bcce-b302099a8057", "--state", stack.state), 1, "no such record"),
         (("serve", "--release", "nothing", "--state", tmp_path / "state"), 2, "There is no release nothing"),
         (("release", "verify", "nothing", "--state", tmp_path / "state"), 2, "There is no release nothing"),
