@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -200,8 +199,7 @@ def unexpected(error: BaseException) -> CallError:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = "unknown" if frame is None else f"{frame.tb_frame.f_code.co_name}:{frame.tb_lineno}"
-    digest = hashlib.sha256(repr(error).encode()).hexdigest()[:12]
-    _log.error("unexpected %s at %s (text digest %s)", type(error).__name__, place, digest)
+    _log.error("unexpected %s at %s", type(error).__name__, place)
     return CallError(500, "The service failed on this call; report its prediction_id.")
 
 
