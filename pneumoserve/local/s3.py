@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,8 @@ def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:
     return Child("the S3 server", command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
 
 
-def start_s3(child: Child, settings: S3Settings) -> None:
-    """Start it, wait until it answers, and make the bucket.
+def start_s3(child: Child, settings: S3Settings, stop: threading.Event | None = None) -> None:
+    """Start it, wait until it answers (or `stop` is set), and make the bucket.
 
     Raises:
         StackError: it did not start.
@@ -52,6 +53,8 @@ def start_s3(child: Child, settings: S3Settings) -> None:
     store = ObjectStore(settings)
 
     def ready() -> bool:
+        if stop is not None and stop.is_set():
+            return True
         try:
             store.ensure_bucket()
             # A bucket can be made before a volume server takes data.

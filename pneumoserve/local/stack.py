@@ -113,7 +113,7 @@ class _Stack:
                 started = time.monotonic()
                 children.append(child)
                 if ready is None:
-                    start_s3(child, self._s3)
+                    start_s3(child, self._s3, self._stop)
                 else:
                     child.start()
                     child.wait_until(lambda ready=ready: self._stop.is_set() or ready(), _READY_SECONDS)  # type: ignore[misc]

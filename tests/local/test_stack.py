@@ -214,3 +214,17 @@ def test_release_commands(stack: Stack, tmp_path: Path) -> None:
     assert run("release", "sign", copy, "--key", key).returncode == 0
     assert run("release", "verify", copy, "--trust", trust).returncode == 0
     assert run("release", "push", stack.release, "--state", stack.state).returncode == 0
+
+
+def test_sigterm_while_it_starts_ends_it_at_once(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [PNEUMOSERVE, "serve", "--state", tmp_path / "state"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_for(
+        lambda: any("weed" in part for child in psutil.Process(process.pid).children() for part in child.cmdline())
+    )
+    process.terminate()
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert out == b""
+    assert not (tmp_path / "state" / "stack.json").exists()
