@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from pneumoserve.release.schema import ClassName, Count, DataFacts, canonical_json, digest_of
 
@@ -42,11 +44,18 @@ class DatasetError(ValueError):
 class Item:
     """One film of the dataset; `sha256` is its file's digest, by which it is found and counted."""
 
-    sha256: str
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
     cls: ClassName
     patient: str
     split: Split
     name: str
+
+
+class _Manifest(BaseModel):
+    schema_: Literal["pneumoserve.dataset/1"] = Field(alias="schema")
+    items: tuple[Item, ...]
+
+    model_config = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -146,15 +155,21 @@ def dataset_of(items: Iterable[Item]) -> Dataset:
     return Dataset(tuple(by_digest.values()))
 
 
-def dataset_from_manifest(document: dict[str, Any]) -> Dataset:
+def dataset_from_manifest(document: bytes) -> Dataset:
     """The dataset a manifest describes.
 
     Raises:
         DatasetError: where it is no manifest, or breaks a rule of `dataset_of`.
     """
-    if document.get("schema") != "pneumoserve.dataset/1":
-        raise DatasetError("This is no dataset manifest; make one with `pneumoserve ingest`.")
-    return dataset_of(Item(**item) for item in document["items"])
+    try:
+        manifest = _Manifest.model_validate_json(document)
+    except ValidationError as error:
+        # A class or split of another name must not pass: whatever is not normal would be learned as pneumonia.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its beginning"
+        raise DatasetError(
+            f"This is no dataset manifest (wrong at {place}); make one with `pneumoserve ingest`."
+        ) from error
+    return dataset_of(manifest.items)
 
 
 def held_out(path: Path | None) -> frozenset[str]:

@@ -7,16 +7,20 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pneumoserve.release.schema import DETECTOR, TYPER, ReleaseManifest, RunFacts, canonical_json
 from training.dataset import DatasetError
 from training.export import logits
-from training.fit import measured
-from training.report import Scores, draw_roc
+from training.fit import measured, probabilities
+from training.report import Scores, draw_confusion, draw_roc
 from training.source import open_dataset, pixels_of
 
 
 def evaluate(source: Path, dataset: str, out: Path) -> dict[str, Any]:
-    """Measure on every film of a dataset; writes metrics.json and roc.png into `out` and returns the metrics.
+    """Measure on every film of a dataset; writes metrics.json, roc.png and confusion.png into `out`.
+
+    Returns the metrics by name; those that need a class the dataset lacks are left out.
 
     Raises:
         DatasetError: the dataset is not usable, the source is neither run nor release, or `out` lies inside it.
@@ -39,6 +43,9 @@ def evaluate(source: Path, dataset: str, out: Path) -> dict[str, Any]:
         "typer (bacterial?)": (scores.bacterial[scores.sick], scores.typer[scores.sick]),
     }
     draw_roc(out / "roc.png", curves, f"{len(items)} films")
+    pneumonia = probabilities(detector, scores.detector) >= facts.policy.detector_threshold
+    bacterial = probabilities(typer, scores.typer) >= facts.policy.typer_threshold
+    draw_confusion(out / "confusion.png", scores, np.where(pneumonia, np.where(bacterial, 1, 2), 0))
     return metrics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from training.report import Scores, auc
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 _LEAST_SENSITIVITY: Final = 0.96
 _MISSED_CONFIDENTLY: Final = 0.005
@@ -92,33 +93,44 @@ def _lower_bound(hits: int, count: int) -> float:
 def measured(
     scores: Scores, split: str, detector: Calibration, typer: Calibration, policy: Policy
 ) -> dict[str, Metric]:
-    """Figures of one fold, each with a 95 % interval by bootstrap over patients (Efron 1979, percentiles)."""
+    """Figures of one fold, each with a 95 % interval by bootstrap over patients (Efron 1979, percentiles).
+
+    `n` counts the films a figure is about, the pneumonias for sensitivity and the typer. A figure that the fold has no
+    films for, such as the sensitivity among normals alone, is left out.
+    """
     pneumonia, bacterial = probabilities(detector, scores.detector), probabilities(typer, scores.typer)
     sick, kind = scores.sick, scores.bacterial
     called = pneumonia >= policy.detector_threshold
     unsure = (pneumonia >= policy.detector_band.low) & (pneumonia < policy.detector_band.high)
-    figures: dict[str, Callable[[npt.NDArray[np.int64]], float]] = {
-        "detector_auc": lambda rows: auc(sick[rows], pneumonia[rows]),
-        "detector_sensitivity": lambda rows: _mean(called[rows][sick[rows]]),
-        "detector_specificity": lambda rows: _mean(~called[rows][~sick[rows]]),
-        "detector_ece_balanced": lambda rows: _ece(pneumonia[rows], sick[rows]),
-        "uncertain_finding": lambda rows: _mean(unsure[rows]),
-        "confident_normal_among_pneumonias": lambda rows: _mean((~called & ~unsure)[rows][sick[rows]]),
-        "confident_pneumonia_among_normals": lambda rows: _mean((called & ~unsure)[rows][~sick[rows]]),
-        "typer_auc": lambda rows: auc(kind[rows][sick[rows]], bacterial[rows][sick[rows]]),
-        "typer_accuracy": lambda rows: _mean(((bacterial >= policy.typer_threshold) == kind)[rows][sick[rows]]),
+    everyone = np.ones_like(sick)
+    # Each figure with the films it is about; it is given rows of such films alone.
+    figures: dict[str, tuple[Bools, Callable[[Rows], float]]] = {
+        "detector_auc": (everyone, lambda rows: auc(sick[rows], pneumonia[rows])),
+        "detector_sensitivity": (sick, lambda rows: _mean(called[rows])),
+        "detector_specificity": (~sick, lambda rows: _mean(~called[rows])),
+        "detector_accuracy": (everyone, lambda rows: _mean((called == sick)[rows])),
+        "detector_ece_balanced": (everyone, lambda rows: _ece(pneumonia[rows], sick[rows])),
+        "uncertain_finding": (everyone, lambda rows: _mean(unsure[rows])),
+        "confident_normal_among_pneumonias": (sick, lambda rows: _mean((~called & ~unsure)[rows])),
+        "confident_pneumonia_among_normals": (~sick, lambda rows: _mean((called & ~unsure)[rows])),
+        "typer_auc": (sick, lambda rows: auc(kind[rows], bacterial[rows])),
+        "typer_accuracy": (sick, lambda rows: _mean(((bacterial >= policy.typer_threshold) == kind)[rows])),
     }
     samples = list(_resamples(scores.patients))
-    return {f"{split}/{name}": _metric(figure, samples, len(sick), split) for name, figure in figures.items()}
+    metrics = {}
+    for name, (among, figure) in figures.items():
+        value = figure(np.flatnonzero(among))
+        if not np.isnan(value):
+            low, high = _interval(figure(rows[among[rows]]) for rows in samples)
+            metrics[f"{split}/{name}"] = Metric(
+                value=round(value, 4), low=low, high=high, n=int(among.sum()), set=split
+            )
+    return metrics
 
 
-def _metric(
-    figure: Callable[[npt.NDArray[np.int64]], float], samples: list[npt.NDArray[np.int64]], count: int, split: str
-) -> Metric:
-    drawn = [value for rows in samples if not np.isnan(value := figure(rows))]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    value = figure(np.arange(count))
-    return Metric(value=round(value, 4), low=round(float(low), 4), high=round(float(high), 4), n=count, set=split)
+def _interval(drawn: Iterable[float]) -> tuple[float, float]:
+    low, high = np.percentile([value for value in drawn if not np.isnan(value)], [2.5, 97.5])
+    return round(float(low), 4), round(float(high), 4)
 
 
 def _resamples(patients: npt.NDArray[np.str_]) -> Any:

@@ -10,13 +10,14 @@ from rich.progress import track
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import ImageError, prepare
 from pneumoserve.release.schema import digest_of
-from training.dataset import Item, dataset_of, films_in, split_of
+from training.dataset import DatasetError, Item, dataset_of, films_in, split_of
 from training.source import bucket_and_key, image_key
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did: films in the dataset, films that were new to the store, and broken files with the reason.
+    """What an ingest did: films in the dataset, films that were new to the store, and broken files, by
+    their path below the folder, with the reason.
 
     `manifest` is the s3:// address of the dataset, `digest` its digest.
     """
@@ -32,7 +33,7 @@ def ingest(directory: Path, to: str, settings: S3Settings) -> IngestReport:
     """Copy the films of a folder to `to` (s3://bucket/prefix); what is there already is not written again.
 
     Raises:
-        DatasetError: no films, one film in two classes, or an address without a bucket.
+        DatasetError: no film that can be read, one film in two classes, or an address without a bucket.
         StoreError: the store does not take them.
     """
     bucket, prefix = bucket_and_key(to)
@@ -46,11 +47,14 @@ def ingest(directory: Path, to: str, settings: S3Settings) -> IngestReport:
         try:
             prepare(data)
         except ImageError as error:
-            broken[path.name] = str(error)
+            broken[path.relative_to(directory).as_posix()] = str(error)
             continue
         digest = digest_of(data)
         items.append(Item(digest, cls, patient, split_of(patient), path.name))
         added += _added(store, image_key(prefix, digest), data)
+    if not items:
+        name, reason = next(iter(broken.items()))
+        raise DatasetError(f"None of the {len(broken)} films can be read; {name}, for one: {reason}")
     dataset = dataset_of(items)
     key = f"{prefix}/{dataset.digest}.json".lstrip("/")
     _added(store, key, dataset.manifest)

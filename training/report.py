@@ -15,7 +15,7 @@ from pyarrow import parquet
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from pneumoserve.release.schema import RunFacts, canonical_json
-from training.dataset import Item, Split
+from training.dataset import CLASSES, Item, Split
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -100,14 +100,32 @@ def _draw_curve(path: Path, history: dict[str, list[Any]]) -> None:
 
 
 def draw_roc(path: Path, curves: dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]], title: str) -> None:
-    """ROC curves with their areas."""
+    """ROC curves with their areas; a curve whose films are all of one class is left out."""
     figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
-    for name, (labels, values) in curves.items():
+    drawn = {name: curve for name, curve in curves.items() if len(np.unique(curve[0])) == 2}
+    for name, (labels, values) in drawn.items():
         false_rate, true_rate, _ = binary_roc(
             torch.from_numpy(values.astype(np.float64)), torch.from_numpy(labels.astype(np.int64))
         )
         axes.plot(false_rate, true_rate, label=f"{name}  AUC {auc(labels, values):.3f}")
     axes.set(title=title, xlabel="1 - specificity", ylabel="sensitivity")
-    axes.legend(loc="lower right")
+    if drawn:
+        axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def draw_confusion(path: Path, scores: Scores, answers: npt.NDArray[np.int64]) -> None:
+    """Films by label and answer; answers [N] are places in `CLASSES`, by the thresholds alone, referred or not."""
+    counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+    for item, answer in zip(scores.items, answers, strict=True):
+        counts[CLASSES.index(item.cls), answer] += 1
+    figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    axes.imshow(counts, cmap="Blues", alpha=0.6)
+    for (label, answer), count in np.ndenumerate(counts):
+        axes.text(answer, label, str(count), ha="center", va="center")
+    axes.set(title=f"{len(answers)} films, by threshold", xlabel="answer", ylabel="label")
+    axes.set_xticks(range(len(CLASSES)), CLASSES)
+    axes.set_yticks(range(len(CLASSES)), CLASSES)
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -69,10 +68,7 @@ def _from_store(url: str) -> tuple[Dataset, Read]:
 
 
 def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> tuple[Dataset, Read]:
-    try:
-        dataset = dataset_from_manifest(json.loads(manifest))
-    except json.JSONDecodeError:
-        raise DatasetError("This is no dataset manifest; make one with `pneumoserve ingest`.") from None
+    dataset = dataset_from_manifest(manifest)
 
     def read(item: Item) -> bytes:
         data = get(image_key(prefix, item.sha256))

@@ -101,11 +101,13 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     console = console or Console()
     _settle(config)
     whole, read = open_dataset(config.dataset)
-    patients = held_out(config.exclude)
+    patients = held_out(config.exclude) & {item.patient for item in whole.items}
     dataset = whole.without(patients)
     _check(dataset)
     console.print(f"{len(dataset.items)} films after leaving out {len(whole.items) - len(dataset.items)}")
     _claim(config, dataset)
+    # What comes next replaces what an earlier `run.json` states: without it the run is unfinished.
+    (config.out / "run.json").unlink(missing_ok=True)
 
     items = dataset.of("train")
     network = _learned(config, items, pixels_of(items, read, "reading training films"), dataset, read, console)

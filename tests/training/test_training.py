@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -108,7 +109,9 @@ def test_a_run_is_evaluated_as_its_release_is(run: Path, tmp_path: Path) -> None
     of_release = evaluate(release, str(films.SAMPLE), tmp_path / "b")
     assert of_run == of_release
     assert of_run["detector_auc"]["low"] <= of_run["detector_auc"]["value"] <= of_run["detector_auc"]["high"]
-    assert (tmp_path / "b" / "roc.png").is_file()
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"metrics.json", "roc.png", "confusion.png"}
+    films_of = {name: metric["n"] for name, metric in of_run.items()}
+    assert (films_of["detector_auc"], films_of["detector_sensitivity"], films_of["typer_auc"]) == (66, 44, 44)
     assert sorted((path, path.stat().st_mtime_ns) for path in release.rglob("*")) == before
     with pytest.raises(DatasetError, match="beside"):
         evaluate(release, str(films.SAMPLE), release / "report")
@@ -117,12 +120,26 @@ def test_a_run_is_evaluated_as_its_release_is(run: Path, tmp_path: Path) -> None
 def test_ingest_twice_adds_nothing_and_counts_what_is_broken(s3_server: S3Settings, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(films.SAMPLE / "normal", tmp_path / "films" / "normal")).parent
     (folder / "normal" / "IM-9999-0001.jpeg").write_bytes(b"\xff\xd8\xff broken")
+    (folder / "virus").mkdir()
+    (folder / "virus" / "IM-9999-0001.jpeg").write_bytes(b"no film either")
     first = ingest(folder, "s3://ingest/one", s3_server)
     second = ingest(folder, "s3://ingest/one", s3_server)
-    assert (first.films, first.added, list(first.broken)) == (20, 20, ["IM-9999-0001.jpeg"])
+    assert (first.films, first.added, set(first.broken)) == (
+        20,
+        20,
+        {"normal/IM-9999-0001.jpeg", "virus/IM-9999-0001.jpeg"},
+    )
     assert (second.films, second.added, second.digest) == (20, 0, first.digest)
     store = ObjectStore(s3_server.in_bucket("ingest"))
     assert len(list(store.list("one/"))) == 21
+
+
+def test_a_folder_without_a_readable_film_is_no_dataset(s3_server: S3Settings, tmp_path: Path) -> None:
+    (tmp_path / "normal").mkdir()
+    (tmp_path / "normal" / "x.png").write_bytes(b"no film")
+    with pytest.raises(DatasetError, match=r"normal/x\.png, for one: This is not a JPEG"):
+        ingest(tmp_path, "s3://ingest/none", s3_server)
+    assert not list(ObjectStore(s3_server.in_bucket("ingest")).list("none/"))
 
 
 def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
@@ -198,8 +215,68 @@ def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DatasetError, match=error):
             train(config(tmp_path / "run", dataset=str(dataset)))
-    with pytest.raises(DatasetError, match="no dataset manifest"):
-        dataset_from_manifest({})
+
+
+ROW = {"sha256": "a" * 64, "cls": "normal", "patient": "p", "split": "train", "name": "x.png"}
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ([], "its beginning"),
+        ({}, "schema"),
+        ({"schema": "pneumoserve.dataset/1"}, "items"),
+        ({"schema": "pneumoserve.dataset/1", "items": [{**ROW, "cls": "tuberculosis"}]}, "items.0.cls"),
+        ({"schema": "pneumoserve.dataset/1", "items": [ROW, {**ROW, "split": "test"}]}, "items.1.split"),
+        ({"schema": "pneumoserve.dataset/1", "items": [{**ROW, "sha256": "../x"}]}, "items.0.sha256"),
+        ({"schema": "pneumoserve.dataset/1", "items": [{**ROW, "more": 1}]}, "items.0.more"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(document: object, place: str) -> None:
+    with pytest.raises(DatasetError, match=f"wrong at {place}"):
+        dataset_from_manifest(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("folders", "there", "missing"),
+    [
+        (["normal"], "detector_specificity", "detector_auc"),
+        (["bacteria"], "detector_sensitivity", "typer_auc"),
+        (["normal", "bacteria"], "detector_auc", "typer_auc"),
+    ],
+)
+def test_a_dataset_without_a_class_gives_the_figures_it_can(
+    run: Path, tmp_path: Path, folders: list[str], there: str, missing: str
+) -> None:
+    for folder in folders:
+        shutil.copytree(films.SAMPLE / folder, tmp_path / "films" / folder)
+    metrics = evaluate(run, str(tmp_path / "films"), tmp_path / "out")
+    assert there in metrics
+    assert missing not in metrics
+    assert metrics["uncertain_finding"]["n"] == 20 * len(folders)
+
+
+def test_patients_that_are_not_there_are_not_said_to_be_left_out(run: Path, tmp_path: Path) -> None:
+    sick = next(item.patient for item in open_dataset(str(films.SAMPLE))[0].of("train") if item.cls == "viral")
+    (tmp_path / "patients.txt").write_text(f"# a comment\n{sick}\nperson-999999\n")
+    other = train(config(tmp_path / "run", exclude=tmp_path / "patients.txt"))
+    assert facts_of(other).data.excluded_patients == 1
+    assert facts_of(run).data.excluded_patients == 0
+
+
+def test_a_finished_run_that_is_stopped_again_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = train(config(tmp_path / "run"))
+    before = (done / "run.json").read_bytes()
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "export", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path / "run"))
+    assert not (done / "run.json").exists()
+    assert (train(config(tmp_path / "run")) / "run.json").read_bytes() == before
 
 
 def test_a_folder_of_another_training_is_not_touched(run: Path) -> None:
