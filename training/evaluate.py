@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumoserve.release.schema import DETECTOR, TYPER, ReleaseManifest, RunFacts, canonical_json
+from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release.schema import ReleaseManifest, RunFacts, canonical_json
 from training.dataset import DatasetError
 from training.export import logits
 from training.fit import measured, probabilities

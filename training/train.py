@@ -28,9 +28,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 import pneumoserve
 from pneumoserve.image import PREPROCESSING_VERSION
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.schema import (
-    DETECTOR,
-    TYPER,
     Calibration,
     Metric,
     ModelFacts,

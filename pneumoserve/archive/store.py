@@ -19,6 +19,7 @@ BUCKET: Final = "pneumoserve"
 _TIMEOUT_SECONDS: Final = 2.0
 # Connections of one client; the archive's writer and its image uploads share them.
 _CONNECTIONS: Final = 32
+_READY_KEY: Final = ".ready"
 _MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -132,9 +133,20 @@ class ObjectStore:
 
     def ensure_bucket(self) -> None:
         """Make the bucket where there is none."""
-        with _told("set up"):
+        with _told("prepare"):
             if not self._client.bucket_exists(bucket_name=self.settings.bucket):
                 self._client.make_bucket(bucket_name=self.settings.bucket)
+
+    def set_up(self) -> None:
+        """Make the bucket where there is none, and see that it takes and gives an object.
+
+        Raises:
+            StoreError: it does not.
+        """
+        self.ensure_bucket()
+        # A bucket can be there before the store takes data, or without the right to write to it.
+        self.put(_READY_KEY, b"ready", "text/plain")
+        self.get(_READY_KEY)
 
     def check(self) -> None:
         """One cheap request to the bucket.

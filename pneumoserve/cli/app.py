@@ -114,6 +114,20 @@ def show(
         console.print_json(data=document)
 
 
+@archive.command(epilog="Example: S3_ENDPOINT=http://store:9000 pneumoserve archive setup --timeout 60")
+def setup(
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a store that does not answer yet.")] = 0.0,
+    state: StateFolder = DEFAULT_STATE,
+) -> None:
+    """Make the bucket where there is none, and check that it takes and gives objects; 1 if it does not."""
+    from pneumoserve.archive.setup import set_up
+    from pneumoserve.cli.stores import store_of
+
+    with told(), store_of(state) as store:
+        set_up(store, timeout, console.print)
+        console.print(f"the bucket {store.settings.bucket} is there, and takes and gives objects")
+
+
 @app.command(epilog="Example: pneumoserve package runs/first --out releases")
 def package(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],

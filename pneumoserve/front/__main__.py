@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from pneumoserve.drain import serving
 from pneumoserve.termination import tell
 
 
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings(
             options.host, options.http_port, options.grpc_port, options.models_url, options.management_url
         )
-        FrontServer(settings, release).run()
+        with serving(options.drain_lock):
+            FrontServer(settings, release).run()
     except (ReleaseError, StoreError) as error:
         tell(str(error))
         return 1
@@ -43,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own address
     parser.add_argument("--http-port", type=int, default=8080, help="port of V1 and V2 REST, metrics and health")
     parser.add_argument("--grpc-port", type=int, default=8081, help="port of V2 gRPC")
+    parser.add_argument(
+        "--drain-lock", type=Path, default=None, help="file to hold a lock on while serving; see pneumoserve.drain"
+    )
     parser.add_argument("--models-url", default="http://127.0.0.1:8085", help="TorchServe's inference address")
     parser.add_argument("--management-url", default="http://127.0.0.1:8086", help="TorchServe's management address")
     return parser

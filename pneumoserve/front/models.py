@@ -9,7 +9,7 @@ from kserve import Model
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import DECISION, Answer, Service
 from pneumoserve.front.wire import INPUT_NAME, Column, json_text
-from pneumoserve.release.schema import DETECTOR
+from pneumoserve.names import DETECTOR
 
 DECISION_OUTPUTS: Final = {
     "prediction_id": "BYTES",

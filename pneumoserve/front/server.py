@@ -29,12 +29,14 @@ from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, register_error_handle
 from pneumoserve.front.service import MODEL_NAMES, Refusal, Service
 from pneumoserve.front.torchserve import TorchServe
 from pneumoserve.front.wire import encode_grpc, parse_grpc
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release
-from pneumoserve.release.schema import DETECTOR, TYPER
 
 # Larger than the body limit, so that it is our code that refuses, and records the refusal.
 _GRPC_RECEIVE_BYTES: Final = 64 * 1024 * 1024
 _GRACE_SECONDS: Final = 30
+# Longer than a gateway keeps an idle connection (Envoy: an hour): the side that closes first may lose a call to it.
+_KEEP_ALIVE_SECONDS: Final = 3700
 _DECODERS: Final = 2
 _BACKEND_CONCURRENCY: Final = 64
 
@@ -161,7 +163,12 @@ class _FrontRest(RESTServer):  # type: ignore[misc]
         self, settings: Settings, dataplane: DataPlane, extension: ModelRepositoryExtension, routes: Routes
     ) -> None:
         super().__init__(
-            "kserve.model_server:app", dataplane, extension, settings.http_port, grace_period=_GRACE_SECONDS
+            "kserve.model_server:app",
+            dataplane,
+            extension,
+            settings.http_port,
+            grace_period=_GRACE_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
         self._routes = routes
         self.config.host = settings.host

@@ -33,8 +33,9 @@ from pneumoserve.front.torchserve import Score, TorchServe
 from pneumoserve.front.wire import Call
 from pneumoserve.ids import uuid7
 from pneumoserve.image import ImageError, PreparedImage, prepare
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release
-from pneumoserve.release.schema import DETECTOR, TYPER, ModelFacts
+from pneumoserve.release.schema import ModelFacts
 
 DECISION: Final = "pneumonia"
 ModelName = Literal["pneumonia", "pneumonia-detector", "pneumonia-typer"]

@@ -56,9 +56,7 @@ def start_s3(child: Child, settings: S3Settings, stop: threading.Event | None = 
         if stop is not None and stop.is_set():
             return True
         try:
-            store.ensure_bucket()
-            # A bucket can be made before a volume server takes data.
-            store.put(".ready", b"ready", "text/plain")
+            store.set_up()
         except StoreError:
             return False
         return True

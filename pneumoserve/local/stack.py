@@ -23,9 +23,9 @@ from pneumoserve.local.process import Child, StackError, free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.local.state import State
 from pneumoserve.models.probe import has_worker
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release, verify
 from pneumoserve.release.package import package
-from pneumoserve.release.schema import DETECTOR, TYPER
 
 REFERENCE_RUN: Final = Path(__file__).resolve().parents[2] / "model-store" / "reference"
 _READY_SECONDS: Final = 120.0

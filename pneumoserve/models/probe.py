@@ -7,7 +7,7 @@ import http.client
 import json
 import sys
 
-from pneumoserve.release.schema import DETECTOR, TYPER
+from pneumoserve.names import DETECTOR, TYPER
 
 _TIMEOUT_SECONDS = 2.0
 

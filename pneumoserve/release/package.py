@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from model_archiver.model_archiver import generate_model_archive
-from model_archiver.model_archiver_config import ModelArchiverConfig
 from pydantic import ValidationError
 
 import handlers
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.card import model_card
-from pneumoserve.release.schema import DETECTOR, TYPER, ModelFacts, ReleaseManifest, RunFacts, canonical_json, digest_of
+from pneumoserve.release.schema import ModelFacts, ReleaseManifest, RunFacts, canonical_json, digest_of
 from pneumoserve.release.signing import signature_of
 from pneumoserve.release.verify import MANIFEST, SIGNATURE
 
@@ -98,6 +97,10 @@ def _manifest(facts: RunFacts, folder: Path) -> ReleaseManifest:
 
 def _archive(run: Path, model: ModelFacts, preprocessing_version: str, target: Path) -> None:
     """Have torch-model-archiver lay the archive out as a folder, then zip it without dates or order of its own."""
+    # The command line is in images that package nothing.
+    from model_archiver.model_archiver import generate_model_archive  # noqa: PLC0415
+    from model_archiver.model_archiver_config import ModelArchiverConfig  # noqa: PLC0415
+
     weights = run / "weights"
     with tempfile.TemporaryDirectory() as temporary:
         described = Path(temporary) / "model.json"

@@ -14,9 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.decision import Policy
 
-DETECTOR = "pneumonia-detector"
-TYPER = "pneumonia-typer"
-
 Sha256 = str
 ClassName = Literal["normal", "bacterial", "viral"]
 

@@ -22,7 +22,7 @@ import pytest
 from pneumoserve.image import prepare
 from pneumoserve.local.process import free_ports
 from pneumoserve.models.probe import has_worker
-from pneumoserve.release.schema import DETECTOR, TYPER
+from pneumoserve.names import DETECTOR, TYPER
 from tests import films
 from tests.conftest import wait_for
 from tests.release.conftest import Made

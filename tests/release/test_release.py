@@ -16,9 +16,10 @@ import pytest
 
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.stack import REFERENCE_RUN
+from pneumoserve.names import DETECTOR
 from pneumoserve.release import ReleaseError, verify
 from pneumoserve.release.package import PackageError, package, sign
-from pneumoserve.release.schema import DETECTOR, digest_of
+from pneumoserve.release.schema import digest_of
 from pneumoserve.release.signing import generate_key, load_trust
 from tests.release.conftest import Made
 

@@ -13,8 +13,9 @@ import torch
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import prepare
 from pneumoserve.models.engine import OnnxEngine, TorchEngine
+from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.package import package
-from pneumoserve.release.schema import DETECTOR, TYPER, RunFacts, digest_of
+from pneumoserve.release.schema import RunFacts, digest_of
 from tests import films
 from training import train as module
 from training.dataset import (
