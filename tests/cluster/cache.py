@@ -27,6 +27,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pneumoserve-cluster"
 
 
+def image_store() -> Path:
+    """Where buildah keeps images and the layers of earlier builds."""
+    return cache_folder() / "containers"
+
+
 def go_binaries(name: str, say: Say) -> Path:
     """The folder of a Go module's tools, built from its committed folder where the cache has none.
 

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import yaml
 
+from tests.cluster.builder import Builder
 from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries
 from tests.cluster.certificates import Authority
 from tests.cluster.images import Image
-from tests.cluster.node import Node
+from tests.cluster.node import NODE, Node
 
 KSERVE: Final = "kserve"
 ENVOY_GATEWAY: Final = "envoy-gateway-system"
@@ -29,6 +30,7 @@ _AGENT: Final = "docker.io/kserve/agent:v0.20.0"
 _ROUTER: Final = "docker.io/kserve/router:v0.20.0"
 _GATEWAY_IMAGE: Final = "docker.io/envoyproxy/gateway:v1.9.1"
 _ENVOY: Final = "docker.io/envoyproxy/envoy:1.40.0"
+_SMALL: Final = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 _WEBHOOK: Final = "kserve-webhook-server-service"
 _WAIT: Final = "180s"
 # The webhooks refuse connections for some seconds after the manager is Ready.
@@ -54,6 +56,9 @@ class Components:
         with self._node.timed("images of KServe, Envoy Gateway and Envoy"):
             for image in self._images():
                 self._node.load(image)
+        initializer = self._storage_initializer()
+        with self._node.timed("persistent volumes"):
+            self._apply(_volumes(self._node))
         with self._node.timed("definitions of the Gateway API and of Envoy Gateway"):
             self._install_gateway_definitions()
         with self._node.timed("Envoy Gateway"):
@@ -61,7 +66,7 @@ class Components:
         with self._node.timed("definitions of KServe"):
             self._apply(yaml.safe_load_all(self._helm("template", "crd", str(_module("kserve") / "charts/kserve-crd"))))
         with self._node.timed("KServe"):
-            self._apply(self._kserve())
+            self._apply(self._kserve(initializer))
             self._wait("deployment/kserve-controller-manager", KSERVE, "Available")
         with self._node.timed("a gateway that is programmed"):
             self._apply(_gateway())
@@ -76,6 +81,14 @@ class Components:
         gateway = go_binaries("envoy-gateway", self._node.say) / "envoy-gateway"
         yield Image(_GATEWAY_IMAGE, {"/usr/local/bin/envoy-gateway": gateway}, ("/usr/local/bin/envoy-gateway",))
         yield Image(_ENVOY, self._envoy_files(), ("/usr/local/bin/envoy",))
+
+    def _storage_initializer(self) -> str:
+        """Build KServe's storage-initializer; returns its reference in the node's registry."""
+        with tempfile.TemporaryDirectory() as temporary:
+            context = Path(shutil.copytree(Path(__file__).with_name("storage-initializer"), f"{temporary}/context"))
+            entrypoint = _module("kserve") / "python/storage-initializer/scripts/initializer-entrypoint"
+            shutil.copyfile(entrypoint, context / entrypoint.name)
+            return Builder(self._node).image("kserve/storage-initializer", context)
 
     def _envoy_files(self) -> dict[str, Path]:
         """Envoy from its Python package, and the C library it needs from this machine."""
@@ -112,7 +125,7 @@ class Components:
 
     # --- KServe
 
-    def _kserve(self) -> Iterator[dict[str, Any]]:
+    def _kserve(self, initializer: str) -> Iterator[dict[str, Any]]:
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KSERVE}}
         yield self._webhook_secret()
         chart = str(_module("kserve") / "charts/kserve-resources")
@@ -123,6 +136,8 @@ class Components:
                 _fit_manager(item)
             elif item["kind"] == "ConfigMap" and item["metadata"]["name"] == "inferenceservice-config":
                 _fit_configuration(item)
+            elif item["kind"] == "ClusterStorageContainer":
+                item["spec"]["container"] |= {"image": initializer, "resources": _SMALL}
             elif item["kind"].endswith("WebhookConfiguration"):
                 for webhook in item["webhooks"]:
                     webhook["clientConfig"]["caBundle"] = _encoded(self._authority.file)
@@ -191,6 +206,32 @@ def _fit_configuration(config: dict[str, Any]) -> None:
         ("router", {"image": _ROUTER}),
     ):
         data[section] = json.dumps({**json.loads(data[section]), **changes})
+
+
+def _volumes(node: Node) -> Objects:
+    """Folders of the machine as volumes of the default class, bound when a pod asks for one."""
+    yield {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+    for folder in node.volumes:
+        yield {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"volume-{folder.name}"},
+            "spec": {
+                "capacity": {"storage": "10Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "local",
+                "local": {"path": str(folder)},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+            },
+        }
 
 
 def _gateway() -> Objects:

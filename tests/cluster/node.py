@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.cache import ClusterError, Say, go_binaries
+from tests.cluster.cache import ClusterError, Say, cache_folder, go_binaries, image_store
 from tests.cluster.certificates import Authority, load_authority, new_authority
 from tests.cluster.images import Image
 
@@ -39,10 +39,13 @@ _PROGRAMS: Final = (
     "conntrack",
     "ctr",
     "docker-registry",
+    "buildah",
+    "mmdebstrap",
 )
 # What kubelet changes in the kernel, restored by `down`.
 _SYSCTLS: Final = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
                    "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")  # fmt: skip
+_VOLUMES: Final = 4
 _READY_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 
@@ -134,6 +137,11 @@ class Node:
         return load_authority(self._pki)
 
     @property
+    def volumes(self) -> list[Path]:
+        """Folders that are the node's persistent volumes."""
+        return [self.folder / "volumes" / str(number) for number in range(_VOLUMES)]
+
+    @property
     def _pki(self) -> Path:
         return self.folder / "pki"
 
@@ -159,7 +167,7 @@ class Node:
             raise ClusterError(f"{', '.join(missing)} are missing; on Debian, `make cluster-packages` installs them.")
 
     def _prepare(self) -> None:
-        for folder in (self._runs / "podlogs", self._runs / "volplug", self._etc / "cni"):
+        for folder in (self._runs / "podlogs", self._runs / "volplug", self._etc / "cni", *self.volumes):
             folder.mkdir(parents=True, exist_ok=True)
         saved = self.folder / "sysctl.json"
         if not saved.exists():
@@ -301,7 +309,8 @@ state = "{self._runs}/containerd"
         }
 
     def _registry(self) -> dict[str, Any]:
-        storage = {"filesystem": {"rootdirectory": str(self.folder / "registry")}, "delete": {"enabled": True}}
+        # In the cache: what was pushed to an earlier node needs not be pushed again.
+        storage = {"filesystem": {"rootdirectory": str(cache_folder() / "registry")}}
         return {"version": 0.1, "storage": storage, "http": {"addr": REGISTRY}}
 
     def _corefile(self) -> str:
@@ -379,21 +388,25 @@ state = "{self._runs}/containerd"
             process = subprocess.Popen(
                 [*self.inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        (self._runs / f"{name}.pid").write_text(str(process.pid))
+        (self._runs / f"{name}.pid").write_text(f"{process.pid} {_started(process.pid)}")
+
+    def _pid(self, name: str) -> int | None:
+        """The pid of a process of ours that runs, None where it does not.
+
+        A pid may meanwhile be another process: the moment of its start tells, and unlike the command line stays the
+        same while `nsenter` becomes the program.
+        """
+        try:
+            pid, started = (self._runs / f"{name}.pid").read_text().split()
+            return int(pid) if _started(int(pid)) == started else None
+        except (OSError, ValueError):
+            return None
 
     def _alive(self, name: str) -> bool:
-        """Whether the process that the pid file names still is that process."""
-        try:
-            pid = int((self._runs / f"{name}.pid").read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (OSError, ValueError):
-            return False
-        return state != "Z" and (name.encode() in command or NAMESPACE.encode() in command)
+        return self._pid(name) is not None
 
     def _stop(self, name: str) -> None:
-        if self._alive(name):
-            pid = int((self._runs / f"{name}.pid").read_text())
+        if (pid := self._pid(name)) is not None:
             os.kill(pid, signal.SIGTERM)
             give_up = time.monotonic() + _STOP_SECONDS
             while self._alive(name) and time.monotonic() < give_up:
@@ -450,6 +463,7 @@ state = "{self._runs}/containerd"
 
     def _remove_containers(self) -> None:
         if not self._alive("containerd"):
+            self._kill_orphans()
             return
         for identifier in self._ctr("tasks", "list", "--quiet").split():
             self._ctr("tasks", "kill", "--signal", "SIGKILL", identifier, check=False)
@@ -457,9 +471,27 @@ state = "{self._runs}/containerd"
         for identifier in self._ctr("containers", "list", "--quiet").split():
             self._ctr("containers", "delete", identifier, check=False)
 
+    def _kill_orphans(self) -> None:
+        """End what a containerd that was killed has left: its shims, and whatever runs in the pods' cgroups."""
+        shims = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if f"{self._socket}\0".encode() in _content(path)
+        ]
+        members = [
+            int(pid)
+            for path in Path("/sys/fs/cgroup").glob("**/kubepods/**/cgroup.procs")
+            for pid in _content(path).split()
+        ]
+        for pid in {*shims, *members}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _unmount(self) -> None:
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
+        # buildah leaves its store mounted on itself.
+        ours = (f"{self.folder}/", f"{image_store()}/")
+        for mount in sorted((mount for mount in mounts if mount.startswith(ours)), reverse=True):
             self._run("umount", "--lazy", mount, check=False)
 
     def _remove_cgroups(self) -> None:
@@ -489,3 +521,20 @@ state = "{self._runs}/containerd"
         started = time.monotonic()
         yield
         self.say(f"{what}: {time.monotonic() - started:.1f} s")
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot (proc(5), field 22 of stat); None where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _content(path: Path) -> bytes:
+    """What a file of the kernel's holds; nothing where its process or group has gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

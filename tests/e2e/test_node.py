@@ -108,7 +108,7 @@ def test_up_twice_changes_nothing(cluster: Cluster) -> None:
 def test_what_died_is_started_again_by_up(cluster: Cluster) -> None:
     assert cluster.node is not None
     pid = (cluster.node.folder / "run" / "coredns.pid").read_text()
-    os.kill(int(pid), 9)
+    os.kill(int(pid.split()[0]), 9)
     status = subprocess.run(
         [sys.executable, "-m", "tests.cluster", "status"], check=False, capture_output=True, text=True
     )
@@ -118,12 +118,13 @@ def test_what_died_is_started_again_by_up(cluster: Cluster) -> None:
 
 
 @ours
+@pytest.mark.last
 def test_down_leaves_the_machine_as_it_was(cluster: Cluster) -> None:
-    """Runs last: the fixture's own `down` then has nothing left to do."""
+    """The fixture's own `down` then has nothing left to do."""
     assert cluster.node is not None
     folder = cluster.node.folder
     kernel: dict[str, str] = json.loads((folder / "sysctl.json").read_text())
-    processes = [psutil.Process(int(path.read_text())) for path in (folder / "run").glob("*.pid")]
+    processes = [psutil.Process(int(path.read_text().split()[0])) for path in (folder / "run").glob("*.pid")]
     subprocess.run([sys.executable, "-m", "tests.cluster", "down"], check=True, capture_output=True)
     assert not folder.exists()
     assert not Path("/run/netns", NAMESPACE).exists()
