@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -10,15 +12,20 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from pneumoserve.local.process import free_ports
+from tests.cluster.builder import Builder
 from tests.cluster.cache import cache_folder, go_binaries
 from tests.cluster.images import Image
-from tests.cluster.node import ADDRESS, Node
+from tests.cluster.node import ADDRESS, NAMESPACE, Node
 
 ECHO = "docker.io/pneumoserve/echo:1"
+SEAWEEDFS = "docker.io/chrislusf/seaweedfs:4.48"
+ROOT = Path(__file__).parents[2]
+_CLONE_NEWNET: Final = 0x40000000
 
 
 @dataclass(frozen=True)
@@ -26,20 +33,28 @@ class Cluster:
     """A Kubernetes with KServe. `node` is None where it is not ours."""
 
     kubeconfig: Path
-    inside: tuple[str, ...]
     node: Node | None
 
     def run(self, *command: str, given: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command where the cluster's addresses can be reached."""
+        """Run a command with the cluster's KUBECONFIG."""
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         done = subprocess.run(
-            [*self.inside, *command], input=given, capture_output=True, text=True, timeout=300, check=False
+            command, input=given, capture_output=True, text=True, timeout=600, check=False, env=environment
         )
-        assert not check or done.returncode == 0, done.stderr
+        assert not check or done.returncode == 0, f"{' '.join(command[:6])}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done
 
+    def tool(self, name: str) -> str:
+        """kubectl or helm: of this machine for a cluster of yours, else those of the node."""
+        if self.node is None:
+            return name
+        return str(go_binaries({"kubectl": "kubernetes"}.get(name, name), print) / name)
+
     def kubectl(self, *words: str, given: str | None = None) -> str:
-        binary = str(go_binaries("kubernetes", print) / "kubectl") if self.node else "kubectl"
-        return self.run(binary, f"--kubeconfig={self.kubeconfig}", *words, given=given).stdout
+        return self.run(self.tool("kubectl"), *words, given=given).stdout
+
+    def helm(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run(self.tool("helm"), *words, check=check)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         self.kubectl("apply", "--server-side", "-f", "-", given="\n---\n".join(map(json.dumps, objects)))
@@ -47,23 +62,94 @@ class Cluster:
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "--output=json"))
 
+    @contextlib.contextmanager
+    def forwarded(self, namespace: str, what: str, port: int) -> Iterator[str]:
+        """A local address of a port inside the cluster, as `kubectl port-forward` gives it."""
+        (local,) = free_ports(1)
+        command = [self.tool("kubectl"), "port-forward", f"--namespace={namespace}", what, f"{local}:{port}"]
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("Forwarding from"), line
+            try:
+                yield f"127.0.0.1:{local}"
+            finally:
+                process.terminate()
+
+
+@contextlib.contextmanager
+def network_of(node: Node) -> Iterator[None]:
+    """Put this thread, and those it starts, into the node's network: clients then reach it as a client does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/self/ns/net").open() as own:
+        with Path("/run/netns", NAMESPACE).open() as theirs:
+            assert libc.setns(theirs.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        yield
+        assert libc.setns(own.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     if given := os.environ.get("KUBECONFIG"):
-        yield Cluster(Path(given), (), None)
+        yield Cluster(Path(given), None)
         return
     node = Node(cache_folder() / "node", print)
     # As a person starts it; its progress goes to the test run's output.
     subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True)
     node.load(Image(ECHO, {"/echo": go_binaries("echo", print) / "echo"}, ("/echo",)))
-    yield Cluster(node.kubeconfig, tuple(node.inside), node)
+    with network_of(node):
+        yield Cluster(node.kubeconfig, node)
     node.down()
+
+
+@dataclass(frozen=True)
+class Images:
+    """References of the product's images, each `repository@digest` or `repository:tag`."""
+
+    front: str
+    models: str
+
+    def values(self) -> dict[str, Any]:
+        """The chart's values that name them."""
+        return {"front": _named(self.front), "models": _named(self.models)}
+
+
+def _named(reference: str) -> dict[str, str]:
+    repository, _, digest = reference.partition("@")
+    if digest:
+        return {"repository": repository, "digest": digest}
+    repository, _, tag = reference.rpartition(":")
+    return {"repository": repository, "tag": tag}
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> Images:
+    """The images, built and pushed to the node's registry; for another cluster those of E2E_FRONT, E2E_MODELS."""
+    if cluster.node is None:
+        names = ("E2E_FRONT", "E2E_MODELS")
+        missing = [name for name in names if name not in os.environ]
+        assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
+        return Images(*(os.environ[name] for name in names))
+    weed = Path(sys.executable).with_name("weed")
+    cluster.node.load(Image(SEAWEEDFS, {"/usr/bin/weed": weed}, ("/usr/bin/weed",)))
+    builder = Builder(cluster.node)
+    built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in ("front", "models")))
+    for name in ("front", "models"):
+        print(f"image {name}: {builder.size(f'pneumoserve/{name}') / 1e6:.0f} MB")
+    return built
 
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace that holds every pod to Pod Security "restricted", and is gone after the test."""
+    """A namespace of one test."""
+    with restricted_namespace(cluster) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def restricted_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that holds every pod to Pod Security "restricted", and is gone afterwards."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -74,6 +160,14 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def gateway(cluster: Cluster) -> str:
     """Where the cluster's gateway listens, as host:port."""
+    if cluster.node is None:
+        (address, *_) = cluster.get("gateway", "kserve-ingress-gateway", "--namespace=kserve")["status"]["addresses"]
+        return f"{address['value']}:80"
     services = cluster.get("services", "--all-namespaces", "--selector=gateway.envoyproxy.io/owning-gateway-name")
     (service,) = services["items"]
     return f"{ADDRESS}:{service['spec']['ports'][0]['nodePort']}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes the node down comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -1,0 +1,156 @@
+{{/* Names ------------------------------------------------------------------------------------------------------- */}}
+
+{{/* What this install's objects are called. It always holds "pneumoserve", so it is never an InferenceService's name. */}}
+{{- define "pneumoserve.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" (.Release.Name | trunc 28 | trimSuffix "-") .Chart.Name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The InferenceService of a release: {{ include "pneumoserve.isvc" "0123456789ab" }} */}}
+{{- define "pneumoserve.isvc" -}}
+pneumonia-{{ . }}
+{{- end -}}
+
+{{/* The name carries the content: neither an upgrade nor a changed value edits a runtime under a running release. */}}
+{{- define "pneumoserve.runtimeName" -}}
+{{- $version := regexReplaceAll "[^a-z0-9]+" (lower .Chart.AppVersion) "-" | trimSuffix "-" -}}
+{{- $digest := include "pneumoserve.runtimeSpec" . | fromYaml | toJson | sha256sum | trunc 8 -}}
+{{- printf "%s-%s-%s" (include "pneumoserve.fullname" .) $version $digest -}}
+{{- end -}}
+
+{{- define "pneumoserve.trustName" -}}
+{{- .Values.trust.existingConfigMap | default (printf "%s-trust" (include "pneumoserve.fullname" .)) -}}
+{{- end -}}
+
+{{- define "pneumoserve.archiveSecret" -}}
+{{- if and .Values.s3.archive.existingSecret (not .Values.trialStore.enabled) -}}
+{{- .Values.s3.archive.existingSecret -}}
+{{- else -}}
+{{- include "pneumoserve.fullname" . }}-archive
+{{- end -}}
+{{- end -}}
+
+{{/* What the storage-initializer reads with; the archive's secret where no other one is given. */}}
+{{- define "pneumoserve.releasesSecret" -}}
+{{- if or .Values.trialStore.enabled .Values.s3.releases.accessKey -}}
+{{- include "pneumoserve.fullname" . }}-releases
+{{- else if .Values.s3.releases.existingSecret -}}
+{{- .Values.s3.releases.existingSecret -}}
+{{- else -}}
+{{- include "pneumoserve.archiveSecret" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels ------------------------------------------------------------------------------------------------------ */}}
+
+{{/* Labels that never change. A label of an InferenceService is a label of its pods, so those carry no version. */}}
+{{- define "pneumoserve.stableLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: {{ .Chart.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* A version that is a valid label: build metadata has a plus sign. */}}
+{{- define "pneumoserve.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
+{{ include "pneumoserve.stableLabels" . }}
+{{- end -}}
+
+{{- define "pneumoserve.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Containers -------------------------------------------------------------------------------------------------- */}}
+
+{{/* {{ include "pneumoserve.image" (list . .Values.images.front) }} */}}
+{{- define "pneumoserve.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pneumoserve.pullSecrets" -}}
+{{- range $index, $name := .Values.images.pullSecrets -}}
+{{- if $index }}{{ "\n" }}{{ end -}}
+- name: {{ $name }}
+{{- end -}}
+{{- end -}}
+
+{{/* What Pod Security "restricted" asks of a container, and a file system nobody writes to. */}}
+{{- define "pneumoserve.containerSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "pneumoserve.podSecurity" -}}
+runAsNonRoot: true
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* The store ---------------------------------------------------------------------------------------------------- */}}
+
+{{- define "pneumoserve.endpoint" -}}
+{{- if .Values.trialStore.enabled -}}
+{{- printf "http://%s-store.%s.svc:8333" (include "pneumoserve.fullname" .) .Release.Namespace -}}
+{{- else -}}
+{{- .Values.s3.endpoint | trimSuffix "/" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pneumoserve.endpointPort" -}}
+{{- $endpoint := include "pneumoserve.endpoint" . -}}
+{{- $port := regexFind ":[0-9]+$" $endpoint | trimPrefix ":" -}}
+{{- $port | default (ternary "443" "80" (hasPrefix "https://" $endpoint)) -}}
+{{- end -}}
+
+{{/* How KServe's storage-initializer is told where the store is: annotations of the secret it reads with. */}}
+{{- define "pneumoserve.storageAnnotations" -}}
+{{- $endpoint := include "pneumoserve.endpoint" . -}}
+serving.kserve.io/s3-endpoint: {{ regexReplaceAll "^https?://" $endpoint "" | quote }}
+serving.kserve.io/s3-usehttps: {{ ternary "1" "0" (hasPrefix "https://" $endpoint) | quote }}
+serving.kserve.io/s3-region: {{ .Values.s3.region | quote }}
+serving.kserve.io/s3-usevirtualbucket: "false"
+{{- end -}}
+
+{{- define "pneumoserve.storeEnvironment" -}}
+- name: S3_ENDPOINT
+  value: {{ include "pneumoserve.endpoint" . | quote }}
+- name: S3_REGION
+  value: {{ .Values.s3.region | quote }}
+- name: S3_BUCKET
+  value: {{ .Values.s3.bucket | quote }}
+- name: S3_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "pneumoserve.archiveSecret" . }}
+      key: AWS_ACCESS_KEY_ID
+- name: S3_SECRET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "pneumoserve.archiveSecret" . }}
+      key: AWS_SECRET_ACCESS_KEY
+{{- end -}}
+
+{{- define "pneumoserve.revoked" -}}
+{{- dict "keys" .Values.trust.revoked.keys "releases" .Values.trust.revoked.releases | toJson -}}
+{{- end -}}

@@ -1,0 +1,180 @@
+"""What is said about the chart's values, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.conftest import EVERYTHING, TRIAL, Helm, nested
+from tests.chart.documents import CHART, comments, is_open, leaves, nodes, schema, table, table_of_readme, values
+
+
+def paths(tree: dict[str, Any], opened: set[str], above: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in tree.items():
+        path = f"{above}.{key}" if above else key
+        found.add(path)
+        if isinstance(value, dict) and path not in opened:
+            found |= paths(value, opened, path)
+    return found
+
+
+def test_schema_and_values_have_the_same_keys() -> None:
+    described = dict(nodes(schema()))
+    opened = {path for path, node in described.items() if is_open(node)}
+    assert paths(values(), opened) == set(described)
+
+
+def test_every_key_has_a_comment_which_is_its_description() -> None:
+    told = comments()
+    for path, node in nodes(schema()):
+        assert told.get(path, "").endswith("."), f"{path} has no comment in values.yaml"
+        assert node["description"] == told[path], "run `python -m tests.chart.documents`"
+        assert node["title"]
+
+
+def test_no_object_of_the_schema_takes_unknown_keys() -> None:
+    def closed(node: dict[str, Any], path: str) -> None:
+        if "properties" in node:
+            assert node["additionalProperties"] is False, path
+            for key, below in node["properties"].items():
+                closed(below, f"{path}.{key}")
+
+    closed({k: v for k, v in schema().items() if k != "properties"} | {"properties": {}}, "")
+    for path, node in nodes(schema()):
+        closed(node, path)
+        assert not isinstance(node.get("additionalProperties"), bool) or not node["additionalProperties"], path
+
+
+def test_the_readme_has_every_value() -> None:
+    assert table_of_readme() == table(), "run `python -m tests.chart.documents`"
+
+
+def test_chart_and_package_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (CHART.parents[1] / "pyproject.toml").read_text()
+    assert chart["version"] == chart["appVersion"]
+    assert f'\nversion = "{chart["version"]}"\n' in project
+
+
+@pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
+def test_it_passes_lint(helm: Helm, given: Path) -> None:
+    done = helm.run("lint", "--strict", values=(given,))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_everything_sets_every_value() -> None:
+    given = yaml.safe_load(EVERYTHING.read_text())
+    # What excludes other values, and what has one value only.
+    left_out = {"global", "trust.existingConfigMap", "s3.archive.existingSecret", "s3.releases.existingSecret"}
+    opened = set(leaves())
+    unset = opened - paths(given, opened) - left_out
+    assert {path for path in unset if not path.startswith("trialStore.")} == set()
+
+
+@pytest.mark.parametrize("path", ["replica", "s3.endpiont", "front.resources.request", "trust.revoked.key"])
+def test_an_unknown_key_is_refused_by_name(helm: Helm, path: str) -> None:
+    assert path.rpartition(".")[2] in helm.refusal(TRIAL, nested(path, 1))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("replicas", "two", "got string, want integer"),
+        ("replicas", 0, "minimum"),
+        ("release.id", 123456789012, "got number, want string"),
+        ("release.id", "latest", "pattern"),
+        ("release.standby", ["0123456789ab", "0123456789ab"], "equal"),
+        ("route.enabled", "yes", "got string, want boolean"),
+        ("s3.endpoint", "minio:9000", "pattern"),
+        ("images.front.digest", "sha256:abc", "pattern"),
+        ("images.pullPolicy", "Sometimes", "must be one of"),
+        ("trust.keys", {"approver.txt": "BEGIN PUBLIC KEY"}, "approver.txt"),
+        ("trust.keys", {"approver.pem": "-----BEGIN PRIVATE KEY-----"}, "pattern"),
+        ("front.resources.limits", {"memory": "2 GB"}, "memory"),
+        ("networkPolicies.store.ports", [70000], "maximum"),
+    ],
+)
+def test_a_value_of_the_wrong_form_is_refused_by_its_path(helm: Helm, path: str, value: Any, told: str) -> None:
+    refused = helm.refusal(TRIAL, nested(path, value))
+    assert "/" + path.replace(".", "/") in refused
+    assert told in refused
+
+
+EXTERNAL: dict[str, Any] = {"s3": {"endpoint": "http://minio.example.org:9000"}, "trialStore": {"enabled": False}}
+ARCHIVE: dict[str, Any] = {
+    "s3": {**EXTERNAL["s3"], "archive": {"existingSecret": "archive"}},
+    "trialStore": {"enabled": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (nested("s3.endpoint", "http://minio.example.org:9000"), "trialStore.enabled and s3.endpoint"),
+        (nested("trialStore.enabled", False), "There is no S3 server; set s3.endpoint"),
+        (nested("s3.archive.existingSecret", "archive"), "makes its own credentials; leave s3.archive empty"),
+        (EXTERNAL, "no credential to write records with"),
+        ({"trialStore": {"enabled": False}, "s3": {**EXTERNAL["s3"], "archive": {"accessKey": "a"}}}, "set both"),
+        (
+            {**ARCHIVE, "s3": {**ARCHIVE["s3"], "releases": {"existingSecret": "r", "accessKey": "a"}}},
+            "s3.releases has keys and an existingSecret",
+        ),
+        (nested("trust.existingConfigMap", "approvers"), "keep one of them"),
+        (nested("trust", {"keys": None}), "Nobody's signature counts"),
+        (
+            {"trust": {"keys": None, "existingConfigMap": "approvers", "revoked": {"keys": ["0011223344556677"]}}},
+            "put revoked.json into that ConfigMap",
+        ),
+        (
+            {"release": {"id": "0123456789ab", "standby": ["0123456789ab"]}},
+            "Release 0123456789ab is in release.id and in release.standby",
+        ),
+        ({"terminationGracePeriodSeconds": 40, "front": {"preStopSeconds": 30}}, "less than 20 s"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused_with_what_to_do(
+    helm: Helm, given: dict[str, Any], told: str
+) -> None:
+    refused = helm.refusal(TRIAL, given)
+    assert told in refused
+    assert "1. " in refused
+
+
+def test_all_contradictions_are_told_at_once(helm: Helm) -> None:
+    refused = helm.refusal({})
+    assert all(f"\n{number}. " in refused for number in (1, 2, 3))
+    assert "\n4. " not in refused
+
+
+def test_a_chart_that_depends_on_this_one_may_pass_its_globals(helm: Helm) -> None:
+    assert helm.render(TRIAL, {"global": {"imageRegistry": "registry.example.org"}})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            (TRIAL,),
+            ["not redundant, not for production", "every host name of the gateway", "service/pneumoserve-store"],
+        ),
+        ((EVERYTHING,), ["--header 'Host: pneumonia.example.org'", "prefer existingSecret"]),
+        ((TRIAL, {"replicas": 1}), ["One pod per release"]),
+        ((TRIAL, nested("networkPolicies.enabled", False)), ["networkPolicies are off"]),
+        ((TRIAL, nested("preflight.enabled", False)), ["preflight is off"]),
+        ((TRIAL, ARCHIVE), ["plain HTTP", "with the archive's credential", "any address on the store's port"]),
+    ],
+)
+def test_the_notes_warn_of_what_is_risky(helm: Helm, given: tuple[Any, ...], told: list[str]) -> None:
+    notes = helm.notes(*given)
+    assert "NOT FOR CLINICAL USE" in notes
+    assert [words for words in told if words not in notes] == []
+
+
+def test_the_notes_warn_of_nothing_that_is_right(helm: Helm) -> None:
+    secrets = {"accessKey": "", "secretKey": "", "existingSecret": "given"}
+    s3 = {"archive": {**secrets, "existingSecret": "archive"}, "releases": secrets}
+    assert "\nMind\n" not in helm.notes(EVERYTHING, {"s3": s3})

@@ -1,0 +1,120 @@
+"""A steady load of real films over HTTP and gRPC, and what became of each call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import httpx
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+_TIMEOUT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: how it was made, when it was due and when it ended (monotonic seconds), and what came back."""
+
+    transport: str
+    due: float
+    ended: float
+    outcome: str
+    prediction_id: str | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self.outcome == "ok"
+
+
+@dataclass
+class Load:
+    """Calls at a constant rate, HTTP and gRPC in turn, each sent when it is due whatever became of the others."""
+
+    gateway: str
+    films: list[bytes]
+    per_second: float
+    calls: list[Call] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Load]:
+        """Run it beside the test; every call that was sent has ended when the context is left."""
+        thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def wait_for_answers(self, count: int, seconds: float = 60.0) -> None:
+        """Wait until that many more calls were answered."""
+        wanted = self.answered + count
+        give_up = time.monotonic() + seconds
+        while self.answered < wanted:
+            assert time.monotonic() < give_up, self.failures[-5:]
+            time.sleep(0.05)
+
+    @property
+    def answered(self) -> int:
+        return sum(call.answered for call in self.calls)
+
+    @property
+    def failures(self) -> list[Call]:
+        return [call for call in self.calls if not call.answered]
+
+    def told(self) -> str:
+        """One line of figures."""
+        seconds = sorted(call.ended - call.due for call in self.calls if call.answered)
+        half, tail = (f"{1000 * seconds[int(len(seconds) * part)]:.0f} ms" for part in (0.5, 0.99))
+        return f"{len(self.calls)} calls, {len(self.failures)} lost, p50 {half}, p99 {tail}"
+
+    async def _run(self) -> None:
+        limits = httpx.Limits(max_connections=200)
+        async with (
+            httpx.AsyncClient(base_url=f"http://{self.gateway}", timeout=_TIMEOUT_SECONDS, limits=limits) as http,
+            grpc.aio.insecure_channel(self.gateway) as channel,
+            asyncio.TaskGroup() as calls,
+        ):
+            stub = pb_grpc.GRPCInferenceServiceStub(channel)
+            started, number = time.monotonic(), 0
+            while not self._stop.is_set():
+                due = started + number / self.per_second
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                film = self.films[number % len(self.films)]
+                calls.create_task(self._grpc(stub, film, due) if number % 2 else self._http(http, film, due))
+                number += 1
+
+    async def _http(self, client: httpx.AsyncClient, film: bytes, due: float) -> None:
+        prediction_id = None
+        try:
+            response = await client.post("/v1/models/pneumonia:predict", content=film)
+        except httpx.HTTPError as error:
+            outcome = type(error).__name__
+        else:
+            outcome = "ok" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
+            if response.status_code == 200:
+                prediction_id = response.json()["predictions"][0]["prediction_id"]
+        self.calls.append(Call("http", due, time.monotonic(), outcome, prediction_id))
+
+    async def _grpc(self, stub: Any, film: bytes, due: float) -> None:
+        tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(film)
+        request = pb.ModelInferRequest(model_name="pneumonia", inputs=[tensor])
+        prediction_id = None
+        try:
+            response = await stub.ModelInfer(request, timeout=_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            outcome = f"{error.code().name} {(error.details() or '')[:200]}"
+        else:
+            outcome = "ok"
+            # The first raw output is prediction_id: a four-byte length, then the text.
+            prediction_id = response.raw_output_contents[0][4:].decode()
+        self.calls.append(Call("grpc", due, time.monotonic(), outcome, prediction_id))

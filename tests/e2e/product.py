@@ -1,0 +1,174 @@
+"""The product as an operator installs it: one namespace, one chart, releases in its store."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from tests.e2e.conftest import ROOT, SEAWEEDFS, Cluster, Images
+
+CHART: Final = ROOT / "charts" / "pneumoserve"
+NAME: Final = "pneumoserve"
+_COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
+# The node has two cores for everything.
+_SMALL: Final = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+
+
+@dataclass
+class Product:
+    """One install. `first` and `second` are two releases that an approver signed; `first` answers."""
+
+    cluster: Cluster
+    namespace: str
+    images: Images
+    folder: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    first: str = ""
+    second: str = ""
+
+    # --- releases
+
+    def prepare(self) -> None:
+        """An approver's key, and two signed releases: the reference, and the same models under another policy."""
+        self.command("release", "key", str(self.key), "--trust", str(self.folder / "trust"))
+        self.first = self.package(ROOT / "model-store" / "reference").name
+        other = Path(shutil.copytree(ROOT / "model-store" / "reference", self.folder / "other"))
+        facts = json.loads((other / "run.json").read_text())
+        facts["policy"]["why"] = "The reference's policy under another name, so that there are two releases."
+        (other / "run.json").write_text(json.dumps(facts))
+        self.second = self.package(other).name
+        (public,) = (self.folder / "trust").glob("*.pem")
+        self.values = {
+            "images": self.images.values(),
+            "trust": {"keys": {"approver.pem": public.read_text()}},
+            "front": {"resources": _SMALL},
+            "models": {"resources": _SMALL},
+            "trialStore": {"enabled": True, "size": "1Gi", "resources": _SMALL,
+                           "image": {"repository": SEAWEEDFS.rpartition(":")[0], "tag": SEAWEEDFS.rpartition(":")[2]}},
+        }  # fmt: skip
+
+    @property
+    def key(self) -> Path:
+        """The approver's private key."""
+        return self.folder / "approver.pem"
+
+    def package(self, run: Path, *options: str) -> Path:
+        """Make a release of a run; signed by the approver unless told otherwise."""
+        options = options or ("--key", str(self.key))
+        done = self.command("package", str(run), "--out", str(self.folder / "releases"), *options, "--json")
+        return self.folder / "releases" / str(json.loads(done)["id"])
+
+    def push(self, *folders: Path) -> None:
+        """Copy releases into the store, as a person does: through a forwarded port."""
+        with self.store_settings() as settings:
+            for folder in folders:
+                self.command("release", "push", str(folder), environment=_environment(settings))
+
+    def command(self, *words: str, environment: dict[str, str] | None = None) -> str:
+        """Run our command line."""
+        state = {} if environment else {"PWD": str(self.folder)}
+        done = subprocess.run(
+            [_COMMAND, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env={**os.environ, **state, **(environment or {})},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # --- the chart
+
+    def helm(self, verb: str, chart: Path = CHART, *options: str, **changes: Any) -> str:
+        """`helm install` or `upgrade` with the values so far and `changes`, which stay; returns what it printed."""
+        self.values |= changes
+        return self.try_helm(verb, self.values, chart, *options, check=True).stdout
+
+    def try_helm(
+        self, verb: str, values: dict[str, Any], chart: Path = CHART, *options: str, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """The same with other values, which do not stay."""
+        file = self.folder / "values.json"
+        file.write_text(json.dumps(values))
+        return self.cluster.helm(
+            verb, NAME, str(chart), f"--namespace={self.namespace}", f"--values={file}", *options, check=check
+        )
+
+    # --- what runs
+
+    def kubectl(self, *words: str, given: str | None = None) -> str:
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *words, given=given)
+
+    def get(self, *words: str) -> Any:
+        return self.cluster.get(f"--namespace={self.namespace}", *words)
+
+    def wait_ready(self, release: str, seconds: int = 180) -> None:
+        """Wait until a release's InferenceService is Ready."""
+        self.kubectl("wait", f"inferenceservice/pneumonia-{release}", "--for=condition=Ready", f"--timeout={seconds}s")
+
+    def pods(self, release: str) -> list[dict[str, Any]]:
+        """Pods of a release that are not about to end."""
+        found = self.get("pods", f"--selector=serving.kserve.io/inferenceservice=pneumonia-{release}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def ready_pods(self, release: str) -> list[str]:
+        """Names of a release's pods that are Ready."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.pods(release)
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        ]
+
+    def execute(self, pod: str, container: str, code: str) -> str:
+        """Run Python in a container."""
+        return self.kubectl("exec", pod, f"--container={container}", "--", "python", "-c", code)
+
+    # --- the store
+
+    @contextlib.contextmanager
+    def store_settings(self) -> Iterator[S3Settings]:
+        """How to reach the store from here."""
+        data = self.get("secret", f"{NAME}-archive")["data"]
+        keys = [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+        with self.cluster.forwarded(self.namespace, f"service/{NAME}-store", 8333) as address:
+            yield S3Settings(f"http://{address}", *keys, bucket="pneumoserve")
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[ObjectStore]:
+        """The store itself."""
+        with self.store_settings() as settings:
+            store = ObjectStore(settings)
+            yield store
+            store.close()
+
+    def recorded(self) -> set[str]:
+        """The prediction ids of all records in the store."""
+        with self.store() as store:
+            lines = [line for found in store.list("records/") for line in store.get(found.key).splitlines()]
+        return {json.loads(line)["prediction_id"] for line in lines}
+
+
+def _environment(settings: S3Settings) -> dict[str, str]:
+    names = ("endpoint", "access_key", "secret_key", "bucket", "region")
+    return {f"S3_{name.upper()}": getattr(settings, name) for name in names}
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait until something is so; returns what the condition gave."""
+    give_up = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+    return found

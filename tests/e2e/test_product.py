@@ -1,0 +1,490 @@
+"""The product on a real cluster, in the order of its life: installed, asked, disturbed, upgraded, removed.
+
+The tests share one install and run in the order they stand in; each leaves it as it found it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from pneumoserve.archive.find import find_record
+from pneumoserve.names import DETECTOR
+from pneumoserve.release.schema import digest_of
+from tests import films
+from tests.e2e.conftest import Cluster, Images, restricted_namespace
+from tests.e2e.load import Load
+from tests.e2e.product import CHART, NAME, Product, wait_until
+from tests.front.test_clients import CLIENTS, DECISION_OUTPUTS
+
+FILMS = [path.read_bytes() for path in films.sample_films()[:20]]
+PER_SECOND = 10.0
+ours = pytest.mark.skipif("KUBECONFIG" in os.environ, reason="kills processes from outside of their pods")
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """What the client matrix asks of a stack: where it listens."""
+
+    url: str
+    grpc: str
+
+
+@pytest.fixture(scope="module")
+def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """Installed by helm into a namespace that enforces Pod Security "restricted"; nothing answers yet."""
+    with restricted_namespace(cluster) as namespace:
+        product = Product(cluster, namespace, images, tmp_path_factory.mktemp("product"))
+        product.prepare()
+        notes = product.helm("install")
+        assert "NOT FOR CLINICAL USE" in notes
+        assert "The trial store is one pod" in notes
+        yield product
+
+
+@pytest.fixture(scope="module")
+def serving(product: Product) -> Product:
+    """A release was pushed and answers."""
+    if not product.cluster.get("inferenceservices", f"--namespace={product.namespace}")["items"]:
+        product.push(product.folder / "releases" / product.first)
+        product.helm("upgrade", release={"id": product.first, "standby": []})
+        product.wait_ready(product.first)
+    return product
+
+
+def load(gateway: str, *, per_second: float = PER_SECOND) -> Load:
+    return Load(gateway, FILMS, per_second)
+
+
+def answers(gateway: str) -> bool:
+    try:
+        return httpx.post(f"http://{gateway}/v1/models/pneumonia:predict", content=FILMS[0], timeout=30).is_success
+    except httpx.TransportError:
+        return False
+
+
+# --- installed
+
+
+def test_a_pushed_release_comes_ready_and_answers_through_the_gateway(serving: Product, gateway: str) -> None:
+    wait_until(lambda: answers(gateway), 60, "an answer through the gateway")
+    response = httpx.get(f"http://{gateway}/v2/models/pneumonia", timeout=30)
+    assert response.json()["versions"] == [serving.first]
+
+
+def test_a_second_release_is_ready_within_20_seconds_of_its_apply(serving: Product) -> None:
+    serving.push(serving.folder / "releases" / serving.second)
+    release = serving.get("inferenceservice", f"pneumonia-{serving.first}")
+    labels = {**release["metadata"]["labels"], "app.kubernetes.io/managed-by": "a-person"}
+    release["metadata"] = {
+        "name": f"pneumonia-{serving.second}",
+        "namespace": serving.namespace,
+        "labels": labels,
+        "annotations": {
+            key: value for key, value in release["metadata"]["annotations"].items() if "serving.kserve.io" in key
+        },
+    }
+    release.pop("status")
+    release["spec"]["predictor"] |= {"minReplicas": 1, "maxReplicas": 1}
+    release["spec"]["predictor"]["model"]["storageUri"] = f"s3://pneumoserve/releases/{serving.second}"
+    started = time.monotonic()
+    serving.cluster.apply(release)
+    serving.wait_ready(serving.second)
+    seconds = time.monotonic() - started
+    print(f"apply of an InferenceService to Ready, images present: {seconds:.1f} s")
+    (pod,) = serving.pods(serving.second)
+    print("\n".join(f"  {line}" for line in start_up(pod)))
+    assert seconds < 60, "the goal is 20 s on a machine that does nothing else"
+
+
+def start_up(pod: dict[str, Any]) -> list[str]:
+    """When each container of a pod started, and when it was ready: lines of a timetable."""
+    status = pod["status"]
+    moments = [(c["lastTransitionTime"], c["type"]) for c in status["conditions"] if c["status"] == "True"]
+    for container in status["containerStatuses"]:
+        moments.append((container["state"]["running"]["startedAt"], f"{container['name']} started"))
+    for container in status["initContainerStatuses"]:
+        ended = container["state"]["terminated"]
+        moments += [(ended["startedAt"], f"{container['name']} started"), (ended["finishedAt"], "  and ended")]
+    return [f"{moment} {what}" for moment, what in sorted(moments)]
+
+
+def test_memory_of_each_container_is_told(serving: Product) -> None:
+    node = serving.cluster.get("nodes")["items"][0]["metadata"]["name"]
+    stats = json.loads(serving.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+    told = [
+        (pod["podRef"]["name"], container["name"], container["memory"]["workingSetBytes"] / 2**20)
+        for pod in stats["pods"]
+        if pod["podRef"]["namespace"] == serving.namespace
+        for container in pod.get("containers", [])
+        if "workingSetBytes" in container.get("memory", {})
+    ]
+    assert {"transformer-container", "kserve-container"} <= {container for _, container, _ in told}
+    for pod, container, mebibytes in told:
+        print(f"memory of {container} in {pod}: {mebibytes:.0f} MiB")
+
+
+# --- asked
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_every_stock_client_is_answered_through_the_gateway(name: str, serving: Product, gateway: str) -> None:
+    service: Any = Service(f"http://{gateway}", gateway)
+    outputs = await CLIENTS[name](service, "pneumonia", FILMS[:2])
+    assert list(outputs) == DECISION_OUTPUTS
+    by_v1 = [
+        httpx.post(f"http://{gateway}/v1/models/pneumonia:predict", content=film, timeout=30).json()["predictions"][0]
+        for film in FILMS[:2]
+    ]
+    assert outputs["pneumonia_probability"] == [answer["pneumonia_probability"] for answer in by_v1]
+    assert {str(getattr(each, "decode", lambda each=each: each)()) for each in outputs["release"]} == {serving.first}
+
+
+def test_a_dicom_object_is_answered_and_its_record_reads_back(serving: Product, gateway: str) -> None:
+    response = httpx.post(
+        f"http://{gateway}/v1/models/pneumonia:predict",
+        content=films.CHEST_DICOM.read_bytes(),
+        headers={"content-type": "application/dicom"},
+        timeout=60,
+    )
+    assert response.status_code == 200, response.text
+    (answer,) = response.json()["predictions"]
+    with serving.store() as store:
+        record = find_record(store, answer["prediction_id"])
+        assert record is not None
+        assert record.image is not None
+        assert store.exists(record.image.stored_key)
+    assert record.release == serving.first
+    assert record.image.format == "dicom"
+    assert [use.probability for use in record.models if use.name == DETECTOR] == [answer["pneumonia_probability"]]
+
+
+def test_bad_input_has_its_status_through_the_gateway(gateway: str, serving: Product) -> None:
+    url = f"http://{gateway}/v1/models/pneumonia:predict"
+    for body, status in ((b"<html>no film</html>", 415), (FILMS[0][:200], 400), (b"", 400)):
+        response = httpx.post(url, content=body, timeout=30)
+        assert response.status_code == status, response.text
+        assert set(response.json()) == {"error", "prediction_id"}
+
+
+# --- closed
+
+
+def test_torchserve_is_closed_to_other_pods(serving: Product) -> None:
+    target = serving.pods(serving.first)[0]["status"]["podIP"]
+    other = serving.ready_pods(serving.second)[0]
+    code = f"""
+import socket
+for port in (8080, 8081, 8085, 8086, 8087, 7070, 7071):
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        print(port, probe.connect_ex(({target!r}, port)) == 0)
+"""
+    told = dict(line.split() for line in serving.execute(other, "transformer-container", code).splitlines())
+    assert [port for port, is_open in told.items() if is_open == "True"] == ["8080", "8081"]
+
+
+def test_there_is_no_route_but_ours(serving: Product) -> None:
+    routes = [route["metadata"]["name"] for kind in ("httproutes", "ingresses") for route in serving.get(kind)["items"]]
+    assert routes == [NAME]
+    services = serving.get("services")["items"]
+    assert {service["spec"]["type"] for service in services} <= {"ClusterIP", "ExternalName"}
+
+
+def test_the_policies_deny_all_but_what_is_named(serving: Product) -> None:
+    """As written: the test node's network does not enforce them."""
+    policies = {item["metadata"]["name"].removeprefix(f"{NAME}-"): item["spec"] for item in
+                serving.get("networkpolicies")["items"]}  # fmt: skip
+    deny = policies.pop("deny")
+    assert sorted(deny["policyTypes"]) == ["Egress", "Ingress"]
+    assert not deny.get("ingress")
+    assert not deny.get("egress")
+    every_pod = [pod["metadata"]["labels"] for pod in serving.get("pods")["items"]]
+    assert all(deny["podSelector"]["matchLabels"].items() <= labels.items() for labels in every_pod)
+    (rule,) = policies["predictor"]["ingress"]
+    (source,) = rule["from"]
+    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "envoy-gateway-system"}
+    assert [port["port"] for port in rule["ports"]] == [8080, 8081]
+    assert [port["port"] for rule in policies["store"]["ingress"] for port in rule["ports"]] == [8333]
+    targets = [rule.get("to") for rule in policies["egress"]["egress"]]
+    assert targets[0] is None
+    assert [port["port"] for port in policies["egress"]["egress"][0]["ports"]] == [53, 53]
+    assert targets[1][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "store"
+
+
+def test_only_the_front_has_a_credential(serving: Product) -> None:
+    (pod, *_) = serving.pods(serving.first)
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    containers = {container["name"]: container for container in spec["containers"]}
+    secrets = {
+        name: [variable["name"] for variable in container.get("env", []) if "secretKeyRef" in json.dumps(variable)]
+        for name, container in containers.items()
+    }
+    assert secrets == {"kserve-container": [], "transformer-container": ["S3_ACCESS_KEY", "S3_SECRET_KEY"]}
+    assert not any("secret" in volume for volume in spec["volumes"])
+
+
+# --- disturbed
+
+
+def test_pods_deleted_one_by_one_lose_no_call(serving: Product, gateway: str) -> None:
+    with load(gateway).running() as running:
+        running.wait_for_answers(20)
+        for name in serving.ready_pods(serving.first):
+            serving.kubectl("delete", "pod", name, "--wait=true")
+            wait_until(lambda: len(serving.ready_pods(serving.first)) == 2, 120, "two Ready pods")
+        running.wait_for_answers(20)
+    print(f"pods deleted one by one: {running.told()}")
+    assert not running.failures, running.failures[:5]
+    assert not {call.prediction_id for call in running.calls} - serving.recorded()
+
+
+def test_a_killed_torchserve_worker_loses_no_call(serving: Product, gateway: str) -> None:
+    kill = """
+import os, pathlib, signal
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"model_service_worker" in path.read_bytes():
+        os.kill(int(path.parent.name), signal.SIGKILL)
+        print("killed", flush=True)
+        break
+"""
+    with load(gateway).running() as running:
+        running.wait_for_answers(20)
+        for pod in serving.ready_pods(serving.first):
+            assert serving.execute(pod, "kserve-container", kill) == "killed\n"
+            running.wait_for_answers(40)
+    print(f"TorchServe workers killed: {running.told()}")
+    assert not running.failures, running.failures[:5]
+
+
+@ours
+def test_a_killed_front_answers_nothing_without_a_record_and_comes_back(serving: Product, gateway: str) -> None:
+    victim = next(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "pneumoserve.front" in (process.info["cmdline"] or []) and serving.first in _mounted(process)
+    )
+    restarts = _restarts(serving)
+    with load(gateway).running() as running:
+        running.wait_for_answers(20)
+        victim.kill()
+        wait_until(lambda: _restarts(serving) == restarts + 1, 60, "the front was started again")
+        wait_until(lambda: len(serving.ready_pods(serving.first)) == 2, 120, "two Ready pods")
+        back = time.monotonic()
+        running.wait_for_answers(20)
+    print(f"a front killed: {running.told()}")
+    # What the dead front held is lost, and what reaches its pod before its readiness is asked again; no more.
+    assert len(running.failures) < 60, running.failures[:5]
+    assert not [call for call in running.failures if call.due > back]
+    assert not {call.prediction_id for call in running.calls if call.answered} - serving.recorded()
+
+
+def _mounted(process: psutil.Process) -> str:
+    """Where a front's release came from, by the manifest that it sees."""
+    try:
+        manifest = Path(f"/proc/{process.pid}/root/mnt/models/release.json").read_bytes()
+    except OSError:
+        return ""
+    return digest_of(manifest)
+
+
+def _restarts(serving: Product) -> int:
+    return sum(
+        status["restartCount"]
+        for pod in serving.pods(serving.first)
+        for status in pod["status"].get("containerStatuses", [])
+        if status["name"] == "transformer-container"
+    )
+
+
+def test_without_its_store_nothing_is_answered_and_with_it_again(serving: Product, gateway: str) -> None:
+    with load(gateway).running() as running:
+        running.wait_for_answers(20)
+        # Its pod is killed, and stays away until calls have felt it.
+        serving.kubectl("scale", f"deployment/{NAME}-store", "--replicas=0")
+        serving.kubectl("delete", "pod", "--selector=app.kubernetes.io/component=store", "--grace-period=0", "--force")
+        wait_until(lambda: running.failures, 60, "a call that was refused")
+        serving.kubectl("scale", f"deployment/{NAME}-store", "--replicas=1")
+        wait_until(lambda: answers(gateway), 120, "an answer after the store is back")
+        running.wait_for_answers(40, 120)
+    print(f"the store killed: {running.told()}")
+    assert {call.outcome.split()[0] for call in running.failures} <= {"503", "UNAVAILABLE"}, running.failures[:5]
+    assert not {call.prediction_id for call in running.calls if call.answered} - serving.recorded()
+
+
+# --- upgraded
+
+
+def test_an_upgrade_to_a_new_chart_version_loses_no_call(serving: Product, gateway: str) -> None:
+    newer = Path(shutil.copytree(CHART, serving.folder / "newer"))
+    described = yaml.safe_load((newer / "Chart.yaml").read_text())
+    # The images stay those that were built; what changes is what an upgrade changes.
+    described |= {"version": "0.1.1", "appVersion": "0.1.1"}
+    (newer / "Chart.yaml").write_text(yaml.safe_dump(described))
+    before = {item["metadata"]["name"] for item in serving.get("servingruntimes")["items"]}
+    with load(gateway).running() as running:
+        running.wait_for_answers(20)
+        serving.helm("upgrade", newer)
+        wait_until(lambda: _rolled(serving), 240, "all pods by the new runtime")
+        running.wait_for_answers(20)
+    print(f"chart upgraded: {running.told()}")
+    assert not running.failures, running.failures[:5]
+    after = {item["metadata"]["name"] for item in serving.get("servingruntimes")["items"]}
+    # The second release is a person's own and still runs by the runtime it names.
+    assert before < after
+    assert serving.ready_pods(serving.second)
+
+
+def _rolled(serving: Product) -> bool:
+    runtime = serving.get("inferenceservice", f"pneumonia-{serving.first}")["spec"]["predictor"]["model"]["runtime"]
+    assert "-0-1-1-" in runtime
+    deployment = serving.get("deployment", f"pneumonia-{serving.first}-predictor")
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration") == deployment["metadata"]["generation"]
+        and status.get("updatedReplicas") == status.get("replicas") == status.get("availableReplicas") == wanted
+    )
+
+
+# --- bad input
+
+
+def test_releases_that_must_not_run_say_why_and_leave_the_others_alone(serving: Product, gateway: str) -> None:
+    unsigned, altered = _bad_releases(serving)
+    serving.push(unsigned, altered)
+    with serving.store() as store:
+        store.put(f"releases/{altered.name}/MODEL_CARD.md", b"another card", "text/markdown")
+    wanted = {
+        unsigned.name: "is not signed; sign it with `pneumoserve release sign`.",
+        altered.name: "the file MODEL_CARD.md was altered; fetch the release again.",
+        "0123456789ab": "0123456789ab",
+    }
+    good = serving.get("inferenceservice", f"pneumonia-{serving.second}")
+    for release in wanted:
+        _apply_copy(serving, good, f"pneumonia-{release}", f"s3://pneumoserve/releases/{release}")
+    serving.cluster.apply(*_wrong_keys(serving))
+    _apply_copy(
+        serving, good, "pneumonia-locked", f"s3://pneumoserve/releases/{serving.first}", serviceAccountName="wrong-keys"
+    )
+    wanted["locked"] = "InvalidAccessKeyId"
+    for release, sentence in wanted.items():
+        told = wait_until(
+            lambda release=release, sentence=sentence: _told(serving, release, sentence), 120, f"{release}: {sentence}"
+        )
+        print(f"{release}: {told}")
+        serving.kubectl("delete", f"inferenceservice/pneumonia-{release}", "--wait=false")
+    assert answers(gateway)
+
+
+def _bad_releases(serving: Product) -> tuple[Path, Path]:
+    """One that nobody signed, and one to be altered in the store."""
+    folders = []
+    for name in ("unsigned", "altered"):
+        run = Path(shutil.copytree(serving.folder / "other", serving.folder / name))
+        facts = json.loads((run / "run.json").read_text())
+        facts["policy"]["why"] = f"To be refused: {name}."
+        (run / "run.json").write_text(json.dumps(facts))
+        folders.append(serving.package(run, *(("--unsigned",) if name == "unsigned" else ())))
+    return folders[0], folders[1]
+
+
+def _wrong_keys(serving: Product) -> list[dict[str, Any]]:
+    annotations = serving.get("secret", f"{NAME}-releases")["metadata"]["annotations"]
+    metadata = {"name": "wrong-keys", "namespace": serving.namespace}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                **metadata,
+                "annotations": {key: value for key, value in annotations.items() if key.startswith("serving.")},
+            },
+            "stringData": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
+        },
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "secrets": [{"name": "wrong-keys"}]},
+    ]
+
+
+def _apply_copy(serving: Product, good: dict[str, Any], name: str, uri: str, **predictor: Any) -> None:
+    copy = json.loads(json.dumps(good))
+    copy["metadata"] = {
+        "name": name,
+        "namespace": serving.namespace,
+        "labels": good["metadata"]["labels"],
+        "annotations": {k: v for k, v in good["metadata"]["annotations"].items() if "serving.kserve.io" in k},
+    }
+    copy.pop("status", None)
+    copy["spec"]["predictor"] |= predictor
+    copy["spec"]["predictor"]["model"]["storageUri"] = uri
+    serving.cluster.apply(copy)
+
+
+def _told(serving: Product, release: str, sentence: str) -> str | None:
+    """The termination message that holds a sentence, None where there is none yet."""
+    for pod in serving.pods(release):
+        status = pod["status"]
+        for container in status.get("containerStatuses", []) + status.get("initContainerStatuses", []):
+            for state in (container["state"], container.get("lastState", {})):
+                message: str = state.get("terminated", {}).get("message", "")
+                if sentence in message:
+                    return message.strip().splitlines()[-1]
+    return None
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"replicas": "many"}, "replicas"),
+        ({"replica": 3}, "replica"),
+        ({"trust": {"keys": {}}}, "Nobody's signature counts"),
+        ({"route": {"gateway": {"name": "nowhere"}}}, "There is no Gateway nowhere in namespace kserve"),
+        ({"release": {"id": "ba9876543210"}}, "release.standby"),
+    ],
+)
+def test_a_wrong_value_changes_nothing(serving: Product, gateway: str, changes: dict[str, Any], sentence: str) -> None:
+    generations = [item["metadata"]["generation"] for item in serving.get("inferenceservices")["items"]]
+    done = serving.try_helm("upgrade", {**serving.values, **changes})
+    assert done.returncode != 0
+    assert sentence in done.stderr, done.stderr
+    assert [item["metadata"]["generation"] for item in serving.get("inferenceservices")["items"]] == generations
+    assert answers(gateway)
+
+
+# --- removed
+
+
+def test_uninstall_removes_every_object_but_what_holds_data(serving: Product) -> None:
+    serving.kubectl("delete", "inferenceservices", "--all")
+    done = serving.cluster.helm("uninstall", NAME, f"--namespace={serving.namespace}")
+    told = done.stdout + done.stderr
+    for kept in ("[PersistentVolumeClaim] pneumoserve-store", "[Secret] pneumoserve-archive"):
+        assert kept in told
+    kinds = "inferenceservices,servingruntimes,deployments,pods,services,httproutes,networkpolicies,configmaps,\
+poddisruptionbudgets,serviceaccounts,jobs,secrets,persistentvolumeclaims,horizontalpodautoscalers"
+    wait_until(lambda: _left(serving, kinds) == {"Secret/pneumoserve-archive", "Secret/pneumoserve-releases",
+                                                 "PersistentVolumeClaim/pneumoserve-store"},
+               90, "nothing is left but claim and credentials")  # fmt: skip
+
+
+def _left(serving: Product, kinds: str) -> set[str]:
+    """Objects of the install that are there; a cluster puts some of its own into every namespace."""
+    not_ours = {
+        "ConfigMap/kube-root-ca.crt",
+        "ServiceAccount/default",
+        "ServiceAccount/wrong-keys",
+        "Secret/wrong-keys",
+    }
+    items = serving.get(kinds)["items"]
+    return {f"{item['kind']}/{item['metadata']['name']}" for item in items} - not_ours
