@@ -8,63 +8,53 @@
 # Layers go from what never changes (torch) over dependencies to our code, so that a change of code moves 1 MB.
 ARG BASE=python:3.11-slim-bookworm
 
-# --- where things are built: pip and the build backend, outside of the environment that the images get
+FROM ${BASE} AS environment
+# HOME: some libraries want to write there.
+ENV PATH=/opt/code/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 HOME=/tmp
+COPY requirements/install.sh /requirements/
 
-FROM ${BASE} AS tools
+FROM environment AS code
 ARG PIP_INDEX_URL=
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_QUIET=1
 COPY requirements/build.txt /requirements/
-RUN python3 -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r /requirements/build.txt \
-    && python3 -m venv --without-pip /opt/venv
-
-FROM tools AS code
+RUN sh /requirements/install.sh /requirements/build.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY pneumoserve /src/pneumoserve
 COPY training /src/training
 COPY handlers /src/handlers
 COPY model-store/config.properties /src/model-store/
-RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels /src \
-    && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-index --target /opt/code /wheels/*.whl
+RUN python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/venv/bin/python --quiet --disable-pip-version-check \
+    install --no-deps --no-build-isolation --target /opt/code /src
 
-FROM tools AS front-dependencies
+FROM environment AS front-dependencies
 ARG PIP_INDEX_URL=
 COPY requirements/front.txt /requirements/
-RUN /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes -r /requirements/front.txt
+RUN sh /requirements/install.sh /requirements/front.txt
 
-FROM tools AS models-dependencies
-ARG PIP_INDEX_URL=
-COPY requirements/models.txt /requirements/
-RUN /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes -r /requirements/models.txt
-
-# --- without torch: nothing but the environment and our code
-
-FROM ${BASE} AS small
-# HOME: some libraries want to write there.
-ENV PATH=/opt/code/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 HOME=/tmp
-USER 65532:65532
-
-FROM small AS front
-COPY --from=front-dependencies /opt/venv /opt/venv
+FROM front-dependencies AS front
 COPY --from=code /opt/code /opt/code
+USER 65532:65532
 ENTRYPOINT ["python", "-m", "pneumoserve.front"]
 
-FROM small AS models
-COPY --from=models-dependencies /opt/venv /opt/venv
+FROM environment AS models-dependencies
+ARG PIP_INDEX_URL=
+COPY requirements/models.txt /requirements/
+RUN sh /requirements/install.sh /requirements/models.txt
+
+FROM models-dependencies AS models
 COPY --from=code /opt/code /opt/code
+USER 65532:65532
 ENTRYPOINT ["python", "-m", "pneumoserve.models"]
 
-# --- with torch, in a layer of its own; pip stays in these images, since a copied environment would hold torch twice
-
-FROM tools AS torch
+# torch has a layer of its own, 5 GB that both images below share.
+FROM environment AS torch
 ARG PIP_INDEX_URL=
 COPY requirements/torch.txt /requirements/
-RUN /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes -r /requirements/torch.txt
-ENV PATH=/opt/code/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 HOME=/tmp
+RUN sh /requirements/install.sh /requirements/torch.txt
 
 FROM torch AS models-gpu
 ARG PIP_INDEX_URL=
 COPY requirements/gpu.txt /requirements/
-RUN /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes -r /requirements/gpu.txt
+RUN sh /requirements/install.sh /requirements/gpu.txt
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "pneumoserve.models", "--gpu"]
@@ -72,7 +62,7 @@ ENTRYPOINT ["python", "-m", "pneumoserve.models", "--gpu"]
 FROM torch AS training
 ARG PIP_INDEX_URL=
 COPY requirements/train.txt /requirements/
-RUN /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes -r /requirements/train.txt
+RUN sh /requirements/install.sh /requirements/train.txt
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["pneumoserve"]

@@ -179,4 +179,4 @@ class _told:  # noqa: N801 - a context manager used like a function
             raise StoreError(f"The store refused to {self._action} it ({error.code}); check keys and rights.") from None
         # The client parses error bodies as XML, and lets a body that broke off raise as it may.
         if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, UnicodeDecodeError)):
-            raise StoreError(f"The store could not be reached to {self._action} it; check that it runs.") from None
+            raise StoreError("The store could not be reached; check its address, and that it runs.") from None

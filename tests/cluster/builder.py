@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import tempfile
@@ -43,9 +44,10 @@ class Builder:
             )
             return f"{REGISTRY}/{name}@{self._push(name)}"
 
-    def size(self, name: str) -> int:
-        """Bytes of a built image, uncompressed."""
-        return int(self._buildah("inspect", "--type", "image", "--format", "{{.Docker.Size}}", f"localhost/{name}"))
+    def size(self, name: str) -> str:
+        """How large a built image is, uncompressed, as people write it."""
+        (image,) = json.loads(self._buildah("images", "--json", "--filter", f"reference=localhost/{name}:latest"))
+        return str(image["size"])
 
     def _push(self, name: str) -> str:
         with tempfile.NamedTemporaryFile(mode="r") as digest:

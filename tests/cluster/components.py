@@ -200,7 +200,10 @@ def _fit_configuration(config: dict[str, Any]) -> None:
     data = config["data"]
     for section, changes in (
         ("deploy", {"defaultDeploymentMode": "Standard"}),
-        ("ingress", {"enableGatewayApi": True, "kserveIngressGateway": f"{KSERVE}/{GATEWAY}"}),
+        (
+            "ingress",
+            {"enableGatewayApi": True, "disableIstioVirtualHost": True, "kserveIngressGateway": f"{KSERVE}/{GATEWAY}"},
+        ),
         ("logger", {"image": _AGENT}),
         ("agent", {"image": _AGENT}),
         ("router", {"image": _ROUTER}),

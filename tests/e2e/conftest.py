@@ -132,11 +132,11 @@ def images(cluster: Cluster) -> Images:
         assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
         return Images(*(os.environ[name] for name in names))
     weed = Path(sys.executable).with_name("weed")
-    cluster.node.load(Image(SEAWEEDFS, {"/usr/bin/weed": weed}, ("/usr/bin/weed",)))
+    cluster.node.load(Image(SEAWEEDFS, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",)))
     builder = Builder(cluster.node)
     built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in ("front", "models")))
     for name in ("front", "models"):
-        print(f"image {name}: {builder.size(f'pneumoserve/{name}') / 1e6:.0f} MB")
+        print(f"image {name}: {builder.size(f'pneumoserve/{name}')}")
     return built
 
 
