@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -47,13 +48,22 @@ _CLOSED_LISTS: Final[dict[str, frozenset[str]]] = {
 }  # fmt: skip
 # What the archive keeps: the pixels, what is needed to show them as they were shown to the model, and
 # facts that name no person. Everything else, private groups included, is left out.
-_KEPT: Final = (
-    "SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PatientAge", "PatientSex", "SamplesPerPixel",
-    "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SmallestImagePixelValue",
-    "LargestImagePixelValue", "PixelPaddingValue", "RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "PresentationLUTShape", "BurnedInAnnotation", "LossyImageCompression",
+_KEPT: Final = ("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PatientAge", "PatientSex",
+                "PhotometricInterpretation")  # fmt: skip
+# Kept where they are numbers: a file may hold any text in them.
+_NUMBERS: Final = (
+    "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue",
+    "RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth",
 )  # fmt: skip
+_SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing")
+# Kept where they say what the standard lets them say (PS3.3 C.7.6.3, C.8.11.3, C.11.2, C.11.6).
+_CODES: Final[dict[str, frozenset[str]]] = {
+    "VOILUTFunction": frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
+    "PresentationLUTShape": frozenset({"IDENTITY", "INVERSE"}),
+    "BurnedInAnnotation": frozenset({"YES", "NO"}),
+    "LossyImageCompression": frozenset({"00", "01"}),
+}
 _LUT_SEQUENCES: Final = ("ModalityLUTSequence", "VOILUTSequence")
 _LUT_KEPT: Final = ("LUTDescriptor", "LUTData")
 
@@ -190,15 +200,13 @@ def _date(value: Any) -> date | None:
 
 def _reduced(dataset: Dataset, facts: Facts) -> Dataset:
     kept = Dataset()
-    for keyword in _KEPT:
+    for keyword in (*_KEPT, *_NUMBERS, *_CODES, *_SPACINGS):
         if keyword in dataset:
             kept[keyword] = dataset[keyword]
+    _clear_text(kept)
     for keyword in _LUT_SEQUENCES:
         if dataset.get(keyword):
             setattr(kept, keyword, [_reduced_lut(item) for item in dataset[keyword].value])
-    for keyword in _CLOSED_LISTS:
-        if keyword in kept:
-            setattr(kept, keyword, _listed(dataset, keyword) or "")
     kept.PatientAge = _age_string(facts.age_years)
     kept.PatientIdentityRemoved = "YES"
     kept.DeidentificationMethod = "pneumoserve attribute allow-list 1"
@@ -208,6 +216,36 @@ def _reduced(dataset: Dataset, facts: Facts) -> Dataset:
     kept.SOPInstanceUID = _uid_of(bytes(dataset.PixelData))
     kept.file_meta = _file_meta(kept, UID(dataset.file_meta.TransferSyntaxUID))
     return kept
+
+
+def _clear_text(kept: Dataset) -> None:
+    """Leave no free text in attributes that a careless hand may have typed it into.
+
+    Raises:
+        ImageError: 400 where there is text for a number that the pixels need; without it they would change in silence.
+    """
+    for keyword in _CLOSED_LISTS:
+        if keyword in kept:
+            setattr(kept, keyword, _listed(kept, keyword) or "")
+    for keyword, codes in _CODES.items():
+        if kept.get(keyword) and str(kept[keyword].value) not in codes:
+            kept[keyword].value = "OTHER"
+    for keyword in _NUMBERS:
+        if not _is_number(kept.get(keyword)):
+            raise ImageError(400, f"The DICOM object's {keyword} is no number; correct it.")
+    for keyword in _SPACINGS:
+        if not _is_number(kept.get(keyword)):
+            del kept[keyword]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value, or each of several, is a number or empty."""
+    try:
+        for each in value if isinstance(value, (list, MultiValue)) else [value]:
+            float(each or 0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _reduced_lut(item: Dataset) -> Dataset:

@@ -14,9 +14,13 @@ _STANDALONE: Final = {0x01, *range(0xD0, 0xD8)}
 _SOS: Final = 0xDA
 _FRAME_HEADERS: Final = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
 _EOI: Final = 0xD9
-_APP0, _APP1, _APP14, _COM = 0xE0, 0xE1, 0xEE, 0xFE
+# Frame headers, Huffman and arithmetic tables, scans, quantization tables, restart intervals: what decodes the pixels.
+_DECODED: Final = {*range(0xC0, 0xD0), _SOS, 0xDB, 0xDD} - {0xC8}
+_APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+# Transparency is not among them: a gray film has none.
+_PNG_KEPT: Final = {b"IHDR", b"PLTE", b"IDAT"}
+_PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 class ImageError(ValueError):
@@ -106,13 +110,16 @@ def _jpeg(data: bytes) -> bytes:
 
 
 def _next_marker(data: bytes, at: int) -> tuple[int, int]:
-    """The marker at `at` (fill bytes skipped) and where its body starts; a missing end counts as EOI."""
-    at = data.find(b"\xff", at)
-    while 0 <= at < len(data) and data[at] == 0xFF:
-        at += 1
-    if at < 0 or at >= len(data):
-        return _EOI, len(data)
-    return data[at], at + 1
+    """The next marker at or after `at` and where its body starts; a missing end counts as EOI.
+
+    Fill bytes, junk and stuffed zeros are skipped, as decoders do: a zero taken for a marker would keep what follows.
+    """
+    while (at := data.find(b"\xff", at)) >= 0:
+        while at < len(data) and data[at] == 0xFF:
+            at += 1
+        if at < len(data) and data[at] != 0x00:
+            return data[at], at + 1
+    return _EOI, len(data)
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
@@ -135,9 +142,7 @@ def _kept_segment(marker: int, body: bytes) -> bytes | None:
     if marker == _APP14:
         # Adobe's colour transform decides how the components are read.
         return body[:12] if body.startswith(b"Adobe") else None
-    if marker == _COM or 0xE0 <= marker <= 0xEF:
-        return None
-    return body
+    return body if marker in _DECODED else None
 
 
 def _orientation_only(body: bytes) -> bytes | None:
@@ -178,4 +183,6 @@ def _png(data: bytes) -> bytes:
             out.append(data[at : at + 12 + length])
         at += 12 + length
         if name == b"IEND":
+            # An end of our own: a file's may have a body, which no decoder reads.
+            out.append(_PNG_END)
             return b"".join(out)

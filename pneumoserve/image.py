@@ -141,6 +141,11 @@ def _open_raster(data: bytes, kind: Format) -> Image.Image:
             image.load()
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        # Pillow itself refuses far above our limit, before it tells the size.
+        raise ImageError(
+            413, f"The image has far more than {MAX_PIXELS // 1_000_000} megapixels; send a smaller copy."
+        ) from None
     except Exception as error:
         # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files.
         raise ImageError(400, f"The {kind.upper()} is damaged or cut short; send the complete file.") from error

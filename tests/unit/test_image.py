@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
 
 import numpy as np
 import pydicom
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumoserve.image import MAX_BYTES, Facts, ImageError, prepare
@@ -80,12 +84,75 @@ def test_age(attributes: dict[str, str], years: float | None) -> None:
     assert prepare(films.written(dataset)).facts.age_years == years
 
 
-def test_a_name_in_a_coded_field_goes_nowhere() -> None:
+def chest_with(keyword: str, vr: str, *without: str) -> bytes:
+    """The chest film with a name in an attribute, and without some others."""
     dataset = pydicom.dcmread(films.CHEST_DICOM)
-    dataset.BodyPartExamined = "MUSTERMANN"
-    film = prepare(films.written(dataset))
-    assert film.facts.body_part == "OTHER"
+    for unwanted in without:
+        del dataset[unwanted]
+    tag = Tag(keyword)
+    dataset[tag] = RawDataElement(tag, vr, 10, b"MUSTERMANN", 0, False, True)
+    return films.written(dataset)
+
+
+CODED = ("BodyPartExamined", "ViewPosition", "PatientSex", "VOILUTFunction", "PresentationLUTShape",
+         "BurnedInAnnotation", "LossyImageCompression")  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", CODED)
+def test_a_name_in_a_coded_field_goes_nowhere(keyword: str) -> None:
+    film = prepare(chest_with(keyword, "CS", "WindowCenter", "WindowWidth"))
     assert b"MUSTERMANN" not in film.stored
+    assert pydicom.dcmread(io.BytesIO(film.stored))[keyword].value == "OTHER"
+    assert "MUSTERMANN" not in str(film.facts)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagerPixelSpacing"])
+def test_a_name_for_a_spacing_is_left_out(keyword: str) -> None:
+    film = prepare(chest_with(keyword, "DS"))
+    assert keyword not in pydicom.dcmread(io.BytesIO(film.stored))
+    assert film.pixels_sha256 == prepare(films.CHEST_DICOM.read_bytes()).pixels_sha256
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "WindowCenter", "SmallestImagePixelValue"])
+def test_a_name_for_a_number_that_pixels_need_is_refused(keyword: str) -> None:
+    assert status_of(chest_with(keyword, "LO")) == 400
+
+
+def test_a_window_of_an_unknown_function_is_refused() -> None:
+    assert status_of(chest_with("VOILUTFunction", "CS")) == 400
+
+
+def jpeg_segment(marker: int) -> bytes:
+    jpeg = films.encoded(films.film_image(), "JPEG")
+    return jpeg[:2] + bytes((0xFF, marker)) + struct.pack(">H", 12) + b"MUSTERMANN" + jpeg[2:]
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with_chunk(name: bytes, before: bytes) -> bytes:
+    png = films.encoded(films.film_image(), "PNG")
+    at = png.index(before) - 4
+    return png[:at] + png_chunk(name, b"MUSTERMANN") + png[at:]
+
+
+HIDDEN = {
+    **{f"jpeg segment {marker:x}": lambda marker=marker: jpeg_segment(marker) for marker in (0xDC, 0xE0, 0xED, 0xFE)},
+    "jpeg stuffed zero": lambda: films.jpeg_with_texts().replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\x00\xff\xe0", 1),
+    "png transparency": lambda: png_with_chunk(b"tRNS", b"IDAT"),
+    "png private chunk": lambda: png_with_chunk(b"prVt", b"IDAT"),
+    "png end": lambda: png_with_chunk(b"IEND", b"IEND"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_name_where_no_decoder_looks_is_not_stored(name: str) -> None:
+    film = prepare(HIDDEN[name]())
+    assert b"mustermann" not in film.stored.lower()
+    assert prepare(film.stored).pixels_sha256 == film.pixels_sha256
 
 
 @pytest.mark.parametrize("make", [films.jpeg_with_texts, films.png_with_texts, films.dicom_with_texts])
@@ -147,6 +214,12 @@ def dicom_with_a_lying_header() -> bytes:
     return data[: at + 8] + struct.pack(">II", 30000, 30000) + data[at + 16 :]
 
 
+def png_header_of(width: int, height: int) -> bytes:
+    """A PNG that claims a size of its own; the claim alone must be enough to refuse it."""
+    png = films.encoded(films.film_image(), "PNG")
+    return png[:8] + png_chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]) + png[33:]
+
+
 def animated(kind: str) -> bytes:
     frames = [films.film_image(), films.film_image().rotate(90)]
     return films.encoded(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -160,6 +233,7 @@ REFUSED = {
     "jpeg magic alone": (lambda: b"\xff\xd8\xff\xe0", 400),
     "truncated png": (lambda: films.encoded(films.film_image(), "PNG")[:4000], 400),
     "54 megapixels": (lambda: films.jpeg_of(8572, 6304), 413),
+    "900 megapixels": (lambda: png_header_of(30000, 30000), 413),
     "33 MiB": (lambda: b"\xff\xd8\xff" + bytes(MAX_BYTES), 413),
     "too small": (lambda: films.jpeg_of(10, 600), 400),
     "cmyk": (lambda: films.encoded(films.film_image().convert("CMYK"), "JPEG"), 415),
