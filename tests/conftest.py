@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
@@ -19,6 +20,9 @@ from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 
 PNEUMOSERVE = str(Path(sys.executable).parent / "pneumoserve")
+# A busy machine is slow, and that is no failure of what is tested.
+hypothesis.settings.register_profile("pneumoserve", deadline=None)
+hypothesis.settings.load_profile("pneumoserve")
 _ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 

@@ -254,7 +254,7 @@ def test_refused(name: str) -> None:
     assert status_of(make()) == status
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_files_are_refused_or_decoded_never_anything_else(data: st.DataObject) -> None:
     good = data.draw(st.sampled_from([films.jpeg_with_texts(), films.png_with_texts()]))
