@@ -21,7 +21,12 @@ from pneumoserve.image import PREPROCESSING_VERSION, SIZE, ImageError, looks_lik
 from pneumoserve.models.engine import Engine, Pixels, engine_for
 
 _PREPARED_BYTES: Final = SIZE * SIZE
-_PHRASES: Final = {400: "Bad Request", 413: "Content Too Large", 415: "Unsupported Media Type"}
+_PHRASES: Final = {
+    400: "Bad Request",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    500: "Internal Server Error",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +71,12 @@ class Handler:
         try:
             return self._scored(_payload(item))
         except (ItemError, ImageError) as error:
-            context.set_response_status(code=error.status, phrase=_PHRASES[error.status], idx=index)
-            return {"error": str(error)}
+            status, message = error.status, str(error)
+        except Exception as error:  # noqa: BLE001 - raised, it would take the answers of the whole batch with it
+            _log.error("unexpected %s", type(error).__name__)
+            status, message = 500, "The model failed on this item."
+        context.set_response_status(code=status, phrase=_PHRASES[status], idx=index)
+        return {"error": message}
 
     def _scored(self, payload: bytes | dict[str, Any]) -> dict[str, Any]:
         if isinstance(payload, bytes):
@@ -124,7 +133,7 @@ def _payload(item: dict[str, Any]) -> bytes | dict[str, Any]:
             return raw
         try:
             body = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ItemError(400, "The body is not valid JSON; send a JSON object, or a film.") from None
     if not isinstance(body, dict):
         raise ItemError(400, "The body is no JSON object and no film; send one of them.")
@@ -154,7 +163,7 @@ def _v2_films(inputs: list[Any]) -> list[Pixels]:
         films: Pixels = np.array(data, dtype=np.uint8).reshape(-1, SIZE, SIZE)
     except (ValueError, OverflowError, TypeError):
         films = np.empty((0, SIZE, SIZE), dtype=np.uint8)
-    if tensor.get("datatype") != "UINT8" or list(tensor.get("shape", [])) != list(films.shape):
+    if tensor.get("datatype") != "UINT8" or tensor.get("shape") != list(films.shape):
         raise ItemError(
             400, f"The input is BYTES [N] of base64 films, or UINT8 [N, {SIZE}, {SIZE}] of prepared pixels."
         )

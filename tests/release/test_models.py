@@ -10,8 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +23,8 @@ import pytest
 
 from pneumoserve.image import prepare
 from pneumoserve.local.process import free_ports
+from pneumoserve.models.engine import OnnxEngine
+from pneumoserve.models.handler import Handler
 from pneumoserve.models.probe import has_worker
 from pneumoserve.names import DETECTOR, TYPER
 from tests import films
@@ -126,6 +130,8 @@ BAD = {
     "no instances": b'{"instances": []}',
     "not base64": b'{"instances": [{"image": {"b64": "@"}}]}',
     "neither": b"{}",
+    "nested beyond reading": b'{"inputs":' + b"[" * 100_000,
+    "shape no list": b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": 1, "data": [1]}]}',
     "wrong shape": json.dumps(
         {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 2], "data": [1, 2]}]}
     ).encode(),
@@ -137,6 +143,33 @@ def test_bad_items_have_a_4xx_of_their_own(name: str, models: Models) -> None:
     response = models.post(f"predictions/{DETECTOR}", content=BAD[name])
     assert response.status_code in (400, 415), response.text
     assert response.json()["error"].endswith(".")
+
+
+def test_a_fault_of_ours_on_one_item_leaves_the_others_their_answers(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(made.folder / "model-store" / f"{DETECTOR}.mar") as archive:
+        archive.extractall(tmp_path)
+    statuses: dict[int, int] = {}
+    context = SimpleNamespace(
+        system_properties={"model_dir": str(tmp_path), "gpu_id": None},
+        set_response_status=lambda code, phrase, idx: statuses.update({idx: code}),
+    )
+    handler = Handler()
+    items = [{"body": pixels.tobytes()} for pixels in PREPARED[:3]]
+    wanted = handler.handle(items, context)
+    real = OnnxEngine.logits
+
+    def failing(engine: OnnxEngine, films: list[np.ndarray[Any, Any]]) -> list[float]:
+        if np.array_equal(films[0], PREPARED[1]):
+            raise MemoryError
+        return real(engine, films)
+
+    monkeypatch.setattr(OnnxEngine, "logits", failing)
+    first, failed, last = handler.handle(items, context)
+    assert [first, last] == [wanted[0], wanted[2]]
+    assert failed == {"error": "The model failed on this item."}
+    assert statuses == {1: 500}
 
 
 def test_the_two_models_differ_and_tell_their_profile(models: Models) -> None:
