@@ -21,3 +21,4 @@ UNRECORDED = Counter("pneumoserve_unrecorded_calls", "Calls refused with 503 bec
 # gRPC's core drops messages over the receive limit before any of our code sees them: they are the difference.
 GRPC_STARTED = Counter("pneumoserve_grpc_infer_started", "ModelInfer calls whose headers arrived.")
 GRPC_RECEIVED = Counter("pneumoserve_grpc_infer_received", "ModelInfer calls whose message arrived whole.")
+HTTP_REFUSED = Counter("pneumoserve_http_refused", "Requests that were no HTTP, refused before they were a call.")

@@ -8,7 +8,7 @@ from kserve import Model
 
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import DECISION, Answer, Service
-from pneumoserve.front.wire import INPUT_NAME, Column, json_text
+from pneumoserve.front.wire import INPUT_NAME, Call, Column, json_text
 from pneumoserve.names import DETECTOR
 
 DECISION_OUTPUTS: Final = {
@@ -46,12 +46,27 @@ class FrontModel(Model):  # type: ignore[misc]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, each of shape [N]."""
-        outputs = DECISION_OUTPUTS if self.name == DECISION else {_score_name(self.name): "FP64"}
-        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs.items()]
+        outputs = _outputs(self.name).items()
+        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs]
+
+
+def _outputs(model: str) -> dict[str, str]:
+    return DECISION_OUTPUTS if model == DECISION else {_score_name(model): "FP64"}
 
 
 def _score_name(model: str) -> str:
     return "pneumonia_probability" if model == DETECTOR else "bacterial_probability"
+
+
+def check_outputs(model: str, call: Call) -> None:
+    """Refuse a call for outputs that do not exist before its films are judged, and recorded as answered.
+
+    Raises:
+        CallError: 400 with the outputs that do.
+    """
+    names = _outputs(model)
+    if call.outputs is not None and not call.outputs.keys() <= names.keys():
+        raise CallError(400, f"A requested output does not exist; the outputs are {', '.join(names)}.")
 
 
 def columns(model: str, answers: list[Answer]) -> list[Column]:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from pneumoserve.archive.record import Encoding, Protocol, Receipt
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.models import FrontModel, columns, predictions
+from pneumoserve.front.models import FrontModel, check_outputs, columns, predictions
 from pneumoserve.front.service import MODEL_NAMES, Answer, Refusal, Service
 from pneumoserve.front.wire import HEADER_LENGTH, Call, encode_v2, json_text, parse_v1, parse_v2
 from pneumoserve.ids import uuid7
@@ -100,6 +100,7 @@ class Routes:
                 if (error := self._unknown(model, version)) is not None:
                     raise error
                 call = _parsed(request, body, protocol)
+                check_outputs(model, call)
                 answers = await self._service.answer(model, call)
                 return self._encoded(model, call, answers)
         except CallError as error:

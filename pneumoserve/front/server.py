@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 from fastapi import FastAPI
+from google.protobuf.message import DecodeError
 from kserve import ModelRepository, ModelServer
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -18,13 +19,14 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import pneumoserve
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.models import FrontModel, columns
+from pneumoserve.front.models import FrontModel, check_outputs, columns
 from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, register_error_handlers, response_head, unexpected
 from pneumoserve.front.service import MODEL_NAMES, Refusal, Service
 from pneumoserve.front.torchserve import TorchServe
@@ -74,14 +76,15 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
         self._service = service
 
     async def ModelInfer(  # noqa: N802 - the protocol's name
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelInferRequest | None, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
-        """Answer one call; an error's trailing metadata holds its prediction id."""
+        """Answer one call (None: what came is no request); an error's trailing metadata holds its prediction id."""
         metrics.GRPC_RECEIVED.inc()
-        model = request.model_name
-        outcome, label = grpc.StatusCode.OK, model if model in MODEL_NAMES else "unknown"
+        model = "" if request is None else request.model_name
+        # What ends without an outcome of ours was given up by its caller.
+        outcome, label = grpc.StatusCode.CANCELLED, model if model in MODEL_NAMES else "unknown"
         try:
-            return await self._answered(request)
+            response = await self._answered(model, request)
         except Refusal as refusal:
             outcome = refusal.error.grpc_code
             trailing = [("prediction-id", refusal.prediction_id), ("pneumoserve-release", self._service.release.id)]
@@ -89,15 +92,20 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
                 trailing.append(("retry-after", str(refusal.error.retry_after)))
             await context.abort(outcome, refusal.error.message, tuple(trailing))
             raise AssertionError from None  # abort always raises
+        else:
+            outcome = grpc.StatusCode.OK
+            return response
         finally:
             metrics.CALLS.labels(label, "grpc", outcome.name).inc()
 
-    async def _answered(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        model = request.model_name
+    async def _answered(self, model: str, request: pb.ModelInferRequest | None) -> pb.ModelInferResponse:
         try:
+            if request is None:
+                raise CallError(400, "The message is no ModelInferRequest; send one as the V2 protocol defines it.")
             async with self._service.admitted(request.ByteSize()):
                 self._check(request)
                 call = parse_grpc(request)
+                check_outputs(model, call)
                 answers = await self._service.answer(model, call)
                 return encode_grpc(call, response_head(model, call, answers), columns(model, answers))
         except CallError as error:
@@ -145,15 +153,34 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Models are not unloaded by callers.")
 
 
-class _CountStarted(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _Intake(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Counts inference calls, and lets ours answer what is no message: gRPC calls that INTERNAL, a fault of ours."""
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
-        if handler_call_details.method.endswith("/ModelInfer"):
-            metrics.GRPC_STARTED.inc()
-        return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        if not handler_call_details.method.endswith("/ModelInfer"):
+            return handler
+        metrics.GRPC_STARTED.inc()
+        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, _request_of, handler.response_serializer)
+
+
+def _request_of(message: bytes) -> pb.ModelInferRequest | None:
+    try:
+        return pb.ModelInferRequest.FromString(message)
+    except DecodeError:
+        return None
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's HTTP; what is none is refused before any route of ours could record it, so it is counted."""
+
+    def send_400_response(self, msg: str) -> None:
+        metrics.HTTP_REFUSED.inc()
+        super().send_400_response(msg)
 
 
 class _FrontRest(RESTServer):  # type: ignore[misc]
@@ -172,6 +199,7 @@ class _FrontRest(RESTServer):  # type: ignore[misc]
         )
         self._routes = routes
         self.config.host = settings.host
+        self.config.http = _Http
         # A URL may hold what a caller should not have put there.
         access_log = logging.getLogger("uvicorn.access")
         access_log.handlers.clear()
@@ -229,7 +257,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
 
     async def _start_grpc(self, dataplane: DataPlane, service: Service) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=[_CountStarted()],
+            interceptors=[_Intake()],
             options=[
                 ("grpc.max_receive_message_length", _GRPC_RECEIVE_BYTES),
                 ("grpc.so_reuseport", 0),

@@ -63,9 +63,10 @@ class TorchServe:
             CallError: 503 where no worker answers within 20 s.
         """
         body = pixels.tobytes()
-        give_up = time.monotonic() + _DEADLINE_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         async with self._slots:
+            # Time in the queue does not count: a call that waited long may be dropped, and sent again, too.
+            give_up = time.monotonic() + _DEADLINE_SECONDS
             while True:
                 answer = await self._once(model, body)
                 if answer is not None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from pneumoserve.front.errors import CallError
+from pneumoserve.front.models import check_outputs
+from pneumoserve.front.service import MODEL_NAMES
 from pneumoserve.front.wire import (
     Call,
     Column,
@@ -171,9 +173,10 @@ def test_only_the_wanted_outputs_come_each_in_its_form() -> None:
     assert outputs[1]["data"] == ["normal", ""]
 
 
-def test_an_unknown_output_is_a_400() -> None:
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_an_unknown_output_is_a_400(model: str) -> None:
     with pytest.raises(CallError) as caught:
-        encode_v2(Call([], "v2", "json", outputs={"nothing": False}), HEAD, COLUMNS)
+        check_outputs(model, Call([], "v2", "json", outputs={"nothing": False}))
     assert caught.value.status == 400
 
 
