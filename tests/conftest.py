@@ -65,9 +65,16 @@ class Stack:
     def logs(self) -> Path:
         return self.state / "logs"
 
+    def _torchserve(self, name: str) -> str:
+        return str(json.loads((self.state / "stack.json").read_text())["torchserve"][name])
+
     @property
     def models_metrics_url(self) -> str:
-        return str(json.loads((self.state / "stack.json").read_text())["torchserve"]["metrics"]) + "/metrics"
+        return self._torchserve("metrics") + "/metrics"
+
+    @property
+    def models_management_url(self) -> str:
+        return self._torchserve("management")
 
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

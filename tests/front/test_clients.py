@@ -175,6 +175,40 @@ async def test_raw_scores_by_every_client(name: str, model: str, stack: Stack) -
     assert all(0.0 <= value <= 1.0 for value in column)
 
 
+async def test_v1_by_kserves_rest_client(stack: Stack, expected: list[dict[str, Any]]) -> None:
+    body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}} for image in (FILM, OTHER)]}
+    client = InferenceRESTClient(RESTConfig(protocol="v1"))
+    try:
+        response = await client.infer(stack.url, body, model_name="pneumonia")
+    finally:
+        await client.close()
+    assert isinstance(response, dict)
+    said = [{**answer, "prediction_id": None} for answer in response["predictions"]]
+    assert said == [{**answer, "prediction_id": None} for answer in expected]
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+async def test_health_by_kserves_rest_client(protocol: str, stack: Stack) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol=protocol))
+    try:
+        assert await client.is_server_live(stack.url)
+        if protocol == "v2":
+            assert await client.is_server_ready(stack.url)
+        assert await client.is_model_ready(stack.url, "pneumonia")
+    finally:
+        await client.close()
+
+
+async def test_health_by_kserves_grpc_client(stack: Stack) -> None:
+    client = InferenceGRPCClient(stack.grpc)
+    try:
+        assert await client.is_server_live()
+        assert await client.is_server_ready()
+        assert await client.is_model_ready("pneumonia")
+    finally:
+        await client.close()
+
+
 PLAIN = {
     "jpeg": (FILM, "image/jpeg"),
     "jpeg, curl's form type": (FILM, "application/x-www-form-urlencoded"),
