@@ -27,9 +27,8 @@ from pneumoserve.archive.store import BUCKET
 
 SAMPLE: Final = Path(__file__).resolve().parents[2] / "tests" / "data" / "xray-sample"
 TRUTH: Final = {"normal": "normal", "bacteria": "pneumonia, bacterial", "virus": "pneumonia, viral"}
-_FILMS_A_CLASS: Final = 6
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 190)
 
 
 def main() -> int:
@@ -111,15 +110,16 @@ def serving(state: Path, release: Path | None) -> Iterator[dict[str, Any]]:
 
 
 def chosen_films() -> list[tuple[Path, str]]:
-    """The films the demo sends, with what their label says."""
-    films = [
-        (path, truth)
-        for folder, truth in TRUTH.items()
-        for path in sorted((SAMPLE / folder).iterdir())[:_FILMS_A_CLASS]
-    ]
+    """The films the demo sends, all of the sample's, with what their label says."""
+    films = [(path, truth) for folder, truth in TRUTH.items() for path in sorted((SAMPLE / folder).iterdir())]
     originals = [(path, TRUTH[path.parent.name]) for path in sorted((SAMPLE / "originals").rglob("*.jpeg"))]
     dicoms = [(SAMPLE / "dicom" / "RG1_J2KI.dcm", "an adult's chest"), (SAMPLE / "dicom" / "RG3_J2KI.dcm", "a leg")]
     return films + originals + dicoms
+
+
+def shown_name(path: Path) -> str:
+    """The film's name; an original has that of its small copy."""
+    return f"{path.name}, original" if "originals" in path.parts else path.name
 
 
 def show_answers(stack: dict[str, Any], state: Path) -> None:
@@ -133,7 +133,7 @@ def show_answers(stack: dict[str, Any], state: Path) -> None:
                 answer, milliseconds = ask(client, path.read_bytes())
                 answers.append(answer)
                 table.add_row(
-                    path.name,
+                    shown_name(path),
                     truth,
                     in_words(answer),
                     "-" if np.isnan(answer["confidence"]) else f"{answer['confidence']:.3f}",
