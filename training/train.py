@@ -48,6 +48,8 @@ from training.source import open_dataset, pixels_of
 
 _MIX: Final = {"normal": 0.5, "bacterial": 0.25, "viral": 0.25}
 _SEED_STRIDE: Final = 1_000_003
+# However slow the machine, nobody waits longer without a word.
+_TELL_SECONDS: Final = 15.0
 
 
 class TrainingError(RuntimeError):
@@ -173,7 +175,7 @@ def _learned(
     if start:
         console.print(f"going on after step {start} of {config.steps}")
 
-    started = time.monotonic()
+    started = told = time.monotonic()
     for step in range(start, config.steps):
         generator = Generator().manual_seed(config.seed * _SEED_STRIDE + step)
         torch.manual_seed(config.seed * _SEED_STRIDE + step)
@@ -190,11 +192,13 @@ def _learned(
         if done % config.check_every == 0 or done == config.steps:
             history["checks"].append({"step": done, **_checked(network, checked, checked_pixels)})
             console.print(f"step {done}/{config.steps}  {_told(history)}")
-        if done % config.save_every == 0 or done == config.steps:
+        if saved := done % config.save_every == 0 or done == config.steps:
             _save(config.out, network, optimizer, schedule, done, history)
-            pace = (time.monotonic() - started) / (done - start)
+        if saved or time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            pace = (told - started) / (done - start)
             left = timedelta(seconds=round(pace * (config.steps - done)))
-            console.print(f"step {done}/{config.steps}  saved  {pace:.2f} s a step, {left} left")
+            console.print(f"step {done}/{config.steps}  {pace:.2f} s a step, {left} left{', saved' if saved else ''}")
     return network.cpu().eval()
 
 
