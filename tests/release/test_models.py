@@ -23,6 +23,7 @@ import pytest
 
 from pneumoserve.image import prepare
 from pneumoserve.local.process import free_ports
+from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.models.engine import OnnxEngine
 from pneumoserve.models.handler import Handler
 from pneumoserve.models.probe import has_worker
@@ -170,6 +171,20 @@ def test_a_fault_of_ours_on_one_item_leaves_the_others_their_answers(
     assert [first, last] == [wanted[0], wanted[2]]
     assert failed == {"error": "The model failed on this item."}
     assert statuses == {1: 500}
+
+
+def test_every_run_of_the_network_has_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On some processors a batch gives the bits of its films alone, so that no answer would tell."""
+    engine = OnnxEngine(REFERENCE_RUN / "weights", DETECTOR)
+    real, shapes = engine._session.run, []
+
+    def noted(wanted: None, given: dict[str, np.ndarray[Any, Any]]) -> Any:
+        shapes.append(given["pixels"].shape)
+        return real(wanted, given)
+
+    monkeypatch.setattr(engine, "_session", SimpleNamespace(run=noted))
+    engine.logits(PREPARED[:3])
+    assert shapes == [(1, 224, 224)] * 3
 
 
 def test_the_two_models_differ_and_tell_their_profile(models: Models) -> None:
