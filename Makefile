@@ -37,7 +37,6 @@ test: .venv/.dev  ## all tests that need no cluster: real TorchServe, real S3, r
 	.venv/bin/python -m pytest
 
 e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, else a node of our own
-	test -n "$$KUBECONFIG" || .venv/bin/python -m tests.cluster up
 	.venv/bin/python -m pytest --verbose --capture=no tests/chart tests/e2e
 
 cluster-packages:  ## Debian packages that a node of our own needs

@@ -89,20 +89,6 @@ def network_of(node: Node) -> Iterator[None]:
         assert libc.setns(own.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    if given := os.environ.get("KUBECONFIG"):
-        yield Cluster(Path(given), None)
-        return
-    node = Node(cache_folder() / "node", print)
-    # As a person starts it; its progress goes to the test run's output.
-    subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True)
-    node.load(Image(ECHO, {"/echo": go_binaries("echo", print) / "echo"}, ("/echo",)))
-    with network_of(node):
-        yield Cluster(node.kubeconfig, node)
-    node.down()
-
-
 @dataclass(frozen=True)
 class Images:
     """References of the product's images, each `repository@digest` or `repository:tag`."""
@@ -124,20 +110,44 @@ def _named(reference: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def images(cluster: Cluster) -> Images:
+def node() -> Iterator[Node | None]:
+    """Our own node, None where KUBECONFIG names a cluster."""
+    if "KUBECONFIG" in os.environ:
+        yield None
+        return
+    node = Node(cache_folder() / "node", print)
+    # As a person starts it; its progress goes to the test run's output.
+    subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True)
+    node.load(Image(ECHO, {"/echo": go_binaries("echo", print) / "echo"}, ("/echo",)))
+    yield node
+    node.down()
+
+
+@pytest.fixture(scope="session")
+def images(node: Node | None) -> Images:
     """The images, built and pushed to the node's registry; for another cluster those of E2E_FRONT, E2E_MODELS."""
-    if cluster.node is None:
+    if node is None:
         names = ("E2E_FRONT", "E2E_MODELS")
         missing = [name for name in names if name not in os.environ]
         assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
         return Images(*(os.environ[name] for name in names))
     weed = Path(sys.executable).with_name("weed")
-    cluster.node.load(Image(SEAWEEDFS, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",)))
-    builder = Builder(cluster.node)
+    node.load(Image(SEAWEEDFS, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",)))
+    builder = Builder(node)
     built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in ("front", "models")))
     for name in ("front", "models"):
-        print(f"image {name}: {builder.size(f'pneumoserve/{name}')}")
+        print(f"size of image {name}: {builder.size(f'pneumoserve/{name}')}")
     return built
+
+
+@pytest.fixture(scope="session")
+def cluster(node: Node | None, images: Images) -> Iterator[Cluster]:
+    """The cluster, and this process in its network. Images come before: their builds need the machine's own."""
+    if node is None:
+        yield Cluster(Path(os.environ["KUBECONFIG"]), None)
+        return
+    with network_of(node):
+        yield Cluster(node.kubeconfig, node)
 
 
 @pytest.fixture
