@@ -45,7 +45,7 @@ _PROGRAMS: Final = (
 # What kubelet changes in the kernel, restored by `down`.
 _SYSCTLS: Final = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
                    "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")  # fmt: skip
-_VOLUMES: Final = 4
+_VOLUMES: Final = 16
 _READY_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 

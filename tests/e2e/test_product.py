@@ -375,7 +375,7 @@ def test_releases_that_must_not_run_say_why_and_leave_the_others_alone(serving: 
     _apply_copy(
         serving, good, "pneumonia-locked", f"s3://pneumoserve/releases/{serving.first}", serviceAccountName="wrong-keys"
     )
-    wanted["locked"] = "torage initialization"
+    wanted["locked"] = "S3 error [403]: Forbidden"
     for release, sentence in wanted.items():
         told = wait_until(
             lambda release=release, sentence=sentence: _told(serving, release, sentence), 120, f"{release}: {sentence}"
