@@ -37,7 +37,8 @@ test: .venv/.dev  ## all tests that need no cluster: real TorchServe, real S3, r
 	.venv/bin/python -m pytest
 
 e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, else a node of our own
-	.venv/bin/python -m pytest --verbose --capture=no tests/chart tests/e2e
+	@# The first test's set-up builds, from empty caches, Kubernetes and the images.
+	.venv/bin/python -m pytest --verbose --capture=no --timeout=2700 tests/chart tests/e2e
 
 cluster-packages:  ## Debian packages that a node of our own needs
 	apt-get update -qq
