@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ _TIMEOUT_SECONDS: Final = 2.0
 # Connections of one client; the archive's writer and its image uploads share them.
 _CONNECTIONS: Final = 32
 _READY_KEY: Final = ".ready"
+# The store's own: full, overloaded, or broken.
+_FAULTS: Final = {"InternalError", "ServiceUnavailable", "SlowDown", "XMinioStorageFull"}
 _MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -56,6 +58,10 @@ class S3Settings:
             raise StoreError(f"The store is not configured: set {', '.join(missing)}.")
         defaults = {"bucket": given.get("S3_BUCKET") or BUCKET, "region": given.get("S3_REGION") or "us-east-1"}
         return cls(**wanted, **defaults)
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that `from_env` reads."""
+        return {f"S3_{name.upper()}": value for name, value in asdict(self).items()}
 
     def in_bucket(self, bucket: str) -> S3Settings:
         """The same store, another bucket."""
@@ -176,7 +182,8 @@ class _told:  # noqa: N801 - a context manager used like a function
         if isinstance(error, S3Error):
             if error.code in _MISSING:
                 raise NotFoundError("The store has no such object.") from None
-            raise StoreError(f"The store refused to {self._action} it ({error.code}); check keys and rights.") from None
+            advice = "read its log" if error.code in _FAULTS else "check keys and rights"
+            raise StoreError(f"The store refused to {self._action} it ({error.code}); {advice}.") from None
         # The client parses error bodies as XML, and lets a body that broke off raise as it may.
         if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, UnicodeDecodeError)):
             raise StoreError("The store could not be reached; check its address, and that it runs.") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
@@ -42,7 +41,7 @@ def environment_of(state: Path, needed: bool) -> Iterator[None]:
         yield
         return
     with settings_of(state) as settings:
-        os.environ.update({f"S3_{name.upper()}": value for name, value in asdict(settings).items()})
+        os.environ.update(settings.to_env())
         yield
 
 

@@ -16,6 +16,8 @@ from pneumoserve.local.process import Child, StackError, free_ports
 _READY_SECONDS: Final = 60.0
 # A master that starts again waits this long before it elects itself; by default 10 to 20 s, its store unreachable.
 _ELECTION: Final = "-master.electionTimeout=1s"
+# Volumes as the disk has room for: each bucket takes seven at once, and a store that has none left refuses every write.
+_VOLUMES: Final = "-volume.max=0"
 # SeaweedFS sometimes hangs on SIGTERM; what it holds survives SIGKILL.
 _GRACE_SECONDS: Final = 2.0
 
@@ -38,7 +40,7 @@ def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:
              "s3.port.grpc")  # fmt: skip
     ports = [f"-{name}={number}" for name, number in zip(names, free_ports(len(names)), strict=True)]
     command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}",
-               f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20",
+               f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", _VOLUMES,
                "-master.volumeSizeLimitMB=64", "-master.telemetry=false", _ELECTION, *ports]  # fmt: skip
     return Child("the S3 server", command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,8 +182,9 @@ class _Stack:
             f"--models-url=http://127.0.0.1:{inference}",
             f"--management-url=http://127.0.0.1:{management}",
         ]
-        store = {f"S3_{name.upper()}": value for name, value in asdict(self._s3).items()}
-        return Child("the front", command, {**os.environ, **store}, self._log("front"), _FRONT_GRACE_SECONDS)
+        return Child(
+            "the front", command, {**os.environ, **self._s3.to_env()}, self._log("front"), _FRONT_GRACE_SECONDS
+        )
 
     def _module(self, name: str) -> list[str]:
         folders = [f"--release={self._release.folder.resolve()}", f"--trust={self._state.trust.resolve()}"]

@@ -22,6 +22,11 @@ def test_a_bucket_is_made_once_and_tried_each_time(s3_server: S3Settings) -> Non
     store.check()
 
 
+def test_a_store_has_room_for_many_buckets(s3_server: S3Settings) -> None:
+    for number in range(6):
+        set_up(ObjectStore(s3_server.in_bucket(f"one-of-many-{number}")), 0, print)
+
+
 def test_a_store_that_does_not_answer_is_waited_for_then_told(s3_server: S3Settings) -> None:
     told: list[str] = []
     store = ObjectStore(S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "a", "b", "fresh"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.cache import ClusterError, image_store
+from tests.cluster.cache import image_store, run
 from tests.cluster.node import REGISTRY, Node
 
 _SUITE: Final = "bookworm"
@@ -67,7 +65,7 @@ class Builder:
             archive = Path(temporary) / "base.tar"
             without = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
             packages = f"--include={','.join(_PACKAGES)}"
-            _run(["mmdebstrap", "--quiet", "--variant=minbase", packages, *without, _SUITE, str(archive)])
+            run(["mmdebstrap", "--quiet", "--variant=minbase", packages, *without, _SUITE, str(archive)])
             container = self._buildah("from", "scratch")
             self._buildah("add", "--quiet", container, str(archive), "/")
             self._buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
@@ -79,12 +77,4 @@ class Builder:
         places = ["--root", str(image_store()), "--runroot", str(self.node.folder / "run" / "buildah")]
         # Inside the node's network for the registry; what a Dockerfile downloads needs the machine's own.
         network = self.node.inside if words[0] == "push" else []
-        return _run([*network, "buildah", *places, *words]).strip()
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
-    if done.returncode != 0:
-        told = " ".join(Path(word).name for word in command[:3])
-        raise ClusterError(f"`{told} …` failed: {(done.stderr or done.stdout).strip()[-1500:]}")
-    return done.stdout
+        return run([*network, "buildah", *places, *words]).strip()

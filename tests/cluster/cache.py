@@ -49,19 +49,27 @@ def go_binaries(name: str, say: Say) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as temporary:
         folder = Path(shutil.copytree(source, Path(temporary) / "module"))
         flags = (folder / "ldflags").read_text().strip() if (folder / "ldflags").exists() else ""
-        described = json.loads(_run(["go", "mod", "edit", "-json"], folder))
+        described = json.loads(run(["go", "mod", "edit", "-json"], folder=folder))
         for tool in described["Tool"]:
             say(f"building {tool['Path']} (minutes, the first time)")
             out = Path(temporary) / "bin" / tool["Path"].rpartition("/")[2]
-            _run(["go", "build", "-trimpath", f"-ldflags=-s -w {flags}", "-o", str(out), tool["Path"]], folder)
+            build = ["go", "build", "-trimpath", f"-ldflags=-s -w {flags}", "-o", str(out), tool["Path"]]
+            run(build, folder=folder, CGO_ENABLED="0")
         (Path(temporary) / "bin").rename(target)
     return target
 
 
-def _run(command: list[str], folder: Path) -> str:
+def run(command: list[str], given: str | None = None, folder: Path | None = None, **environment: str) -> str:
+    """What a program prints; `given` is its input, `environment` is added to this process's.
+
+    Raises:
+        ClusterError: it failed.
+    """
+    surroundings = {**os.environ, **environment}
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
+        command, input=given, cwd=folder, env=surroundings, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise ClusterError(f"`{' '.join(command[:3])} …` failed: {done.stderr.strip()[-500:]}")
+        told = " ".join(Path(word).name for word in command[:6])
+        raise ClusterError(f"`{told} …` failed: {(done.stderr or done.stdout).strip()[-1500:]}")
     return done.stdout

