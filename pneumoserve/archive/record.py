@@ -79,12 +79,16 @@ class CallDetail(_Strict):
     protocol: Protocol
     encoding: Encoding
     subject: str | None = Field(default=None, description="the verified caller, where the gateway gives one")
+    study: Sha256 | None = Field(default=None, description="keyed HMAC-SHA-256 of the caller's study reference")
+    patient: Sha256 | None = Field(default=None, description="keyed HMAC-SHA-256 of the caller's patient reference")
 
 
 class Record(_Strict):
     """`kind` prediction has `image`, `models` and (for the model `pneumonia`) `decision`; the others `error`."""
 
-    schema_: Literal["pneumoserve.record/1"] = Field(default="pneumoserve.record/1", alias="schema")
+    schema_: Literal["pneumoserve.record/1", "pneumoserve.record/2"] = Field(
+        default="pneumoserve.record/2", alias="schema", description="version 1 had neither study nor patient"
+    )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")
     time: str = Field(description="RFC 3339, UTC, milliseconds")

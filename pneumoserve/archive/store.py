@@ -6,14 +6,15 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, Literal
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
+from minio.retention import Retention
 
 BUCKET: Final = "pneumoserve"
 _TIMEOUT_SECONDS: Final = 2.0
@@ -69,6 +70,26 @@ class S3Settings:
 
 
 @dataclass(frozen=True)
+class Lock:
+    """Object lock for what is written: until when it cannot be removed, by whom at all (COMPLIANCE) or by few."""
+
+    until: datetime
+    mode: Literal["GOVERNANCE", "COMPLIANCE"]
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """One version of an object, as a listing tells of it; `etag` is the MD5 of its bytes, None of a delete marker."""
+
+    key: str
+    size: int
+    last_modified: datetime
+    version: str
+    etag: str | None
+    latest: bool
+
+
+@dataclass(frozen=True)
 class StoredObject:
     """An object as a listing tells of it; `size` in bytes."""
 
@@ -97,8 +118,8 @@ class ObjectStore:
             http_client=self._pool,
         )
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Write an object whole."""
+    def put(self, key: str, data: bytes, content_type: str, lock: Lock | None = None) -> None:
+        """Write an object whole; a lock needs a bucket that was made with object lock."""
         with _told("write to"):
             self._client.put_object(
                 bucket_name=self.settings.bucket,
@@ -106,6 +127,7 @@ class ObjectStore:
                 data=io.BytesIO(data),
                 length=len(data),
                 content_type=content_type,
+                retention=None if lock is None else Retention(lock.mode, lock.until.astimezone(UTC)),
             )
 
     def get(self, key: str) -> bytes:
@@ -137,11 +159,27 @@ class ObjectStore:
             for found in self._client.list_objects(bucket_name=self.settings.bucket, prefix=prefix, recursive=True):
                 yield StoredObject(found.object_name, found.size, found.last_modified)
 
+    def versions(self, prefix: str) -> Iterator[StoredVersion]:
+        """All versions of all objects below a prefix, delete markers included, in the order of their keys."""
+        with _told("list"):
+            for found in self._client.list_objects(
+                bucket_name=self.settings.bucket, prefix=prefix, recursive=True, include_version=True
+            ):
+                yield StoredVersion(
+                    key=found.object_name,
+                    size=found.size or 0,
+                    last_modified=found.last_modified,
+                    version=found.version_id or "null",
+                    etag=None if found.is_delete_marker else found.etag.strip('"'),
+                    # The client hands on the listing's own word.
+                    latest=found.is_latest in (True, "true", None),
+                )
+
     def ensure_bucket(self) -> None:
-        """Make the bucket where there is none."""
+        """Make the bucket where there is none; object lock is on, which can only be chosen now."""
         with _told("prepare"):
             if not self._client.bucket_exists(bucket_name=self.settings.bucket):
-                self._client.make_bucket(bucket_name=self.settings.bucket)
+                self._client.make_bucket(bucket_name=self.settings.bucket, object_lock=True)
 
     def set_up(self) -> None:
         """Make the bucket where there is none, and see that it takes and gives an object.
