@@ -16,18 +16,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # KServe's SDK parses sys.argv when it is imported, and reads options of its own from it.
     sys.argv = sys.argv[:1]
+    from pneumoserve.archive.journal import Journal  # noqa: PLC0415
+    from pneumoserve.archive.references import ReferenceKeyError, References  # noqa: PLC0415
     from pneumoserve.archive.store import StoreError  # noqa: PLC0415
-    from pneumoserve.front.server import FrontServer, Settings  # noqa: PLC0415
+    from pneumoserve.archive.writer import LockRule  # noqa: PLC0415
+    from pneumoserve.front.server import Archiving, FrontServer, Settings  # noqa: PLC0415
     from pneumoserve.release import ReleaseError, verify  # noqa: PLC0415
+    from pneumoserve.release.signing import KeyFileError, load_key  # noqa: PLC0415
 
     try:
         release = verify(options.release, options.trust)
         settings = Settings(
             options.host, options.http_port, options.grpc_port, options.models_url, options.management_url
         )
+        archiving = Archiving(
+            load_key(options.archive_key),
+            References.of_file(options.reference_key),
+            None if options.journal is None else Journal(options.journal, options.journal_bytes),
+            LockRule(options.lock_days, options.lock_mode),
+        )
         with serving(options.drain_lock):
-            FrontServer(settings, release).run()
-    except (ReleaseError, StoreError) as error:
+            FrontServer(settings, release, archiving).run()
+    except (ReleaseError, StoreError, KeyFileError, ReferenceKeyError) as error:
         tell(str(error))
         return 1
     return 0
@@ -48,6 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--drain-lock", type=Path, default=None, help="file to hold a lock on while serving; see pneumoserve.drain"
     )
+    keys = Path("/etc/pneumoserve")
+    parser.add_argument(
+        "--archive-key", type=Path, default=keys / "archive" / "key.pem", help="private key that signs the archive"
+    )
+    parser.add_argument(
+        "--reference-key", type=Path, default=keys / "reference" / "key", help="key that hashes caller's references"
+    )
+    parser.add_argument(
+        "--journal", type=Path, default=None, help="folder that takes the store's place while it is away; it must "
+        "outlive the process. Without one, calls are refused meanwhile",
+    )  # fmt: skip
+    parser.add_argument("--journal-bytes", type=int, default=1024**3, help="how much may wait in the journal")
+    parser.add_argument(
+        "--lock-days", type=int, default=0, help="days for which nothing that is written can be removed; the bucket "
+        "must have object lock",
+    )  # fmt: skip
+    parser.add_argument("--lock-mode", choices=["GOVERNANCE", "COMPLIANCE"], default="GOVERNANCE", help="by whom")
     parser.add_argument("--models-url", default="http://127.0.0.1:8085", help="TorchServe's inference address")
     parser.add_argument("--management-url", default="http://127.0.0.1:8086", help="TorchServe's management address")
     return parser

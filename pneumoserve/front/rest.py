@@ -178,7 +178,7 @@ async def _body(request: Request) -> bytes:
 
 def _parsed(request: Request, body: bytes, protocol: Protocol) -> Call:
     if protocol == "v1":
-        return parse_v1(body, request.headers.get("content-type", ""))
+        return parse_v1(body, request.headers)
     return parse_v2(body, request.headers)
 
 

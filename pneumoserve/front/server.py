@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from google.protobuf.message import DecodeError
 from kserve import ModelRepository, ModelServer
@@ -22,8 +23,10 @@ from kserve.protocol.rest.server import RESTServer
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import pneumoserve
+from pneumoserve.archive.journal import Journal
+from pneumoserve.archive.references import References
 from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.archive.writer import ArchiveWriter, LockRule
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.models import FrontModel, check_outputs, columns
@@ -52,6 +55,16 @@ class Settings:
     grpc_port: int
     models_url: str
     management_url: str
+
+
+@dataclass(frozen=True)
+class Archiving:
+    """How calls are put on record."""
+
+    key: Ed25519PrivateKey
+    references: References
+    journal: Journal | None
+    lock: LockRule
 
 
 class _FrontDataPlane(DataPlane):  # type: ignore[misc]
@@ -219,10 +232,11 @@ class _FrontRest(RESTServer):  # type: ignore[misc]
 class FrontServer(ModelServer):  # type: ignore[misc]
     """One worker; scale by pods. The SDK forks workers that share no gRPC port and skip their exit hooks."""
 
-    def __init__(self, settings: Settings, release: Release) -> None:
+    def __init__(self, settings: Settings, release: Release, archiving: Archiving) -> None:
         super().__init__(http_port=settings.http_port, grpc_port=settings.grpc_port, workers=1)
         self._settings = settings
         self._release = release
+        self._archiving = archiving
         self._grpc: grpc.aio.Server | None = None
 
     def run(self) -> None:
@@ -232,10 +246,11 @@ class FrontServer(ModelServer):  # type: ignore[misc]
     async def _run(self) -> None:
         settings = self._settings
         backend = TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
-        archive = ArchiveWriter(ObjectStore(S3Settings.from_env()))
+        how = self._archiving
+        archive = ArchiveWriter(ObjectStore(S3Settings.from_env()), how.key, self._release.id, how.journal, how.lock)
         await archive.start()
         backend.start()
-        service = Service(self._release, backend, archive, _DECODERS)
+        service = Service(self._release, backend, archive, how.references, _DECODERS)
         for name in MODEL_NAMES:
             self.register_model(FrontModel(name, service))
         dataplane = _FrontDataPlane(self.registered_models, service)

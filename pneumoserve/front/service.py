@@ -10,9 +10,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 
+from pneumoserve.archive.chain import now_text
 from pneumoserve.archive.record import (
     CallDetail,
     Encoding,
@@ -24,6 +24,7 @@ from pneumoserve.archive.record import (
     Record,
     RefusedInput,
 )
+from pneumoserve.archive.references import References
 from pneumoserve.archive.store import StoreError
 from pneumoserve.archive.writer import ArchiveWriter, image_key
 from pneumoserve.decision import Decision, decide, excluded, needs_type
@@ -75,8 +76,11 @@ class Refusal(Exception):  # noqa: N818 - an outcome that travels as an exceptio
 class Service:
     """The front's work, free of transport."""
 
-    def __init__(self, release: Release, backend: TorchServe, archive: ArchiveWriter, decoders: int) -> None:
+    def __init__(
+        self, release: Release, backend: TorchServe, archive: ArchiveWriter, references: References, decoders: int
+    ) -> None:
         self.release = release
+        self._references = references
         self._backend = backend
         self._archive = archive
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
@@ -148,6 +152,7 @@ class Service:
                 model=model if model in MODEL_NAMES else "unknown",
                 protocol=protocol,
                 encoding=encoding,
+                **self._hashed(call if isinstance(call, Call) else None),
             ),
             refused=RefusedInput(
                 input_sha256=None if culprit is None else hashlib.sha256(culprit).hexdigest(),
@@ -198,6 +203,7 @@ class Service:
                     model=model,
                     protocol=call.protocol,
                     encoding=call.encoding,
+                    **self._hashed(call),
                 ),
                 image=_image_detail(film),
                 models=uses,
@@ -233,12 +239,17 @@ class Service:
             profile=score.profile,
         )
 
+    def _hashed(self, call: Call | None) -> dict[str, str | None]:
+        if call is None:
+            return {}
+        hashed = self._references.hashed
+        return {"study": hashed("study", call.named.study), "patient": hashed("patient", call.named.patient)}
+
     def _record(self, **details: object) -> Record:
-        now = datetime.now(UTC)
         return Record.model_validate(
             {
                 **details,
-                "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "time": now_text(),
                 "release": self.release.id,
                 "release_digest": self.release.digest,
                 "preprocessing_version": self.release.manifest.preprocessing_version,

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import orjson
@@ -24,9 +24,18 @@ from pneumoserve.image import looks_like_image
 
 INPUT_NAME: Final = "image"
 MAX_IMAGES: Final = 16
+_LONGEST_REFERENCE: Final = 256
 HEADER_LENGTH: Final = "inference-header-content-length"
 
 Datatype = Literal["BYTES", "FP64", "BOOL"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the caller calls the film's study and patient. It may name a person: it is hashed, and never shown."""
+
+    study: str | None = field(default=None, repr=False)
+    patient: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Call:
     id: str | None = None
     outputs: dict[str, bool] | None = None
     binary_default: bool = False
+    named: Named = Named()
 
 
 @dataclass(frozen=True)
@@ -53,21 +63,37 @@ class Column:
     values: Sequence[str | float | bool | None]
 
 
-def parse_v1(body: bytes, content_type: str) -> Call:
+def parse_v1(body: bytes, headers: Mapping[str, str]) -> Call:
     """A `:predict` body: a film itself, or `{"instances": [{"image": {"b64": ...}}]}`.
 
     Raises:
         CallError: 400 malformed, with what to send instead.
     """
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("image/") or kind == "application/dicom" or looks_like_image(body):
-        return Call([body], "v1", "plain")
+        given = {name: headers.get(f"pneumoserve-{name}") for name in ("study", "patient")}
+        return Call([body], "v1", "plain", named=_named(given))
     document = _json_object(body)
     instances = document.get("instances")
     if not isinstance(instances, list):
         raise CallError(400, 'Send {"instances": [{"image": {"b64": "<base64 of the file>"}}]}.')
     _check_count(len(instances))
-    return Call([_instance(item, index) for index, item in enumerate(instances)], "v1", "json")
+    images = [_instance(item, index) for index, item in enumerate(instances)]
+    return Call(images, "v1", "json", named=_named(_parameters(document)))
+
+
+def _named(given: Mapping[str, Any]) -> Named:
+    """The caller's references among parameters or headers."""
+    return Named(_reference(given, "study"), _reference(given, "patient"))
+
+
+def _reference(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_REFERENCE:
+        raise CallError(400, f"{name} is a string of 1 to {_LONGEST_REFERENCE} characters; correct it.")
+    return value
 
 
 def _instance(item: Any, index: int) -> bytes:
@@ -115,6 +141,7 @@ def _parse_v2_parts(document: dict[str, Any], tail: bytes | None) -> Call:
         id=identifier,
         outputs=_wanted(document.get("outputs")),
         binary_default=_parameters(document).get("binary_data_output") is True,
+        named=_named(_parameters(document)),
     )
 
 
@@ -226,6 +253,7 @@ def parse_grpc(request: pb.ModelInferRequest) -> Call:
         encoding="binary",
         id=request.id or None,
         outputs={output.name: True for output in request.outputs} or None,
+        named=_named({name: parameter.string_param for name, parameter in request.parameters.items()}),
     )
 
 

@@ -181,6 +181,9 @@ class _Stack:
             f"--grpc-port={self._grpc}",
             f"--models-url=http://127.0.0.1:{inference}",
             f"--management-url=http://127.0.0.1:{management}",
+            f"--archive-key={self._state.archive_key_file.resolve()}",
+            f"--reference-key={self._state.reference_key.resolve()}",
+            f"--journal={self._state.journal.resolve()}",
         ]
         return Child(
             "the front", command, {**os.environ, **self._s3.to_env()}, self._log("front"), _FRONT_GRACE_SECONDS

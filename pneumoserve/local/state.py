@@ -34,9 +34,14 @@ class State:
         (self.folder / "keys").chmod(0o700)
         if not self._key_file.exists():
             write_public_key(generate_key(self._key_file), self.trust)
+        for file, trust in ((self.archive_key_file, self.archive_trust), (self.sealer_key_file, self.sealer_trust)):
+            if not file.exists():
+                write_public_key(generate_key(file), trust)
+        if not self.reference_key.exists():
+            _write_private(self.reference_key, secrets.token_hex(32).encode())
         if not self._s3_keys.exists():
             keys = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
-            _write_private(self._s3_keys, keys)
+            _write_private(self._s3_keys, json.dumps(keys).encode())
 
     @property
     def _key_file(self) -> Path:
@@ -50,6 +55,46 @@ class State:
     def trust(self) -> Path:
         """The folder of trusted public keys."""
         return self.folder / "keys" / "trust"
+
+    @property
+    def archive_key_file(self) -> Path:
+        """The file of the private key that signs the archive's segments."""
+        return self.folder / "keys" / "archive.pem"
+
+    @property
+    def archive_key(self) -> Ed25519PrivateKey:
+        """The key that signs the archive's segments."""
+        return load_key(self.archive_key_file)
+
+    @property
+    def archive_trust(self) -> Path:
+        """The folder of public keys whose segments count."""
+        return self.folder / "keys" / "archive-trust"
+
+    @property
+    def sealer_key_file(self) -> Path:
+        """The file of the private key that signs the archive's seals."""
+        return self.folder / "keys" / "sealer.pem"
+
+    @property
+    def sealer_key(self) -> Ed25519PrivateKey:
+        """The key that signs the archive's seals."""
+        return load_key(self.sealer_key_file)
+
+    @property
+    def sealer_trust(self) -> Path:
+        """The folder of public keys whose seals count."""
+        return self.folder / "keys" / "sealer-trust"
+
+    @property
+    def reference_key(self) -> Path:
+        """The file of the key that hashes study and patient references."""
+        return self.folder / "keys" / "reference.key"
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the front's journal."""
+        return self.folder / "journal"
 
     @property
     def releases(self) -> Path:
@@ -70,7 +115,7 @@ class State:
         """Write `stack.json`, and return what `serve` prints: all but TorchServe's addresses."""
         store = {key: value for key, value in asdict(s3).items() if key != "region"}
         document = {"url": url, "grpc": grpc, "release": release, "s3": store}
-        _write_private(self.folder / "stack.json", {**document, "torchserve": torchserve})
+        _write_private(self.folder / "stack.json", json.dumps({**document, "torchserve": torchserve}).encode())
         return document
 
     def withdraw(self) -> None:
@@ -107,9 +152,9 @@ class State:
             yield
 
 
-def _write_private(path: Path, document: dict[str, Any]) -> None:
+def _write_private(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
     temporary.replace(path)

@@ -10,15 +10,21 @@ from typing import Any
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.find import find_record
+from pneumoserve.archive.read import places
 from pneumoserve.archive.record import CallDetail, ErrorDetail, Record, RefusedInput
+from pneumoserve.archive.segment import verified_segment
 from pneumoserve.archive.store import NotFoundError, ObjectStore, S3Settings, StoreError
 from pneumoserve.archive.writer import ArchiveWriter, image_key
 from pneumoserve.ids import time_of, uuid7
 from pneumoserve.local.process import Child, free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.release.schema import canonical_json, digest_of
+from pneumoserve.release.signing import Trust, key_id
+
+KEY = Ed25519PrivateKey.generate()
 
 
 def record(number: int = 0, release: str = "0123456789ab") -> Record:
@@ -38,6 +44,11 @@ def record(number: int = 0, release: str = "0123456789ab") -> Record:
     )
 
 
+def trust() -> Trust:
+    public = KEY.public_key()
+    return Trust({key_id(public): public}, frozenset(), frozenset())
+
+
 @pytest.fixture
 def store(s3_server: S3Settings) -> ObjectStore:
     return ObjectStore(s3_server)
@@ -45,7 +56,7 @@ def store(s3_server: S3Settings) -> ObjectStore:
 
 @pytest.fixture
 async def writer(s3_server: S3Settings) -> AsyncIterator[ArchiveWriter]:
-    writing = ArchiveWriter(ObjectStore(s3_server))
+    writing = ArchiveWriter(ObjectStore(s3_server), KEY, "0" * 12)
     await writing.start()
     yield writing
     await writing.close()
@@ -58,7 +69,48 @@ async def test_a_committed_record_is_in_the_store(writer: ArchiveWriter, store: 
     assert found == written
     assert receipt.hash == digest_of(canonical_json(written))
     key = f"records/date={written.time[:10]}/release={written.release}/{receipt.writer}-{receipt.sequence:08d}.jsonl"
-    assert store.get(key) == canonical_json(written) + b"\n"
+    segment = verified_segment(store.get(key), trust())
+    assert segment.lines == (canonical_json(written),)
+    assert (segment.header.sequence, segment.header.last) == (2, False)
+
+
+async def test_a_chain_says_that_it_begins_and_that_it_ends(s3_server: S3Settings, store: ObjectStore) -> None:
+    writing = ArchiveWriter(ObjectStore(s3_server), KEY, "cccccccccccc")
+    await writing.start()
+    receipt = await writing.commit(record(release="cccccccccccc"))
+    await writing.close()
+    found = [place for place in places(store) if place.writer == receipt.writer]
+    segments = [verified_segment(store.get(place.key), trust()) for place in found]
+    assert [segment.header.place for segment in segments] == found
+    assert [(each.header.sequence, each.header.count, each.header.last) for each in segments] == [
+        (1, 0, False),
+        (2, 1, False),
+        (3, 0, True),
+    ]
+    assert [segment.header.previous for segment in segments] == [None, segments[0].hash, segments[1].hash]
+
+
+async def test_an_idle_writer_says_that_it_lives(s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumoserve.archive.writer._IDLE_SECONDS", 0.2)
+    store = ObjectStore(s3_server)
+    writing = ArchiveWriter(ObjectStore(s3_server), KEY, "dddddddddddd")
+    await writing.start()
+    async with asyncio.timeout(30):
+        while len(places(store, release="dddddddddddd")) < 3:
+            await asyncio.sleep(0.1)
+    await writing.close()
+
+
+async def test_a_writer_takes_no_name_that_is_in_use(s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(["twin-00000000", "twin-00000000", "twin-11111111"])
+    monkeypatch.setattr("pneumoserve.archive.writer.writer_name", lambda: next(names))
+    writers = []
+    for _ in range(2):
+        writing = ArchiveWriter(ObjectStore(s3_server), KEY, "eeeeeeeeeeee")
+        await writing.start()
+        writers.append((await writing.commit(record(release="eeeeeeeeeeee"))).writer)
+        await writing.close()
+    assert writers == ["twin-00000000", "twin-11111111"]
 
 
 async def test_records_committed_together_share_segments(writer: ArchiveWriter, store: ObjectStore) -> None:
@@ -108,7 +160,7 @@ async def test_a_slow_store_is_asked_again_and_keeps_one_copy(own_server: tuple[
     child, settings = own_server
     assert child.process is not None
     server = psutil.Process(child.process.pid)
-    writing = ArchiveWriter(ObjectStore(settings))
+    writing = ArchiveWriter(ObjectStore(settings), KEY, "0" * 12)
     await writing.start()
     await writing.commit(record())
     server.suspend()
@@ -121,14 +173,14 @@ async def test_a_slow_store_is_asked_again_and_keeps_one_copy(own_server: tuple[
     receipt = await waiting
     store = ObjectStore(settings)
     assert find_record(store, written.prediction_id) == written
-    assert receipt.sequence == 2
-    assert len(list(store.list("records/"))) == 2
+    assert receipt.sequence == 3
+    assert [place.sequence for place in places(store)] == [1, 2, 3]
     await writing.close()
 
 
 async def test_a_dead_store_refuses_and_is_taken_up_again(own_server: tuple[Child, S3Settings]) -> None:
     child, settings = own_server
-    writing = ArchiveWriter(ObjectStore(settings))
+    writing = ArchiveWriter(ObjectStore(settings), KEY, "0" * 12)
     await writing.start()
     await writing.commit(record())
     child.stop()

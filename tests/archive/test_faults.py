@@ -11,7 +11,7 @@ import pytest
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.release.schema import digest_of
-from tests.archive.test_archive import record
+from tests.archive.test_archive import KEY, record
 
 BODIES = {"xml that breaks off": b"<Error><C", "no text at all": b"\xff\xfe\x00"}
 
@@ -35,9 +35,10 @@ async def answering(body: bytes) -> AsyncIterator[S3Settings]:
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_unreadable_answers_refuse_calls_and_hang_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumoserve.archive.writer._RETRY_SECONDS", 0.5)
+    for limit in ("_REFUSE_SECONDS", "_FLUSH_SECONDS"):
+        monkeypatch.setattr(f"pneumoserve.archive.writer.{limit}", 0.5)
     async with answering(BODIES[name]) as settings:
-        writer = ArchiveWriter(ObjectStore(settings))
+        writer = ArchiveWriter(ObjectStore(settings), KEY, "0" * 12)
         await writer.start()
         try:
             # The second commit is the one that hangs where the first has ended the task that writes.

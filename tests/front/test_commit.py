@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.find import find_record
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.archive.references import References
+from pneumoserve.archive.store import Lock, ObjectStore, S3Settings
 from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import Refusal, Service
@@ -35,12 +37,18 @@ class HeldStore(ObjectStore):
         self._prefix = prefix
         self.asked, self.let_go = threading.Event(), threading.Event()
         self.taken: list[str] = []
+        # The writer's first segment, which only says that there is a writer, is let through.
+        self.opened = threading.Event()
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str, lock: Lock | None = None) -> None:
+        if not self.opened.is_set():
+            super().put(key, data, content_type, lock)
+            self.opened.set()
+            return
         if key.startswith(self._prefix):
             self.asked.set()
             assert self.let_go.wait(60)
-        super().put(key, data, content_type)
+        super().put(key, data, content_type, lock)
         self.taken.append(key.partition("/")[0])
 
 
@@ -61,10 +69,12 @@ def release() -> Release:
 
 @contextlib.asynccontextmanager
 async def serving(store: ObjectStore) -> AsyncIterator[Service]:
-    archive = ArchiveWriter(store)
+    archive = ArchiveWriter(store, Ed25519PrivateKey.generate(), "0" * 12)
     await archive.start()
+    if isinstance(store, HeldStore):
+        assert await asyncio.to_thread(store.opened.wait, 30)
     try:
-        yield Service(release(), Models(), archive, 1)  # type: ignore[arg-type]
+        yield Service(release(), Models(), archive, References(b"k" * 32), 1)  # type: ignore[arg-type]
     finally:
         await archive.close()
 

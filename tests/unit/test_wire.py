@@ -63,8 +63,8 @@ def binary(*elements: bytes, size: int | None = None) -> tuple[bytes, dict[str, 
 
 
 def test_every_way_to_send_a_film_is_the_same_call() -> None:
-    v1 = parse_v1(body({"instances": [{"image": {"b64": B64}}]}), "application/json; charset=utf-8")
-    plain = parse_v1(FILM, "application/x-www-form-urlencoded")
+    v1 = parse_v1(body({"instances": [{"image": {"b64": B64}}]}), {"content-type": "application/json; charset=utf-8"})
+    plain = parse_v1(FILM, {"content-type": "application/x-www-form-urlencoded"})
     as_json = parse_v2(body(v2()), {})
     nested = parse_v2(body(v2(shape=[1, 1], data=[[B64]])), {})
     raw = parse_v2(*binary(FILM))
