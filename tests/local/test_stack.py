@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,10 @@ import httpx
 import psutil
 import pytest
 
+from pneumoserve.archive.find import find_record
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.local.process import free_ports
+from pneumoserve.local.state import State
 from tests import films
 from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
 
@@ -137,19 +142,56 @@ def test_what_dies_for_good_ends_the_stack(own: Stack) -> None:
     assert not any(process.is_running() for process in processes)
 
 
-def test_without_a_store_nothing_is_answered(own: Stack) -> None:
+def test_while_the_store_is_away_the_journal_answers(own: Stack) -> None:
     own.child("weed").suspend()
     response = httpx.post(f"{own.url}/v1/models/pneumonia:predict", content=FILM.read_bytes(), timeout=60)
-    assert response.status_code == 503
-    assert response.headers["retry-after"]
-    assert set(response.json()) == {"error", "prediction_id"}
-    assert httpx.get(f"{own.url}/v2/health/ready").status_code == 503
-    assert httpx.get(f"{own.url}/v2/models/pneumonia/ready").status_code == 503
-    assert httpx.get(f"{own.url}/v2/health/live").status_code == 200
-    own.child("weed").resume()
-    wait_for(lambda: ready(own))
-    response = httpx.post(f"{own.url}/v1/models/pneumonia:predict", content=FILM.read_bytes(), timeout=60)
     assert response.status_code == 200
+    assert response.headers["pneumoserve-recorded"] == "journal"
+    assert ready(own)
+    own.child("weed").resume()
+    store = ObjectStore(own.s3)
+    (answer,) = response.json()["predictions"]
+    wait_for(lambda: find_record(store, answer["prediction_id"]) is not None)
+    record = find_record(store, answer["prediction_id"])
+    assert record is not None
+    assert record.image is not None
+    assert store.get(record.image.stored_key)
+
+
+def test_without_store_and_journal_nothing_is_answered(own: Stack) -> None:
+    http_port, grpc_port, nobody = free_ports(3)
+    state = State(own.state)
+    models = {name: json.loads((own.state / "stack.json").read_text())["torchserve"][name]
+              for name in ("inference", "management")}  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "pneumoserve.front", "--host=127.0.0.1"),
+        *(f"--release={state.releases / own.release}", f"--trust={state.trust}"),
+        *(f"--http-port={http_port}", f"--grpc-port={grpc_port}"),
+        *(f"--models-url={models['inference']}", f"--management-url={models['management']}"),
+        *(f"--archive-key={state.archive_key_file}", f"--reference-key={state.reference_key}"),
+    ]
+    away = S3Settings(f"http://127.0.0.1:{nobody}", "a", "b", "c")
+    with (own.state / "logs" / "second.log").open("w") as log:
+        process = subprocess.Popen(command, env={**os.environ, **away.to_env()}, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{http_port}"
+    try:
+        wait_for(lambda: answers(f"{url}/v2/health/live"))
+        response = httpx.post(f"{url}/v1/models/pneumonia:predict", content=FILM.read_bytes(), timeout=60)
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        assert set(response.json()) == {"error", "prediction_id"}
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+        assert httpx.get(f"{url}/v2/models/pneumonia/ready").status_code == 503
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def test_predict_and_archive_show(stack: Stack) -> None:
