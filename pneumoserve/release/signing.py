@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -25,6 +26,7 @@ from pneumoserve.release.schema import canonical_json, digest_of
 
 REVOKED_FILE: Final = "revoked.json"
 _ALGORITHM: Final = "ed25519"
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 class KeyFileError(ValueError):
@@ -83,18 +85,15 @@ def write_public_key(key: Ed25519PrivateKey, folder: Path) -> Path:
 
 
 def load_trust(folder: Path) -> Trust:
-    """The keys (`*.pem`) and the revocation list (`revoked.json`, optional) of a folder.
+    """The keys (`*.pem`, public keys or certificates) and the revocation list (`revoked.json`, optional) of a folder.
 
     Raises:
         KeyFileError: the folder holds no public key, or a file that cannot be read.
     """
     keys: dict[str, Ed25519PublicKey] = {}
     for path in sorted(folder.glob("*.pem")):
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError):
-            key = None
-        if not isinstance(key, Ed25519PublicKey):
+        key = _public_key(path)
+        if key is None:
             raise KeyFileError(
                 f"{path.name} in the trust folder is no ed25519 public key in PEM; remove or replace it."
             )
@@ -103,6 +102,16 @@ def load_trust(folder: Path) -> Trust:
         raise KeyFileError("The trust folder holds no public key (*.pem); put the approver's public key there.")
     revoked = _revoked(folder / REVOKED_FILE)
     return Trust(keys, frozenset(revoked.get("keys", [])), frozenset(revoked.get("releases", [])))
+
+
+def _public_key(path: Path) -> Ed25519PublicKey | None:
+    """The key of a file, None where it holds none. Of a certificate the key alone counts, not its dates or issuer."""
+    try:
+        pem = path.read_bytes()
+        key = x509.load_pem_x509_certificate(pem).public_key() if _CERTIFICATE in pem else load_pem_public_key(pem)
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, Ed25519PublicKey) else None
 
 
 def _revoked(path: Path) -> dict[str, list[str]]:

@@ -139,6 +139,9 @@ def cluster(tmp_path: Path) -> Cluster:
     healthy.add(controller("kserve/kserve-controller:v0.20.0"))
     healthy.add(storage_container({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}))
     healthy.add(gateway({"from": "All"}))
+    # The claim that ci/everything-values.yaml names.
+    journal = {"name": "journal", "namespace": NAMESPACE}
+    healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": journal})
     return healthy
 
 

@@ -228,6 +228,38 @@ def test_a_trust_config_map_that_is_not_there_or_empty_is_told(
         assert cluster.render(helm, TRIAL, given)
 
 
+def given_keys(name: str, *keys: str) -> Object:
+    made = secret(*keys)
+    return {**made, "metadata": {**made["metadata"], "name": name}}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "command"),
+    [
+        ("signing", ("key.pem", "public.pem"), "--from-file=key.pem --from-file=public.pem"),
+        ("sealer", ("key.pem", "public.pem"), "--from-file=key.pem --from-file=public.pem"),
+        ("references", ("key",), "--from-file=key"),
+    ],
+)
+def test_an_archive_key_that_is_not_there_or_not_whole_is_told(
+    helm: Helm, cluster: Cluster, name: str, keys: tuple[str, ...], command: str
+) -> None:
+    values = nested(f"archive.{name}.existingSecret", "given")
+    refused = cluster.refusal(helm, TRIAL, values)
+    assert f"There is no Secret given in namespace {NAMESPACE}, which archive.{name} names" in refused
+    assert f"kubectl create secret generic given -n {NAMESPACE} {command}\n" in refused
+    cluster.add(given_keys("given", *keys[:-1], "else"))
+    assert f"Secret given has no {keys[-1]}; add it." in cluster.refusal(helm, TRIAL, values)
+    cluster.add(given_keys("given", *keys))
+    assert cluster.render(helm, TRIAL, values)
+
+
+def test_a_journals_claim_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
+    refused = cluster.refusal(helm, TRIAL, nested("archive.journal.existingClaim", "elsewhere"))
+    assert f"There is no PersistentVolumeClaim elsewhere in namespace {NAMESPACE} for the journal" in refused
+    assert cluster.render(helm, TRIAL, nested("archive.journal.existingClaim", "journal"))
+
+
 def test_it_can_be_switched_off_but_contradictions_are_told_all_the_same(helm: Helm, cluster: Cluster) -> None:
     cluster.add(controller("kserve/kserve-controller:v0.19.1"))
     assert cluster.render(helm, TRIAL, nested("preflight.enabled", False))

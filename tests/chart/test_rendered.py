@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from pneumoserve.release.signing import load_trust
+from pneumoserve.archive.references import References
+from pneumoserve.front.__main__ import _parser as front_options
+from pneumoserve.release.signing import generate_key, key_id, load_key, load_trust
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, inference_service, nested, of_kind, the
 from tests.chart.restricted import violations
@@ -18,6 +20,8 @@ from tests.chart.restricted import violations
 RELEASE = "0123456789ab"
 STANDBY = "ba9876543210"
 ARMS = {"release": {"id": RELEASE, "standby": [STANDBY]}}
+ARCHIVE_KEYS = ("signing", "sealer", "references")
+GIVEN_KEYS = {name: {"existingSecret": f"given-{name}"} for name in ARCHIVE_KEYS}
 # As KServe's own chart describes the container that it adds.
 STORAGE_INITIALIZER = {
     "name": "storage-initializer",
@@ -31,6 +35,9 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, Any], dict[str,
         if item["kind"] in ("Deployment", "Job"):
             template = item["spec"]["template"]
             yield item["metadata"]["name"], template["spec"], template["metadata"]["labels"]
+    for item in of_kind(objects, "CronJob"):
+        template = item["spec"]["jobTemplate"]["spec"]["template"]
+        yield item["metadata"]["name"], template["spec"], template["metadata"]["labels"]
     for item in of_kind(objects, "InferenceService"):
         predictor = item["spec"]["predictor"]
         runtime = the(objects, "ServingRuntime", predictor["model"]["runtime"])["spec"]
@@ -56,7 +63,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (4 if given == TRIAL else 3)
+    assert len(found) == 7
     for name, spec, _ in found:
         assert violations(spec) == [], name
 
@@ -130,6 +137,10 @@ def test_the_models_outlast_the_front(everything: list[Object]) -> None:
         ("nodeSelector", {"disk": "ssd"}),
         ("tolerations", [{"key": "dedicated", "operator": "Exists"}]),
         ("affinity", {"podAntiAffinity": {}}),
+        ("archive.signing.existingSecret", "given"),
+        ("archive.references.existingSecret", "given"),
+        ("archive.journal", {"existingClaim": "journal"}),
+        ("archive.lock", {"days": 1, "sealedDays": 1}),
     ],
 )
 def test_a_value_that_changes_the_runtime_makes_another_one(helm: Helm, path: str, value: Any) -> None:
@@ -153,6 +164,9 @@ def test_a_value_that_changes_the_runtime_makes_another_one(helm: Helm, path: st
         ("topologySpread.maxSkew", 2),
         ("trust.revoked.keys", ["0011223344556677"]),
         ("trialStore.size", "20Gi"),
+        ("archive.sealer.existingSecret", "given"),
+        ("archive.lock.sealedDays", 1),
+        ("archive.export.to", "s3://pneumoserve/parquet"),
     ],
 )
 def test_any_other_value_leaves_the_runtime_alone(helm: Helm, path: str, value: Any) -> None:
@@ -271,7 +285,7 @@ def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they
     assert rules == [("gateways", 8080), ("gateways", 8081), ("monitoring", 8080)]
 
 
-def test_a_release_reaches_dns_and_the_store_alone(everything: list[Object], trial: list[Object]) -> None:
+def test_releases_and_jobs_reach_dns_and_the_store_alone(everything: list[Object], trial: list[Object]) -> None:
     dns, store = the(everything, "NetworkPolicy", "pneumoserve-egress")["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53, 5353}
     assert [port["port"] for port in store["ports"]] == [9443, 9000]
@@ -279,6 +293,8 @@ def test_a_release_reaches_dns_and_the_store_alone(everything: list[Object], tri
     _, store = the(trial, "NetworkPolicy", "pneumoserve-egress")["spec"]["egress"]
     (target,) = store["to"]
     assert target["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "store"
+    egress = the(trial, "NetworkPolicy", "pneumoserve-egress")
+    assert [name for name, _, labels in pods(trial) if not allows(egress, labels)] == ["pneumoserve-store"]
 
 
 @pytest.mark.parametrize(
@@ -293,12 +309,12 @@ def test_the_stores_port_is_that_of_its_endpoint(helm: Helm, endpoint: str, port
     assert environment["S3_ENDPOINT"] == endpoint.removesuffix("/")
 
 
-def test_the_trial_store_answers_releases_and_the_set_up_job_alone(trial: list[Object]) -> None:
+def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) -> None:
     policies = of_kind(trial, "NetworkPolicy")
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup"]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup", "archive"]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 
@@ -306,7 +322,7 @@ def test_the_trial_store_answers_releases_and_the_set_up_job_alone(trial: list[O
 
 
 def test_kserve_reads_releases_with_a_credential_of_its_own(everything: list[Object]) -> None:
-    account = the(everything, "ServiceAccount")
+    account = the(everything, "ServiceAccount", "pneumoserve")
     assert account["automountServiceAccountToken"] is False
     assert account["secrets"] == [{"name": "pneumoserve-releases"}]
     secret = the(everything, "Secret", "pneumoserve-releases")
@@ -321,17 +337,18 @@ def test_kserve_reads_releases_with_a_credential_of_its_own(everything: list[Obj
 
 def test_without_one_it_is_the_archives(helm: Helm) -> None:
     rendered = helm.render(EVERYTHING, {"s3": {"releases": {"accessKey": "", "secretKey": ""}}})
-    assert the(rendered, "ServiceAccount")["secrets"] == [{"name": "pneumoserve-archive"}]
-    assert [item["metadata"]["name"] for item in of_kind(rendered, "Secret")] == ["pneumoserve-archive"]
+    assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
+    credentials = [item for item in of_kind(rendered, "Secret") if "AWS_ACCESS_KEY_ID" in item["stringData"]]
+    assert [item["metadata"]["name"] for item in credentials] == ["pneumoserve-archive"]
 
 
 def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     given = {
         name: {"accessKey": "", "secretKey": "", "existingSecret": f"given-{name}"} for name in ("archive", "releases")
     }
-    rendered = helm.render(EVERYTHING, {"s3": given})
+    rendered = helm.render(EVERYTHING, {"s3": given, "archive": GIVEN_KEYS})
     assert of_kind(rendered, "Secret") == []
-    assert the(rendered, "ServiceAccount")["secrets"] == [{"name": "given-releases"}]
+    assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "given-releases"}]
     environment = {entry["name"]: entry for entry in containers(rendered)["transformer-container"]["env"]}
     assert environment["S3_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "given-archive"
 
@@ -363,7 +380,7 @@ def test_the_trial_stores_credentials_and_claim_outlive_upgrades(helm: Helm, clu
 
 
 def test_the_trust_folder_is_one_that_the_containers_accept(everything: list[Object], tmp_path: Path) -> None:
-    for name, text in the(everything, "ConfigMap")["data"].items():
+    for name, text in the(everything, "ConfigMap", "pneumoserve-trust")["data"].items():
         (tmp_path / name).write_text(text)
     trust = load_trust(tmp_path)
     assert len(trust.keys) == 1
@@ -387,6 +404,263 @@ def test_the_bucket_is_set_up_after_each_install_and_upgrade(everything: list[Ob
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
     assert of_kind(helm.render(EVERYTHING, nested("s3.setup.enabled", False)), "Job") == []
+
+
+# --- the archive
+
+
+def kept(made: Object) -> Object:
+    """A Secret as the cluster has it once it was applied."""
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in made["stringData"].items()}
+    return {**{key: value for key, value in made.items() if key != "stringData"}, "data": data}
+
+
+def cron_jobs(objects: list[Object]) -> dict[str, dict[str, Any]]:
+    """The one container of each CronJob, by the CronJob's name."""
+    found = {}
+    for item in of_kind(objects, "CronJob"):
+        (container,) = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        found[item["metadata"]["name"]] = container
+    return found
+
+
+def mounted(objects: list[Object], pod: str, container: str, path: str) -> dict[str, Object]:
+    """Which keys of which Secrets and ConfigMaps a container sees as files below a path: {file: {object: key}}."""
+    (spec,) = [spec for name, spec, _ in pods(objects) if name == pod]
+    (mounts,) = [item["volumeMounts"] for item in spec["containers"] if item["name"] == container]
+    (mount,) = [mount for mount in mounts if mount["mountPath"] == path]
+    assert mount["readOnly"] is True
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
+    sources = volume.get("projected", {}).get("sources", [volume])
+    files: dict[str, Object] = {}
+    for source in sources:
+        if "configMap" in source:
+            found = the(objects, "ConfigMap", source["configMap"]["name"])
+            files |= {key: {"object": found, "key": key} for key in found["data"]}
+        else:
+            name = source["secret"].get("name", source["secret"].get("secretName"))
+            found = the(objects, "Secret", name)
+            files |= {item["path"]: {"object": found, "key": item["key"]} for item in source["secret"]["items"]}
+    return files
+
+
+def write_files(files: dict[str, Object], folder: Path) -> Path:
+    folder.mkdir()
+    for name, file in files.items():
+        content = file["object"].get("stringData") or file["object"]["data"]
+        (folder / name).write_text(content[file["key"]])
+    return folder
+
+
+def test_keys_of_the_archive_are_made_and_differ(trial: list[Object], tmp_path: Path) -> None:
+    made = {name: the(trial, "Secret", f"pneumoserve-archive-{name}")["stringData"] for name in ARCHIVE_KEYS}
+    ids = []
+    for name in ("signing", "sealer"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, text in made[name].items():
+            (folder / file).write_text(text)
+        key = load_key(folder / "key.pem")
+        (folder / "key.pem").unlink()
+        assert list(load_trust(folder).keys) == [key_id(key.public_key())]
+        ids.append(key_id(key.public_key()))
+    assert len(set(ids)) == 2
+    (tmp_path / "key").write_text(made["references"]["key"])
+    assert References.of_file(tmp_path / "key")
+
+
+def test_keys_of_the_archive_outlive_upgrades_and_an_uninstall(helm: Helm, cluster: Cluster) -> None:
+    first = cluster.render(helm, TRIAL)
+    names = [f"pneumoserve-archive-{name}" for name in ARCHIVE_KEYS]
+    again = cluster.render(helm, TRIAL)
+    for name in names:
+        assert the(again, "Secret", name)["stringData"] != the(first, "Secret", name)["stringData"], "it looked nowhere"
+        cluster.add(kept(the(first, "Secret", name)))
+    upgraded = cluster.render(helm, TRIAL)
+    for name in names:
+        assert the(upgraded, "Secret", name) == the(first, "Secret", name)
+        assert the(first, "Secret", name)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_the_public_half_follows_a_private_key_that_was_kept_without_it(
+    helm: Helm, cluster: Cluster, tmp_path: Path
+) -> None:
+    key = generate_key(tmp_path / "private")
+    made = {**the(helm.render(TRIAL), "Secret", "pneumoserve-archive-signing")}
+    cluster.add(kept({**made, "stringData": {"key.pem": (tmp_path / "private").read_text()}}))
+    upgraded = the(cluster.render(helm, TRIAL), "Secret", "pneumoserve-archive-signing")["stringData"]
+    (tmp_path / "public.pem").write_text(upgraded["public.pem"])
+    assert list(load_trust(tmp_path).keys) == [key_id(key.public_key())]
+
+
+def test_the_front_has_its_own_private_key_and_the_sealer_its(everything: list[Object]) -> None:
+    release = f"pneumonia-{RELEASE}"
+    front = mounted(everything, release, "transformer-container", "/etc/pneumoserve/archive")
+    assert list(front) == ["key.pem"]
+    assert front["key.pem"]["object"]["metadata"]["name"] == "pneumoserve-archive-signing"
+    references = mounted(everything, release, "transformer-container", "/etc/pneumoserve/reference")
+    assert references["key"]["object"]["metadata"]["name"] == "pneumoserve-archive-references"
+    sealer = mounted(everything, "pneumoserve-seal", "seal", "/etc/pneumoserve/sealer")
+    assert list(sealer) == ["key.pem"]
+    assert sealer["key.pem"]["object"]["metadata"]["name"] == "pneumoserve-archive-sealer"
+
+
+def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None:
+    seen = {
+        (name, container["name"], volume["name"])
+        for name, spec, _ in pods(everything)
+        for container in spec["containers"]
+        for volume in spec["volumes"]
+        if volume["name"] in {mount["name"] for mount in container["volumeMounts"]}
+        and '"secret' in json.dumps(volume)
+        and '"key": "public.pem"' not in json.dumps(volume)
+    }
+    assert seen == {("pneumoserve-seal", "seal", "sealer")} | {
+        (f"pneumonia-{release}", "transformer-container", volume)
+        for release in (RELEASE, STANDBY, "000000000000")
+        for volume in ("archive-key", "reference-key")
+    }
+
+
+@pytest.mark.parametrize("job", ["seal", "verify"])
+def test_jobs_trust_the_keys_in_use_and_earlier_ones(everything: list[Object], job: str, tmp_path: Path) -> None:
+    words = cron_jobs(everything)[f"pneumoserve-{job}"]["command"]
+    trusted = []
+    for option, name in (("--trust", "signing"), ("--sealer-trust", "sealer")):
+        path = words[words.index(option) + 1]
+        files = mounted(everything, f"pneumoserve-{job}", job, path)
+        assert files.keys() == {"in-use.pem", "until-2026.pem"}
+        trust = load_trust(write_files(files, tmp_path / name))
+        secret = the(everything, "Secret", f"pneumoserve-archive-{name}")["stringData"]
+        (tmp_path / f"{name}.pem").write_text(secret["key.pem"])
+        assert key_id(load_key(tmp_path / f"{name}.pem").public_key()) in trust.keys
+        trusted.append(set(trust.keys))
+    assert [len(keys) for keys in trusted] == [2, 2]
+    assert not trusted[0] & trusted[1]
+
+
+def test_given_keys_are_mounted_and_trusted(helm: Helm) -> None:
+    rendered = helm.render(TRIAL, ARMS, {"archive": GIVEN_KEYS})
+    assert not [item for item in of_kind(rendered, "Secret") if "-archive-" in item["metadata"]["name"]]
+    volumes = {volume["name"]: volume for volume in the(rendered, "ServingRuntime")["spec"]["volumes"]}
+    assert volumes["archive-key"]["secret"]["secretName"] == "given-signing"
+    assert volumes["reference-key"]["secret"]["secretName"] == "given-references"
+    (spec,) = [spec for name, spec, _ in pods(rendered) if name == "pneumoserve-seal"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["sealer"]["secret"]["secretName"] == "given-sealer"
+    for name, given in (("archive-trust", "given-signing"), ("sealer-trust", "given-sealer")):
+        (source,) = volumes[name]["projected"]["sources"]
+        assert source["secret"] == {"name": given, "items": [{"key": "public.pem", "path": "in-use.pem"}]}
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"),
+    [("", 1024**3), ("1", 1), ("1000000", 10**6), ("64Ki", 64 * 1024), ("512Mi", 512 * 1024**2), ("2Ti", 2 * 1024**4)],
+)
+def test_a_journal_is_mounted_with_its_limit_in_bytes(helm: Helm, limit: str, count: int) -> None:
+    rendered = helm.render(TRIAL, ARMS, nested("archive.journal", {"existingClaim": "journal", "limit": limit}))
+    front = containers(rendered)["transformer-container"]
+    assert "--journal=/journal" in front["args"]
+    assert f"--journal-bytes={count}" in front["args"]
+    (mount,) = [mount for mount in front["volumeMounts"] if mount["name"] == "journal"]
+    assert mount == {"name": "journal", "mountPath": "/journal"}
+    (volume,) = [item for item in the(rendered, "ServingRuntime")["spec"]["volumes"] if item["name"] == "journal"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "journal"}
+    # Of a claim that is made for root, only the group can be given to a user without rights.
+    predictor = the(rendered, "InferenceService", f"pneumonia-{RELEASE}")["spec"]["predictor"]
+    assert predictor["securityContext"]["fsGroup"] == front["securityContext"]["runAsGroup"]
+
+
+def test_without_a_journal_and_a_lock_the_front_is_asked_for_neither(trial: list[Object]) -> None:
+    front = containers(trial)["transformer-container"]
+    assert len(front["args"]) == 1
+    assert "journal" not in {mount["name"] for mount in front["volumeMounts"]}
+    words = cron_jobs(trial)["pneumoserve-seal"]["command"]
+    # Left out, the sealer would lock for ten years.
+    assert words[-4:] == ["--lock-days", "0", "--lock-mode", "GOVERNANCE"]
+
+
+@pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
+def test_the_front_takes_its_arguments_and_finds_its_keys(helm: Helm, given: Path) -> None:
+    rendered = helm.render(given, ARMS)
+    taken = front_options().parse_args(containers(rendered)["transformer-container"]["args"])
+    for path in (taken.archive_key, taken.reference_key):
+        folder = mounted(rendered, f"pneumonia-{RELEASE}", "transformer-container", str(path.parent))
+        assert list(folder) == [path.name]
+    assert (taken.lock_days, taken.journal) == ((0, None) if given == TRIAL else (30, Path("/journal")))
+
+
+def test_what_is_written_is_locked_for_days_and_what_is_sealed_for_years(everything: list[Object]) -> None:
+    front = containers(everything)["transformer-container"]["args"]
+    assert front[-2:] == ["--lock-days=30", "--lock-mode=COMPLIANCE"]
+    words = cron_jobs(everything)["pneumoserve-seal"]["command"]
+    assert words[-4:] == ["--lock-days", "3650", "--lock-mode", "COMPLIANCE"]
+
+
+def test_jobs_of_the_archive_run_when_they_are_told_to(everything: list[Object]) -> None:
+    found = {item["metadata"]["name"]: item["spec"] for item in of_kind(everything, "CronJob")}
+    assert {name: spec["schedule"] for name, spec in found.items() if not spec.get("suspend")} == {
+        "pneumoserve-seal": "@hourly",
+        "pneumoserve-verify": "0 1,13 * * *",
+        "pneumoserve-export": "*/30 * * * 1-5",
+    }
+    assert found["pneumoserve-replay"]["suspend"] is True
+    for spec in found.values():
+        assert spec["concurrencyPolicy"] == "Forbid"
+        assert spec["failedJobsHistoryLimit"] == 3
+        assert spec["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] == 7 * 24 * 3600
+        assert spec["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+        assert spec["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"] == "pneumoserve-archive"
+
+
+def test_a_fault_that_was_found_is_one_failed_job(everything: list[Object]) -> None:
+    limits = {item["metadata"]["name"]: item["spec"]["jobTemplate"]["spec"]["backoffLimit"]
+              for item in of_kind(everything, "CronJob")}  # fmt: skip
+    assert limits == {
+        "pneumoserve-seal": 2,
+        "pneumoserve-verify": 0,
+        "pneumoserve-export": 2,
+        "pneumoserve-replay": 0,
+    }
+
+
+def test_jobs_of_the_archive_run_our_commands_on_its_store(everything: list[Object]) -> None:
+    found = cron_jobs(everything)
+    front = containers(everything)["transformer-container"]
+    for name, container in found.items():
+        assert container["command"][:3] == ["pneumoserve", "archive", name.removeprefix("pneumoserve-")]
+        assert container["env"] == front["env"]
+    assert found["pneumoserve-export"]["command"][3:] == ["--to", "s3://films/parquet"]
+    assert found["pneumoserve-verify"]["image"] == front["image"]
+    assert found["pneumoserve-verify"]["resources"]["limits"]["cpu"] == "4"
+
+
+def test_a_replay_takes_the_release_that_answers_and_the_models_engine(
+    trial: list[Object], everything: list[Object], helm: Helm
+) -> None:
+    of_all = ["--release", RELEASE, "--trust", "/etc/pneumoserve/trust"]
+    replay = cron_jobs(everything)["pneumoserve-replay"]
+    assert replay["command"][3:] == [*of_all, "--sample", "200"]
+    assert cron_jobs(trial)["pneumoserve-replay"]["command"][3:] == [*of_all, "--of", RELEASE, "--sample", "1000"]
+    assert replay["image"] == containers(everything)["kserve-container"]["image"]
+    files = mounted(everything, "pneumoserve-replay", "replay", "/etc/pneumoserve/trust")
+    assert "approver.pem" in files
+    every = cron_jobs(helm.render(EVERYTHING, nested("archive.replay.sample", 0)))["pneumoserve-replay"]
+    assert every["command"][3:] == of_all
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, {"seal", "verify"}),
+        ({"release": {"id": RELEASE}}, {"seal", "verify", "replay"}),
+        (nested("archive.seal.enabled", False), {"verify"}),
+        (nested("archive.verify.enabled", False), {"seal"}),
+        (nested("archive.export.to", "s3://pneumoserve/parquet"), {"seal", "verify", "export"}),
+    ],
+)
+def test_jobs_of_the_archive_can_be_left_out(helm: Helm, given: dict[str, Any], names: set[str]) -> None:
+    assert set(cron_jobs(helm.render(TRIAL, given))) == {f"pneumoserve-{name}" for name in names}
 
 
 # --- earlier runtimes

@@ -70,6 +70,7 @@ def test_everything_sets_every_value() -> None:
     given = yaml.safe_load(EVERYTHING.read_text())
     # What excludes other values, and what has one value only.
     left_out = {"global", "trust.existingConfigMap", "s3.archive.existingSecret", "s3.releases.existingSecret"}
+    left_out |= {f"archive.{name}.existingSecret" for name in ("signing", "sealer", "references")}
     opened = set(leaves())
     unset = opened - paths(given, opened) - left_out
     assert {path for path in unset if not path.startswith("trialStore.")} == set()
@@ -96,6 +97,13 @@ def test_an_unknown_key_is_refused_by_name(helm: Helm, path: str) -> None:
         ("trust.keys", {"approver.pem": "-----BEGIN PRIVATE KEY-----"}, "pattern"),
         ("front.resources.limits", {"memory": "2 GB"}, "memory"),
         ("networkPolicies.store.ports", [70000], "maximum"),
+        ("archive.export.to", "/mnt/parquet", "pattern"),
+        ("archive.export.to", "s3://Films", "pattern"),
+        ("archive.journal.limit", "1 GB", "pattern"),
+        ("archive.lock.mode", "governance", "must be one of"),
+        ("archive.lock.days", -1, "minimum"),
+        ("archive.seal.schedule", "every hour", "pattern"),
+        ("archive.trust.writers", {"old.pem": "-----BEGIN PRIVATE KEY-----"}, "pattern"),
     ],
 )
 def test_a_value_of_the_wrong_form_is_refused_by_its_path(helm: Helm, path: str, value: Any, told: str) -> None:
@@ -133,6 +141,12 @@ ARCHIVE: dict[str, Any] = {
             {"release": {"id": "0123456789ab", "standby": ["0123456789ab"]}},
             "Release 0123456789ab is in release.id and in release.standby",
         ),
+        (nested("archive.journal.limit", "1Gi"), "there is no journal; set archive.journal.existingClaim too"),
+        (nested("archive.lock.days", 30), "archive.lock.sealedDays is less than archive.lock.days"),
+        (
+            nested("archive", {"signing": {"existingSecret": "key"}, "sealer": {"existingSecret": "key"}}),
+            "give each a key of its own",
+        ),
         ({"terminationGracePeriodSeconds": 40, "front": {"preStopSeconds": 30}}, "less than 20 s"),
     ],
 )
@@ -162,6 +176,16 @@ def test_a_chart_that_depends_on_this_one_may_pass_its_globals(helm: Helm) -> No
             ["not redundant, not for production", "every host name of the gateway", "service/pneumoserve-store"],
         ),
         ((EVERYTHING,), ["--header 'Host: pneumonia.example.org'", "prefer existingSecret"]),
+        (
+            (EVERYTHING,),
+            [
+                'kube_job_status_failed{namespace="pneumo",job_name=~"pneumoserve-verify-.*"} > 0',
+                "kubectl create job -n pneumo --from=cronjob/pneumoserve-replay replay-0123456789ab",
+                "the Secret pneumoserve-archive-signing, the Secret pneumoserve-archive-sealer",
+            ],
+        ),
+        ((TRIAL,), ["no journal", "calls are refused (503)", "Object lock is off"]),
+        ((TRIAL, nested("archive.seal.enabled", False)), ["Nothing seals the archive"]),
         ((TRIAL, {"replicas": 1}), ["One pod per release"]),
         ((TRIAL, nested("networkPolicies.enabled", False)), ["networkPolicies are off"]),
         ((TRIAL, nested("preflight.enabled", False)), ["preflight is off"]),

@@ -33,6 +33,13 @@ pneumonia-{{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* The Secret of one of the archive's keys: {{ include "pneumoserve.keySecret" (list . "signing") }} */}}
+{{- define "pneumoserve.keySecret" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- (get $root.Values.archive $name).existingSecret | default (printf "%s-archive-%s" (include "pneumoserve.fullname" $root) $name) -}}
+{{- end -}}
+
 {{/* What the storage-initializer reads with; the archive's secret where no other one is given. */}}
 {{- define "pneumoserve.releasesSecret" -}}
 {{- if or .Values.trialStore.enabled .Values.s3.releases.accessKey -}}
@@ -105,6 +112,33 @@ fsGroup: 65532
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
+
+{{/* The archive -------------------------------------------------------------------------------------------------- */}}
+
+{{/* Bytes of a quantity: {{ include "pneumoserve.bytes" "1Gi" }} */}}
+{{- define "pneumoserve.bytes" -}}
+{{- $units := dict "" 1 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mul (regexFind "^[0-9]+" .) (get $units (regexFind "[A-Z]?i?$" .)) -}}
+{{- end -}}
+
+{{/*
+A folder of trusted keys as a volume: the public half of the key in use, and those of earlier times. The private half
+stays out of it. {{ include "pneumoserve.archiveTrust" (list . "signing" "writers") }}
+*/}}
+{{- define "pneumoserve.archiveTrust" -}}
+{{- $root := index . 0 -}}
+projected:
+  sources:
+    - secret:
+        name: {{ include "pneumoserve.keySecret" (list $root (index . 1)) }}
+        items:
+          - key: public.pem
+            path: in-use.pem
+    {{- if get $root.Values.archive.trust (index . 2) }}
+    - configMap:
+        name: {{ include "pneumoserve.fullname" $root }}-archive-{{ index . 2 }}
+    {{- end }}
 {{- end -}}
 
 {{/* The store ---------------------------------------------------------------------------------------------------- */}}

@@ -36,6 +36,15 @@ with all of them.
 {{- if and $values.trust.existingConfigMap (or $values.trust.revoked.keys $values.trust.revoked.releases) -}}
 {{- $new = append $new "trust.revoked has no effect beside trust.existingConfigMap; put revoked.json into that ConfigMap." -}}
 {{- end -}}
+{{- if and $values.archive.signing.existingSecret (eq $values.archive.signing.existingSecret $values.archive.sealer.existingSecret) -}}
+{{- $new = append $new "archive.signing and archive.sealer name one Secret, so whoever can write records could seal them; give each a key of its own." -}}
+{{- end -}}
+{{- if and $values.archive.journal.limit (not $values.archive.journal.existingClaim) -}}
+{{- $new = append $new "archive.journal.limit is set, but there is no journal; set archive.journal.existingClaim too, or leave the limit empty." -}}
+{{- end -}}
+{{- if lt (int $values.archive.lock.sealedDays) (int $values.archive.lock.days) -}}
+{{- $new = append $new "archive.lock.sealedDays is less than archive.lock.days, so the seals could be removed before what they prove; raise it." -}}
+{{- end -}}
 {{- if and $values.release.id (has $values.release.id $values.release.standby) -}}
 {{- $new = append $new (printf "Release %s is in release.id and in release.standby; remove it from release.standby." $values.release.id) -}}
 {{- end -}}
@@ -211,6 +220,26 @@ manifests do not.
 {{- $new = append $new (printf "There is no ConfigMap %s in namespace %s; make it from the approvers' public keys: kubectl create configmap %s -n %s --from-file=FOLDER" . $namespace . $namespace) -}}
 {{- else if not $pem -}}
 {{- $new = append $new (printf "ConfigMap %s holds no public key; its keys must end in .pem." .) -}}
+{{- end -}}
+{{- end -}}
+{{- $keys := dict "signing" (list "key.pem" "public.pem") "sealer" (list "key.pem" "public.pem") "references" (list "key") -}}
+{{- range $name, $files := $keys -}}
+{{- with (get $values.archive $name).existingSecret -}}
+{{- $secret := lookup "v1" "Secret" $namespace . -}}
+{{- if not $secret -}}
+{{- $new = append $new (printf "There is no Secret %s in namespace %s, which archive.%s names; make it: kubectl create secret generic %s -n %s --from-file=%s" . $namespace $name . $namespace (join " --from-file=" $files)) -}}
+{{- else -}}
+{{- range $file := $files -}}
+{{- if not (get ($secret.data | default dict) $file) -}}
+{{- $new = append $new (printf "Secret %s has no %s; add it." $secret.metadata.name $file) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $values.archive.journal.existingClaim -}}
+{{- if not (lookup "v1" "PersistentVolumeClaim" $namespace .) -}}
+{{- $new = append $new (printf "There is no PersistentVolumeClaim %s in namespace %s for the journal; make it, or leave archive.journal.existingClaim empty." . $namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- if not $values.trialStore.enabled -}}

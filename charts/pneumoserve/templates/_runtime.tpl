@@ -64,6 +64,14 @@ containers:
     imagePullPolicy: {{ .Values.images.pullPolicy }}
     args:
       - --drain-lock={{ $lock }}
+      {{- if .Values.archive.journal.existingClaim }}
+      - --journal=/journal
+      - --journal-bytes={{ include "pneumoserve.bytes" (.Values.archive.journal.limit | default "1Gi") }}
+      {{- end }}
+      {{- if .Values.archive.lock.days }}
+      - --lock-days={{ .Values.archive.lock.days }}
+      - --lock-mode={{ .Values.archive.lock.mode }}
+      {{- end }}
     ports:
       - name: http1
         containerPort: 8080
@@ -104,6 +112,16 @@ containers:
       - name: trust
         mountPath: /etc/pneumoserve/trust
         readOnly: true
+      - name: archive-key
+        mountPath: /etc/pneumoserve/archive
+        readOnly: true
+      - name: reference-key
+        mountPath: /etc/pneumoserve/reference
+        readOnly: true
+      {{- if .Values.archive.journal.existingClaim }}
+      - name: journal
+        mountPath: /journal
+      {{- end }}
       - name: run
         mountPath: /run/pneumoserve
       - name: front-tmp
@@ -112,6 +130,23 @@ volumes:
   - name: trust
     configMap:
       name: {{ include "pneumoserve.trustName" . }}
+  - name: archive-key
+    secret:
+      secretName: {{ include "pneumoserve.keySecret" (list . "signing") }}
+      items:
+        - key: key.pem
+          path: key.pem
+  - name: reference-key
+    secret:
+      secretName: {{ include "pneumoserve.keySecret" (list . "references") }}
+      items:
+        - key: key
+          path: key
+  {{- with .Values.archive.journal.existingClaim }}
+  - name: journal
+    persistentVolumeClaim:
+      claimName: {{ . }}
+  {{- end }}
   - name: run
     emptyDir: {}
   - name: models-tmp
