@@ -40,6 +40,8 @@ class Load:
     gateway: str
     films: list[bytes]
     per_second: float
+    # Where gRPC has an address of its own.
+    grpc_address: str | None = None
     calls: list[Call] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -80,7 +82,7 @@ class Load:
         limits = httpx.Limits(max_connections=200)
         async with (
             httpx.AsyncClient(base_url=f"http://{self.gateway}", timeout=_TIMEOUT_SECONDS, limits=limits) as http,
-            grpc.aio.insecure_channel(self.gateway) as channel,
+            grpc.aio.insecure_channel(self.grpc_address or self.gateway) as channel,
             asyncio.TaskGroup() as calls,
         ):
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
