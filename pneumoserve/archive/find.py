@@ -1,48 +1,134 @@
-"""Finding the record of a prediction by its id alone."""
+"""Finding what the archive holds of a prediction, by its id alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+import re
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
-import orjson
-
+from pneumoserve.archive.label import Label
+from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies, read_lines
 from pneumoserve.archive.record import Record
+from pneumoserve.archive.segment import RECORDS, Place
 from pneumoserve.archive.store import ObjectStore, StoredObject
 from pneumoserve.ids import time_of
 
-# How far the clocks of front and store may lie apart, and how long a record may wait to be written.
+# How far the clocks of front and store may lie apart, and how long a record usually waits to be written.
 _SKEW: Final = timedelta(minutes=5)
+# A record that waited in a journal, or whose front's clock jumped, is looked for in the days beside its own.
+_DAY: Final = timedelta(days=1)
+_ID: Final = re.compile(rb'"prediction_id":"([0-9a-f-]{36})"')
+_LISTERS: Final = 16
+
+LABEL_WRITERS: Final = "label-"
 
 
 def find_record(store: ObjectStore, prediction_id: str) -> Record | None:
     """The record of a prediction, None where the store has none.
 
-    The id carries its time, so only segments written about then are read.
+    Raises:
+        ValueError: the id is no prediction id.
+        StoreError: the store does not answer.
+    """
+    return find_records(store, [prediction_id]).get(prediction_id)
+
+
+def find_records(store: ObjectStore, prediction_ids: Collection[str]) -> dict[str, Record]:
+    """The records of predictions that the store has, by id.
+
+    An id carries its time: the segments written about then are read first, which is nearly always enough; then, for
+    all ids that are missing, every other segment of those days.
+
+    Raises:
+        ValueError: one is no prediction id.
+        StoreError: the store does not answer.
+    """
+    made = {each: time_of(each) for each in prediction_ids}
+    listed: dict[str, list[StoredObject]] = {}
+    found: dict[str, Record] = {}
+
+    def segments(about: datetime, around: timedelta) -> list[StoredObject]:
+        dates = sorted({(about + offset).date().isoformat() for offset in (-around, timedelta(0), around)})
+        for date in dates:
+            if date not in listed:
+                listed[date] = list(store.list(f"{RECORDS}date={date}/"))
+        return list(chain.from_iterable(listed[date] for date in dates))
+
+    read: set[Place] = set()
+    for each, about in made.items():
+        if each not in found:
+            near = reading_order(segments(about, _SKEW), about, _SKEW)
+            found |= _search(store, near, read, made.keys() - found.keys(), {each})
+    missing = made.keys() - found.keys()
+    others = chain.from_iterable(reading_order(segments(made[each], _DAY), made[each]) for each in sorted(missing))
+    return found | _search(store, list(dict.fromkeys(others)), read, missing, missing)
+
+
+def reading_order(
+    segments: Iterable[StoredObject], about: datetime, within: timedelta = timedelta.max
+) -> Sequence[Place]:
+    """The places of segments that were written `within` that time of a moment, the nearest first."""
+    placed = [(abs(item.last_modified - about), place) for item in segments if (place := Place.of(item.key))]
+    return [place for away, place in sorted(placed) if away <= within]
+
+
+def _search(
+    store: ObjectStore, order: Sequence[Place], read: set[Place], wanted: Collection[str], until: Collection[str]
+) -> dict[str, Record]:
+    """The records among `wanted` in segments, read in their order until all of `until` are found.
+
+    `read` are those that were looked through for all of `wanted` before; they are passed over, the others added.
+    """
+    found: dict[str, Record] = {}
+    if not until:
+        return found
+    for place, body in read_bodies(store, [place for place in order if place not in read]):
+        read.add(place)
+        # Parsing every record would cost more than finding the one.
+        if any(name.decode() in wanted for name in _ID.findall(body)):
+            found |= _records(body, wanted)
+        if all(each in found for each in until):
+            break
+    return found
+
+
+def _records(body: bytes, wanted: Collection[str]) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    for line in lines_of(body):
+        if not any(name.decode() in wanted for name in _ID.findall(line)):
+            continue
+        try:
+            entry = parse_entry(line)
+        except ValueError:
+            # Damaged, or of another version: `archive verify` is who tells.
+            continue
+        if isinstance(entry, Record):
+            found[entry.prediction_id] = entry
+    return found
+
+
+def labels_of(store: ObjectStore, prediction_id: str) -> list[Label]:
+    """What became known of a prediction afterwards, the first statement first.
 
     Raises:
         ValueError: the id is no prediction id.
         StoreError: the store does not answer.
     """
+    first = (time_of(prediction_id) - _DAY).date()
+
+    def of_day(day: str) -> list[Place]:
+        # Labels have writers of their own, so that all records need not be listed to find them.
+        partitions = store.folders(f"{RECORDS}date={day}/")
+        keys = chain.from_iterable(store.list(f"{partition}{LABEL_WRITERS}") for partition in partitions)
+        return [place for item in keys if (place := Place.of(item.key))]
+
+    with ThreadPoolExecutor(_LISTERS, thread_name_prefix="list") as threads:
+        places = list(chain.from_iterable(threads.map(of_day, days(store, first))))
     wanted = prediction_id.encode()
-    for segment in _segments_about(store, prediction_id):
-        body = store.get(segment.key)
-        for line in body.splitlines():
-            # Parsing every record would cost more than finding the one.
-            if wanted in line and orjson.loads(line)["prediction_id"] == prediction_id:
-                return Record.model_validate_json(line)
-    return None
-
-
-def _segments_about(store: ObjectStore, prediction_id: str) -> Iterator[StoredObject]:
-    """Segments that may hold the record, the nearest in time first."""
-    made = time_of(prediction_id)
-    days = sorted({(made + offset).date().isoformat() for offset in (timedelta(0), _SKEW, -_SKEW)})
-    near = [
-        segment
-        for day in days
-        for segment in store.list(f"records/date={day}/")
-        if abs(segment.last_modified - made) <= _SKEW
-    ]
-    return iter(sorted(near, key=lambda segment: abs(segment.last_modified - made)))
+    lines = chain.from_iterable(of_segment for _, of_segment in read_lines(store, places))
+    entries = (parse_entry(line) for line in lines if wanted in line)
+    labels = [entry for entry in entries if isinstance(entry, Label) and entry.prediction_id == prediction_id]
+    return sorted(labels, key=lambda label: label.label_id)

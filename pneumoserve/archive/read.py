@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 import orjson
@@ -47,6 +47,17 @@ def places(store: ObjectStore, since: datetime | None = None, release: str | Non
     return sorted(
         place for place in found if place is not None and place.date >= day and release in (None, place.release)
     )
+
+
+def days(store: ObjectStore, since: date | None = None) -> list[str]:
+    """The days (YYYY-MM-DD, UTC) from `since` on that have segments, the first one first.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    first = "" if since is None else since.isoformat()
+    found = (folder.removeprefix(f"{RECORDS}date=").rstrip("/") for folder in store.folders(RECORDS))
+    return [day for day in found if day >= first]
 
 
 def lines_of(body: bytes) -> tuple[bytes, ...]:

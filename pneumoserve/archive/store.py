@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,8 @@ _READY_KEY: Final = ".ready"
 # The store's own: full, overloaded, or broken.
 _FAULTS: Final = {"InternalError", "ServiceUnavailable", "SlowDown", "XMinioStorageFull"}
 _MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+# How servers say that an object has no lock; the last where the bucket cannot lock at all.
+_UNLOCKED: Final = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"}
 
 
 class StoreError(RuntimeError):
@@ -159,6 +163,13 @@ class ObjectStore:
             for found in self._client.list_objects(bucket_name=self.settings.bucket, prefix=prefix, recursive=True):
                 yield StoredObject(found.object_name, found.size, found.last_modified)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What lies directly below a prefix like folders, each as a prefix that ends in a slash, in their order."""
+        with _told("list"):
+            for found in self._client.list_objects(bucket_name=self.settings.bucket, prefix=prefix):
+                if found.is_dir:
+                    yield found.object_name
+
     def versions(self, prefix: str) -> Iterator[StoredVersion]:
         """All versions of all objects below a prefix, delete markers included, in the order of their keys."""
         with _told("list"):
@@ -180,6 +191,47 @@ class ObjectStore:
         with _told("prepare"):
             if not self._client.bucket_exists(bucket_name=self.settings.bucket):
                 self._client.make_bucket(bucket_name=self.settings.bucket, object_lock=True)
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Until when an object cannot be removed, None where nothing says so."""
+        with _told("read the lock of"):
+            try:
+                lock = self._client.get_object_retention(bucket_name=self.settings.bucket, object_name=key)
+            except S3Error as error:
+                if error.code in _UNLOCKED:
+                    return None
+                raise
+        return None if lock is None else lock.retain_until_date.astimezone(UTC)
+
+    def lifecycle(self) -> bytes | None:
+        """The bucket's lifecycle rules as the store tells them (XML), None where it has none.
+
+        The client's own reading of them drops what it does not know, and writing that back would change other
+        people's rules.
+        """
+        with _told("read the lifecycle rules of"):
+            try:
+                answer = self._client._execute("GET", self.settings.bucket, query_params={"lifecycle": ""})
+            except S3Error as error:
+                if error.code == "NoSuchLifecycleConfiguration":
+                    return None
+                raise
+        return bytes(answer.data)
+
+    def set_lifecycle(self, document: bytes | None) -> None:
+        """Replace the bucket's lifecycle rules; None removes them all."""
+        with _told("write the lifecycle rules of"):
+            if document is None:
+                self._client.delete_bucket_lifecycle(bucket_name=self.settings.bucket)
+            else:
+                digest = base64.b64encode(hashlib.md5(document, usedforsecurity=False).digest()).decode()
+                self._client._execute(
+                    "PUT",
+                    self.settings.bucket,
+                    body=document,
+                    headers={"Content-MD5": digest},
+                    query_params={"lifecycle": ""},
+                )
 
     def set_up(self) -> None:
         """Make the bucket where there is none, and see that it takes and gives an object.

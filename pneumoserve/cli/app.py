@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from pneumoserve.archive.store import StoreError
 from pneumoserve.cli.output import AsJson, Failure, console, print_json, told
+
+if TYPE_CHECKING:
+    from pneumoserve.archive.retention import Expiry
+    from pneumoserve.archive.store import ObjectStore
 
 app = typer.Typer(
     name="pneumoserve",
@@ -96,8 +101,8 @@ def show(
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the record of a prediction. Reads the S3_* settings, else the state's store (started if it is down)."""
-    from pneumoserve.archive.find import find_record
+    """Show a prediction's record and labels. Reads the S3_* settings, else the state's store (started if down)."""
+    from pneumoserve.archive.find import find_record, labels_of
     from pneumoserve.cli.stores import store_of
 
     with told(), store_of(state) as store:
@@ -105,9 +110,14 @@ def show(
             record = find_record(store, prediction_id)
         except ValueError as error:
             raise Failure(str(error), 2) from None
-    if record is None:
-        raise Failure("The archive has no such record; check the id, and that this is the archive it was made in.", 1)
+        if record is None:
+            raise Failure(
+                "The archive has no such record; check the id, and that this is the archive it was made in.", 1
+            )
+        labels = labels_of(store, prediction_id)
+    # The record as it is, and beside its fields what became known later.
     document = record.model_dump(mode="json", by_alias=True)
+    document["labels"] = [label.model_dump(mode="json", by_alias=True) for label in labels]
     if as_json:
         print_json(document)
     else:
@@ -117,15 +127,49 @@ def show(
 @archive.command(epilog="Example: S3_ENDPOINT=http://store:9000 pneumoserve archive setup --timeout 60")
 def setup(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a store that does not answer yet.")] = 0.0,
+    expire_raw_days: Annotated[
+        int | None, typer.Option(min=1, help="Days to keep segments for; then only roll-ups.")
+    ] = None,
+    expire_images_days: Annotated[
+        int | None, typer.Option(min=1, help="Days to keep films for; then no replay.")
+    ] = None,
+    expire_rollups_days: Annotated[int | None, typer.Option(min=1, help="Days to keep sealed roll-ups for.")] = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
-    """Make the bucket where there is none, and check that it takes and gives objects; 1 if it does not."""
+    """Make the bucket where there is none, and check that it takes and gives objects; 1 if it does not.
+
+    Sets the bucket's lifecycle rules too: what has no --expire-… option is kept for ever.
+    """
+    from pneumoserve.archive.retention import Expiry, RetentionError
     from pneumoserve.archive.setup import set_up
     from pneumoserve.cli.stores import store_of
 
+    expiry = Expiry(raw=expire_raw_days, images=expire_images_days, rollups=expire_rollups_days)
     with told(), store_of(state) as store:
         set_up(store, timeout, console.print)
         console.print(f"the bucket {store.settings.bucket} is there, and takes and gives objects")
+        try:
+            console.print(_expiry_said(store, expiry))
+        except RetentionError as error:
+            raise Failure(str(error), 2) from None
+
+
+def _expiry_said(store: ObjectStore, expiry: Expiry) -> str:
+    from pneumoserve.archive.retention import set_expiry
+
+    try:
+        changed = set_expiry(store, expiry)
+    except StoreError:
+        if expiry.by_prefix:
+            raise
+        # Who may write records need not have the right to see the rules; then no rule is of this command's making.
+        return "its lifecycle rules cannot be read with these keys, and stay as they are"
+    kept = (
+        "nothing"
+        if not expiry.by_prefix
+        else ", ".join(f"{prefix} after {days} days" for prefix, (_, days) in expiry.by_prefix.items())
+    )
+    return f"what expires: {kept}{'' if changed else ' (as before)'}"
 
 
 @app.command(epilog="Example: pneumoserve package runs/first --out releases")

@@ -1,0 +1,404 @@
+"""The archive as Parquet: flat tables by date and release, for DuckDB, Spark or Trino.
+
+A file's name says which segments of which writer it holds. What has been exported is therefore known from the
+target's listing alone: a run that was cut short is finished by the next one, without duplicates and without a state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import orjson
+
+from pneumoserve.archive.label import Label
+from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies
+from pneumoserve.archive.record import ModelUse, Record
+from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
+from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release.schema import digest_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+# What bounds the memory of an export; a file has at most so many rows and those of one segment more.
+_ROWS: Final = 20_000
+_NAME: Final = re.compile(r"(?P<writer>.+)-(?P<first>\d{8})-(?P<last>\d{8})\.parquet")
+
+# Columns and their DuckDB types. `date` and `release` are folders; docs/archive.md says what each column means.
+COLUMNS: Final[dict[str, dict[str, str]]] = {
+    "predictions": {
+        "prediction_id": "VARCHAR",
+        "time": "TIMESTAMPTZ",
+        "kind": "VARCHAR",
+        "arm": "VARCHAR",
+        "release_digest": "VARCHAR",
+        "preprocessing_version": "VARCHAR",
+        "call_id": "VARCHAR",
+        "call_index": "INTEGER",
+        "call_count": "INTEGER",
+        "model": "VARCHAR",
+        "protocol": "VARCHAR",
+        "encoding": "VARCHAR",
+        "subject": "VARCHAR",
+        "study": "VARCHAR",
+        "patient": "VARCHAR",
+        "input_sha256": "VARCHAR",
+        "input_bytes": "BIGINT",
+        "pixels_sha256": "VARCHAR",
+        "stored_sha256": "VARCHAR",
+        "stored_key": "VARCHAR",
+        "format": "VARCHAR",
+        "width": "INTEGER",
+        "height": "INTEGER",
+        "modality": "VARCHAR",
+        "body_part": "VARCHAR",
+        "view_position": "VARCHAR",
+        "age_years": "DOUBLE",
+        "sex": "VARCHAR",
+        "pneumonia_probability": "DOUBLE",
+        "pneumonia_logit": "DOUBLE",
+        "detector_version": "VARCHAR",
+        "detector_weights": "VARCHAR",
+        "detector_profile": "VARCHAR",
+        "bacterial_probability": "DOUBLE",
+        "bacterial_logit": "DOUBLE",
+        "typer_version": "VARCHAR",
+        "typer_weights": "VARCHAR",
+        "typer_profile": "VARCHAR",
+        "finding": "VARCHAR",
+        "pneumonia_type": "VARCHAR",
+        "confidence": "DOUBLE",
+        "referred": "BOOLEAN",
+        "reasons": "VARCHAR[]",
+        "error_status": "INTEGER",
+        "error_message": "VARCHAR",
+        "schema": "VARCHAR",
+        "writer": "VARCHAR",
+        "sequence": "INTEGER",
+        "hash": "VARCHAR",
+    },
+    "labels": {
+        "label_id": "VARCHAR",
+        "prediction_id": "VARCHAR",
+        "time": "TIMESTAMPTZ",
+        "source": "VARCHAR",
+        "author": "VARCHAR",
+        "finding": "VARCHAR",
+        "pneumonia_type": "VARCHAR",
+        "schema": "VARCHAR",
+        "writer": "VARCHAR",
+        "sequence": "INTEGER",
+        "hash": "VARCHAR",
+    },
+}
+
+Row = dict[str, Any]
+
+
+class ExportError(RuntimeError):
+    """The export cannot go on; the text says what to do."""
+
+
+class Target(Protocol):
+    """Where the files go. Names are relative, with slashes; a file is there whole or not at all."""
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The names of what lies in a folder, without the folder."""
+
+    def put(self, name: str, file: Path) -> None:
+        """Put a file there."""
+
+
+class FolderTarget:
+    """A folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The names of what lies in a folder, without the folder."""
+        return (path.name for path in (self._folder / folder).glob("*.parquet"))
+
+    def put(self, name: str, file: Path) -> None:
+        """Put a file there."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name that readers of *.parquet pass over, until all of it is there.
+        part = path.with_suffix(".part")
+        shutil.copyfile(file, part)
+        part.replace(path)
+
+
+class StoreTarget:
+    """A prefix of a bucket."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The names of what lies in a folder, without the folder."""
+        return (item.key.rpartition("/")[2] for item in self._store.list(f"{self._prefix}{folder}"))
+
+    def put(self, name: str, file: Path) -> None:
+        """Put a file there."""
+        self._store.put(f"{self._prefix}{name}", file.read_bytes(), "application/vnd.apache.parquet")
+
+
+@contextlib.contextmanager
+def target_of(to: str, settings: S3Settings) -> Iterator[Target]:
+    """The target that `to` names: a folder, or `s3://bucket/prefix` in the store of `settings`.
+
+    Raises:
+        ExportError: an address without a bucket.
+        StoreError: there is no such bucket, or the store does not answer.
+    """
+    if not to.startswith("s3://"):
+        yield FolderTarget(Path(to))
+        return
+    address = urlsplit(to)
+    if not address.netloc:
+        raise ExportError("Name the bucket to export to: s3://bucket/prefix.")
+    store = ObjectStore(settings.in_bucket(address.netloc))
+    try:
+        store.check()
+        yield StoreTarget(store, address.path.strip("/"))
+    finally:
+        store.close()
+
+
+@dataclass
+class Report:
+    """What a run did: files written, rows of each table, and the keys of segments that could not be read."""
+
+    files: int
+    predictions: int
+    labels: int
+    unreadable: list[str]
+
+
+def export(
+    store: ObjectStore, target: Target, since: date | None = None, tell: Callable[[Report], None] = lambda _: None
+) -> Report:
+    """Write all that is new since the last run, of days (UTC) from `since` on; `tell` hears of each file.
+
+    A segment that cannot be read is left out, and asked for again by every run. One run at a time may write to a
+    target.
+
+    Raises:
+        ExportError: two runs have written to the target at once, or it has no room.
+        StoreError: the store does not answer.
+        ModuleNotFoundError: DuckDB is not installed.
+    """
+    import duckdb  # noqa: PLC0415 - only an export needs it
+
+    report = Report(0, 0, 0, [])
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        # Everything it needs is inside the package; it must not reach for extensions on the internet.
+        limits: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 1,
+            "memory_limit": "512MB",
+            "temp_directory": folder,
+            "autoinstall_known_extensions": False,
+        }
+        try:
+            with duckdb.connect(":memory:", config=limits) as database:
+                gather = _Gather(target, Path(folder), database, report, tell)
+                for day in days(store, since):
+                    for partition in store.folders(f"{RECORDS}date={day}/"):
+                        _export_partition(store, target, partition.removeprefix(RECORDS), gather)
+        except (OSError, duckdb.IOException) as error:
+            reason = error.strerror if isinstance(error, OSError) else "disk error"
+            raise ExportError(f"The export cannot be written ({reason}); make room, or give another --to.") from error
+    return report
+
+
+def _export_partition(store: ObjectStore, target: Target, partition: str, gather: _Gather) -> None:
+    """Export one date and release; `partition` is `date=…/release=…/`."""
+    done = _exported(target, partition)
+    found = (Place.of(item.key) for item in store.list(f"{RECORDS}{partition}"))
+    new = (
+        place for place in found if place is not None and not any(place.sequence in span for span in done[place.writer])
+    )
+    for place, body in read_bodies(store, new):
+        try:
+            rows = [_row(place, line) for line in _whole(body)]
+        except ValueError:
+            gather.flush()
+            gather.report.unreadable.append(place.key)
+        else:
+            gather.add(partition, place, rows)
+    gather.flush()
+
+
+def _whole(body: bytes) -> tuple[bytes, ...]:
+    """A segment's entries.
+
+    Raises:
+        SegmentError: it is damaged; taken for one without entries, it would count as exported.
+    """
+    try:
+        return read_segment(body).lines
+    except SegmentError:
+        # Those written before segments had headers are entries and nothing else.
+        lines = lines_of(body)
+        if not lines or b"".join(line + b"\n" for line in lines) != body:
+            raise
+        return lines
+
+
+def _exported(target: Target, partition: str) -> dict[str, list[range]]:
+    """The sequences that files of a partition hold, by writer."""
+    spans: dict[str, list[range]] = defaultdict(list)
+    for table in COLUMNS:
+        for match in map(_NAME.fullmatch, target.names(f"{table}/{partition}")):
+            if match is not None:
+                spans[match["writer"]].append(range(int(match["first"]), int(match["last"]) + 1))
+    for writer, of_writer in spans.items():
+        ordered = sorted(of_writer, key=lambda span: span.start)
+        for earlier, later in pairwise(ordered):
+            if later.start < earlier.stop:
+                raise ExportError(
+                    f"Two files of {partition}{writer} hold segment {later.start}: two exports ran at once. Remove "
+                    f"the one that ends in -{later.start:08d}-{later.stop - 1:08d}.parquet, and run one at a time."
+                )
+    return spans
+
+
+class _Gather:
+    """Gathers the rows of one writer's consecutive segments, and writes them as one file.
+
+    A gap in the sequence ends a file: what a journal brings later then never falls within one that is written.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        folder: Path,
+        database: duckdb.DuckDBPyConnection,
+        report: Report,
+        tell: Callable[[Report], None],
+    ) -> None:
+        self.report = report
+        self._target = target
+        self._lines = folder / "rows.ndjson"
+        self._file = folder / "rows.parquet"
+        self._database = database
+        self._tell = tell
+        self._partition = ""
+        self._first: Place | None = None
+        self._next = 0
+        self._table: str | None = None
+        self._count = 0
+
+    def add(self, partition: str, place: Place, rows: list[tuple[str, Row]]) -> None:
+        """Take the rows of a segment, each with its table."""
+        # A writer writes entries of one kind; its empty segments belong to whichever that is.
+        tables = {table for table, _ in rows}
+        if len(tables) > 1:
+            raise ExportError(f"{place.key} holds entries of several kinds, which no writer of this version makes.")
+        table = next(iter(tables), self._table)
+        if self._first is None or not (
+            (place.writer, place.sequence) == (self._first.writer, self._next) and self._table in {None, table}
+        ):
+            self.flush()
+            self._partition, self._first = partition, place
+        self._table = table if rows or self._table else None
+        self._next = place.sequence + 1
+        self._count += len(rows)
+        with self._lines.open("ab") as file:
+            file.writelines(orjson.dumps(row) + b"\n" for _, row in rows)
+        if self._count >= _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._first is not None and self._table is not None:
+            name = f"{self._first.writer}-{self._first.sequence:08d}-{self._next - 1:08d}.parquet"
+            self._write(self._table, f"{self._table}/{self._partition}{name}")
+            self.report.files += 1
+            if self._table == "labels":
+                self.report.labels += self._count
+            else:
+                self.report.predictions += self._count
+            self._tell(self.report)
+        self._lines.unlink(missing_ok=True)
+        self._first, self._table, self._count = None, None, 0
+
+    def _write(self, table: str, name: str) -> None:
+        rows = self._database.read_json(str(self._lines), columns=COLUMNS[table], format="newline_delimited")
+        rows.write_parquet(str(self._file), compression="zstd")
+        self._target.put(name, self._file)
+
+
+def _row(place: Place, line: bytes) -> tuple[str, Row]:
+    """An entry's table and row.
+
+    Raises:
+        ValueError: it is of no form that this version reads.
+    """
+    entry = parse_entry(line)
+    receipt = {"writer": place.writer, "sequence": place.sequence, "hash": digest_of(line)}
+    if isinstance(entry, Label):
+        statement = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
+        return "labels", {**statement, **receipt}
+    return "predictions", {**prediction_row(entry), **receipt}
+
+
+def prediction_row(record: Record) -> Row:
+    """A record's columns, but for its receipt; what a record does not have is None."""
+    call, image, refused, decision, error = record.call, record.image, record.refused, record.decision, record.error
+    uses = {use.name: use for use in record.models}
+    row: Row = {
+        "prediction_id": record.prediction_id,
+        "time": record.time,
+        "kind": record.kind,
+        "arm": record.arm,
+        "release_digest": record.release_digest,
+        "preprocessing_version": record.preprocessing_version,
+        "call_id": call.call_id,
+        "call_index": call.index,
+        "call_count": call.count,
+        "model": call.model,
+        "protocol": call.protocol,
+        "encoding": call.encoding,
+        "subject": call.subject,
+        "study": call.study,
+        "patient": call.patient,
+        **_model_columns("detector", "pneumonia", uses.get(DETECTOR)),
+        **_model_columns("typer", "bacterial", uses.get(TYPER)),
+        "schema": record.schema_,
+    }
+    if refused is not None:
+        row |= refused.model_dump()
+    if image is not None:
+        row |= image.model_dump()
+    if decision is not None:
+        row |= decision.model_dump(mode="json")
+    if error is not None:
+        row |= {"error_status": error.status, "error_message": error.message}
+    return row
+
+
+def _model_columns(role: str, what: str, use: ModelUse | None) -> Row:
+    if use is None:
+        return {}
+    return {
+        f"{what}_probability": use.probability,
+        f"{what}_logit": use.logit,
+        f"{role}_version": use.version,
+        f"{role}_weights": use.weights,
+        f"{role}_profile": orjson.dumps(use.profile, option=orjson.OPT_SORT_KEYS).decode(),
+    }

@@ -1,0 +1,320 @@
+"""The archive as Parquet, from and to a real S3 server and a folder; read by DuckDB."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pneumoserve.archive import export as module
+from pneumoserve.archive.export import COLUMNS, ExportError, FolderTarget, Report, Target, export, target_of
+from pneumoserve.archive.label import Label
+from pneumoserve.archive.record import Record
+from pneumoserve.archive.segment import Place
+from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
+from pneumoserve.release.schema import canonical_json, digest_of
+from tests.archive.commands import invoke
+from tests.archive.data import RELEASE, Chain, id_made, label_of, prediction, refusal
+
+OTHER = "ba9876543210"
+ARCHIVE = Path(__file__).parents[2] / "docs" / "archive.md"
+
+
+@pytest.fixture
+def settings(s3_server: S3Settings, request: pytest.FixtureRequest) -> S3Settings:
+    """A bucket of the test's own."""
+    own = s3_server.in_bucket(f"export-{abs(hash(request.node.nodeid)) % 10**9}")
+    ObjectStore(own).ensure_bucket()
+    return own
+
+
+@pytest.fixture
+def store(settings: S3Settings) -> Iterator[ObjectStore]:
+    opened = ObjectStore(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def target(request: pytest.FixtureRequest, settings: S3Settings, tmp_path: Path) -> Iterator[Target]:
+    to = str(tmp_path / "out") if request.param == "folder" else f"s3://{settings.bucket}/some/exports"
+    with target_of(to, settings) as opened:
+        yield opened
+
+
+def files(target: Target, store: ObjectStore, folder: Path) -> list[str]:
+    """The names of all files of a target; those of a bucket are copied to a folder, as `read` wants them."""
+    if isinstance(target, FolderTarget):
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(item.key.removeprefix("some/exports/") for item in store.list("some/exports/"))
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(f"some/exports/{name}"))
+    return names
+
+
+def read(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask `predictions` and `labels`."""
+    with duckdb.connect(":memory:") as database:
+        for table in COLUMNS:
+            if (folder / table).exists():
+                where = f"read_parquet('{folder}/{table}/**/*.parquet', hive_types = {{'release': VARCHAR}})"
+                database.sql(f"create view {table} as from {where}")
+        return database.sql(sql).fetchall()
+
+
+def test_every_entry_is_a_row_by_date_and_release(store: ObjectStore, target: Target, tmp_path: Path) -> None:
+    writer = Chain(store, "front-00000001")
+    other = Chain(store, "front-00000002")
+    films = [prediction(), prediction(typed=False), refusal(), prediction(release=OTHER)]
+    writer.write([], release=RELEASE)
+    writer.write(films[:2])
+    place = writer.write(films[2:3])
+    other.write(films[3:], release=OTHER)
+    told = label_of(films[0])
+    Chain(store, "label-host-00000003").write([told])
+    report = export(store, target)
+    assert report == Report(3, 4, 1, [])
+    out = tmp_path / "out"
+    day = place.date
+    assert files(target, store, out) == [
+        f"labels/date={day}/release={RELEASE}/label-host-00000003-00000001-00000001.parquet",
+        f"predictions/date={day}/release={RELEASE}/front-00000001-00000001-00000003.parquet",
+        f"predictions/date={day}/release={OTHER}/front-00000002-00000001-00000001.parquet",
+    ]
+    counted = read(out, "select date::varchar, release, kind, count(*) from predictions group by all order by all")
+    assert counted == [
+        (day, RELEASE, "prediction", 2),
+        (day, RELEASE, "refusal", 1),
+        (day, OTHER, "prediction", 1),
+    ]
+    assert read(out, "select prediction_id, label_id, source, author, finding, pneumonia_type from labels") == [
+        (films[0].prediction_id, told.label_id, "radiologist", "r.17", "pneumonia", "bacterial")
+    ]
+
+
+def test_a_row_tells_what_the_record_tells(store: ObjectStore, tmp_path: Path) -> None:
+    film, normal, refused = prediction(), prediction(typed=False), refusal()
+    Chain(store, "front-00000001").write([film, normal, refused])
+    export(store, FolderTarget(tmp_path))
+    columns = ", ".join(f'"{name}"' for name in COLUMNS["predictions"])
+    rows = {
+        row[0]: dict(zip(COLUMNS["predictions"], row, strict=True))
+        for row in read(tmp_path, f"select {columns} from predictions")
+    }
+    row = rows[film.prediction_id]
+    assert film.image is not None
+    assert {name: row[name] for name in film.image.model_dump()} == film.image.model_dump()
+    assert row["time"] == datetime.fromisoformat(film.time)
+    assert row["time"].utcoffset() == timedelta(0)
+    assert (row["pneumonia_probability"], row["bacterial_probability"]) == (0.9, 0.2)
+    assert json.loads(row["typer_profile"]) == film.models[1].profile
+    assert row["reasons"] == ["uncertain_type", "lateral_view"]
+    assert (row["writer"], row["sequence"], row["hash"]) == ("front-00000001", 1, digest_of(canonical_json(film)))
+    assert rows[normal.prediction_id]["bacterial_probability"] is None
+    assert rows[normal.prediction_id]["reasons"] == []
+    told = {name: value for name, value in rows[refused.prediction_id].items() if value is not None}
+    assert told["error_status"] == 415
+    assert told["input_bytes"] == 12
+    assert not told.keys() & {"reasons", "finding", "pneumonia_probability", "stored_key"}
+
+
+def test_no_field_of_an_entry_is_lost() -> None:
+    place = Place("front-00000001", 1, "2026-01-01", RELEASE)
+    film = prediction()
+    for entry, table in ((film, "predictions"), (refusal(), "predictions"), (label_of(film), "labels")):
+        _, row = module._row(place, canonical_json(entry))
+        assert row.keys() <= COLUMNS[table].keys()
+    _, whole = module._row(place, canonical_json(film))
+    assert COLUMNS["predictions"].keys() - whole.keys() == {"error_status", "error_message"}
+    _, label = module._row(place, canonical_json(label_of(film)))
+    assert label.keys() == COLUMNS["labels"].keys()
+    # A field that is new to record or label must become a column, or be left out on purpose: here is the list.
+    assert Record.model_fields.keys() == {
+        "schema_", "kind", "prediction_id", "time", "arm", "release", "release_digest", "preprocessing_version",
+        "call", "image", "refused", "models", "decision", "error",
+    }  # fmt: skip
+    assert {name.rstrip("_") for name in Label.model_fields} == label.keys() - {"writer", "sequence", "hash"} | {
+        "release"
+    }
+
+
+def test_a_second_run_adds_nothing_a_third_what_is_new(store: ObjectStore, target: Target, tmp_path: Path) -> None:
+    writer = Chain(store, "front-00000001")
+    for _ in range(5):
+        writer.write([prediction()])
+    assert export(store, target) == Report(1, 5, 0, [])
+    assert export(store, target) == Report(0, 0, 0, [])
+    writer.write([])
+    assert export(store, target) == Report(0, 0, 0, [])
+    writer.write([refusal()])
+    assert export(store, target) == Report(1, 1, 0, [])
+    names = files(target, store, tmp_path / "out")
+    assert [name.rpartition("/")[2] for name in names] == [
+        "front-00000001-00000001-00000005.parquet",
+        "front-00000001-00000006-00000007.parquet",
+    ]
+
+
+class _Failing:
+    """A target whose nth file is not taken."""
+
+    def __init__(self, target: Target, broken: int) -> None:
+        self._target = target
+        self._left = broken
+
+    def names(self, folder: str) -> Iterator[str]:
+        return self._target.names(folder)
+
+    def put(self, name: str, file: Path) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise StoreError("The store could not be reached; check its address, and that it runs.")
+        self._target.put(name, file)
+
+
+def test_a_run_that_broke_off_is_finished_by_the_next(
+    store: ObjectStore, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROWS", 4)
+    writer = Chain(store, "front-00000001")
+    films = [prediction() for _ in range(10)]
+    for film in films:
+        writer.write([film])
+    with pytest.raises(StoreError):
+        export(store, _Failing(target, 2))
+    # Files of another size, so that nothing is right only because the same files are written again.
+    monkeypatch.setattr(module, "_ROWS", 3)
+    late = prediction()
+    writer.write([late])
+    assert export(store, target) == Report(3, 7, 0, [])
+    names = files(target, store, tmp_path / "out")
+    assert [name[-25:-8] for name in names] == [
+        "00000001-00000004",
+        "00000005-00000007",
+        "00000008-00000010",
+        "00000011-00000011",
+    ]
+    ids = read(tmp_path / "out", "select prediction_id from predictions")
+    assert sorted(chain.from_iterable(ids)) == sorted(film.prediction_id for film in [*films, late])
+
+
+def test_what_comes_late_falls_into_no_file(store: ObjectStore, tmp_path: Path) -> None:
+    target = FolderTarget(tmp_path)
+    writer = Chain(store, "front-00000001")
+    films = [prediction() for _ in range(3)]
+    writer.write(films[:1])
+    writer.sequence = 2
+    writer.write(films[2:])
+    assert export(store, target).files == 2
+    writer.sequence = 1
+    writer.write(films[1:2])
+    assert export(store, target) == Report(1, 1, 0, [])
+    assert read(tmp_path, "select count(distinct prediction_id), count(*) from predictions") == [(3, 3)]
+
+
+def test_two_runs_at_once_are_noticed(store: ObjectStore, tmp_path: Path) -> None:
+    target = FolderTarget(tmp_path)
+    writer = Chain(store, "front-00000001")
+    writer.write([prediction()])
+    export(store, target)
+    (file,) = tmp_path.rglob("*.parquet")
+    file.with_name("front-00000001-00000001-00000002.parquet").write_bytes(file.read_bytes())
+    with pytest.raises(ExportError, match="ran at once"):
+        export(store, target)
+
+
+def test_days_before_since_are_left_out(store: ObjectStore, tmp_path: Path) -> None:
+    writer = Chain(store, "front-00000001")
+    now = datetime.now(UTC)
+    for age in (3, 2, 1):
+        writer.write([prediction(id_made(now - timedelta(days=age)))])
+    first: date = (now - timedelta(days=2)).date()
+    assert export(store, FolderTarget(tmp_path), first) == Report(2, 2, 0, [])
+    assert export(store, FolderTarget(tmp_path)) == Report(1, 1, 0, [])
+
+
+def test_entries_of_older_versions_are_exported(store: ObjectStore, tmp_path: Path) -> None:
+    film = prediction()
+    document = json.loads(canonical_json(film))
+    document["schema"] = "pneumoserve.record/1"
+    del document["call"]["study"], document["call"]["patient"]
+    line = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    # Segments had neither header nor signature then.
+    store.put(Place("front-00000001", 1, film.time[:10], RELEASE).key, line + b"\n", "application/x-ndjson")
+    export(store, FolderTarget(tmp_path))
+    assert read(tmp_path, 'select "schema", study, hash from predictions') == [
+        ("pneumoserve.record/1", None, digest_of(line))
+    ]
+
+
+def test_a_damaged_segment_is_told_and_its_neighbours_are_exported(store: ObjectStore, tmp_path: Path) -> None:
+    writer = Chain(store, "front-00000001")
+    places = [writer.write([prediction(), prediction()]) for _ in range(3)]
+    body = store.get(places[1].key)
+    store.put(places[1].key, body[: len(body) // 2], "application/x-ndjson")
+    assert export(store, FolderTarget(tmp_path)) == Report(2, 4, 0, [places[1].key])
+    store.put(places[1].key, body, "application/x-ndjson")
+    assert export(store, FolderTarget(tmp_path)) == Report(1, 2, 0, [])
+
+
+def test_the_command_exports_and_says_what(settings: S3Settings, store: ObjectStore, tmp_path: Path) -> None:
+    writer = Chain(store, "front-00000001")
+    writer.write([prediction(), refusal()])
+    words = ["archive", "export", "--to", str(tmp_path / "out")]
+    done = invoke(words, settings.to_env())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("2 records and 0 labels in 1 new files; the export is in ")
+    again = invoke([*words, "--json"], settings.to_env())
+    assert json.loads(again.stdout) == {"files": 0, "predictions": 0, "labels": 0, "unreadable": []}
+    to_s3 = ["archive", "export", "--to", f"s3://{settings.bucket}/exports", "--since", date.today().isoformat()]
+    assert invoke(to_s3, settings.to_env()).returncode == 0
+    assert len(list(store.list("exports/"))) == 1
+    place = writer.write([refusal()])
+    store.put(place.key, b"{", "application/x-ndjson")
+    damaged = invoke(words, settings.to_env())
+    assert damaged.returncode == 1
+    assert place.key in damaged.stderr
+
+
+def test_a_full_disk_is_told(store: ObjectStore, tmp_path: Path) -> None:
+    Chain(store, "front-00000001").write([prediction()])
+    (tmp_path / "predictions").write_text("a file where a folder would be")
+    with pytest.raises(ExportError, match="make room, or give another --to"):
+        export(store, FolderTarget(tmp_path))
+
+
+def test_the_query_of_the_documentation(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    films = [prediction(), prediction(), prediction(typed=False), prediction()]
+    Chain(store, "front-00000001").write(films)
+    wrong = label_of(films[0]).model_copy(update={"finding": "normal", "time": "2026-01-01T00:00:00.000Z"})
+    labels = [wrong, *(label_of(film) for film in films[:3])]
+    Chain(store, "label-host-00000002").write(labels, date=films[0].time[:10])
+    export(store, FolderTarget(tmp_path / "exports"))
+    monkeypatch.chdir(tmp_path)
+    (query,) = re.findall(r"```sql\n(.*?)```", ARCHIVE.read_text(), re.DOTALL)
+    with duckdb.connect(":memory:") as database:
+        assert database.sql(query).fetchall() == [(RELEASE, "pneumonia", 3, 2, 1, 0, 0.9)]
+
+
+def test_every_column_is_in_the_documentation() -> None:
+    text = ARCHIVE.read_text()
+    for table, columns in COLUMNS.items():
+        section = text.partition(f"### Table `{table}`\n")[2].partition("\n#")[0]
+        told = re.findall(r"^\| `(\w+)` \| ([A-Z\[\]]+) \|", section, re.MULTILINE)
+        assert told == list(columns.items())
+
+
+def test_a_target_without_a_bucket_is_told(settings: S3Settings) -> None:
+    with pytest.raises(ExportError, match="Name the bucket"), target_of("s3:///exports", settings):
+        pass
+    with pytest.raises(StoreError, match="no bucket absent"), target_of("s3://absent/exports", settings):
+        pass
