@@ -85,8 +85,8 @@ def svg(lineage: Lineage) -> str:
             f"<text x='{_MARGIN}' y='38' font-size='19' font-weight='600'>{escape(heading)}</text>",
             f"<text x='{_MARGIN}' y='60' fill='#45525f'>{escape(_under(lineage))}</text>",
             *(_drawn_arrow(arrow) for arrow in arrows),
-            *(_drawn_box(name, box) for name, box in boxes.items()),
             *(_relation(arrow) for arrow in arrows),
+            *(_drawn_box(name, box) for name, box in boxes.items()),
             *(
                 f"<text x='{_MARGIN}' y='{bottom + _LINE * index}' fill='{colour}'>{escape(line)}</text>"
                 for index, (line, colour) in enumerate(told)
@@ -219,16 +219,16 @@ def _arrows(lineage: Lineage) -> tuple[_Arrow, ...]:
     return (
         *known,
         _Arrow("image", "preprocessing", "decoded by"),
-        _Arrow("preprocessing", "detector", "pixels for", -40, -40),
-        _Arrow("preprocessing", "typer", "pixels for", 60, -60),
+        _Arrow("preprocessing", "detector", "pixels for" if DETECTOR in scores else "not asked", -40, -40),
+        _Arrow("preprocessing", "typer", "pixels for" if TYPER in scores else "not asked", 60, -60),
         _Arrow("dataset", "training run", "taught"),
         _Arrow("training run", "release", "packaged as"),
         _Arrow("signer", "release", "signed" if signed else "no signature", kind="plain" if signed else "fault"),
         _Arrow("release", "detector", "holds", -60, 40, held),
         _Arrow("release", "typer", "holds", 0, 0, held),
         _Arrow("release", "policy", "holds", 60, 0, held),
-        _Arrow("detector", "prediction", scores.get(DETECTOR, "not asked"), 0, -70),
-        _Arrow("typer", "prediction", scores.get(TYPER, "not asked")),
+        _Arrow("detector", "prediction", scores.get(DETECTOR, "no score"), 0, -70),
+        _Arrow("typer", "prediction", scores.get(TYPER, "no score")),
         _Arrow("policy", "prediction", "decides", 0, 70),
     )
 
@@ -265,9 +265,11 @@ def _drawn_arrow(arrow: _Arrow) -> str:
 def _relation(arrow: _Arrow) -> str:
     x1, y1, x2, y2 = _ends(arrow)
     x, y = (x1 + x2) // 2, (y1 + y2) // 2
-    if y2 - y1 > _DOWN:
+    if y1 == y2:
+        y -= 14
+    elif y2 - y1 > _DOWN:
         x, y = x1, (y1 + y2 - _GAP) // 2
-    elif y1 != y2:
+    else:
         # A quarter on its way: half way down is where arrows cross.
         x, y = x1 + (x2 - x1) * 5 // 32, y1 + (y2 - y1) * 3 // 8
     room = 7 * len(arrow.relation) + 8

@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from pneumoserve.archive.append import append
 from pneumoserve.archive.record import CallDetail, ImageDetail, ModelUse, Record
-from pneumoserve.archive.segment import Header, key_id_of, seal_segment
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.archive.writer import image_key
 from pneumoserve.decision import decide
@@ -312,21 +312,8 @@ def test_the_picture_holds_every_step_and_no_markup_of_others(asked: Asked) -> N
 
 
 def stored(record: Record, store: ObjectStore, folder: Path) -> None:
-    """Put a record into the archive, as a segment of one."""
-    key = generate_key(folder / "writer.pem")
-    header = Header(
-        writer=f"test-{record.prediction_id[-8:]}",
-        sequence=1,
-        date=record.time[:10],
-        release=record.release,
-        opened=record.time,
-        count=1,
-        previous=None,
-        last=True,
-        software="0",
-        key_id=key_id_of(key),
-    )
-    store.put(header.place.key, seal_segment(header, [canonical_json(record)], key), "application/jsonl")
+    """Put a record into the archive."""
+    append(store, generate_key(folder / "writer.pem"), [record], "test")
 
 
 def told(asked: Asked, tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
