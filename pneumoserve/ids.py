@@ -6,6 +6,9 @@ import os
 import time
 import uuid
 from datetime import UTC, datetime
+from typing import Final
+
+_RUNS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:pneumoserve:training-run")
 
 
 def uuid7() -> str:
@@ -30,3 +33,8 @@ def time_of(identifier: str) -> datetime:
     if value.version != 7:
         raise ValueError("A prediction id is a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057; copy it whole.")
     return datetime.fromtimestamp((value.int >> 80) / 1000, tz=UTC)
+
+
+def openlineage_run_of(run_id: str) -> str:
+    """The id of a training run in OpenLineage's events (which take UUIDs): derived, so a release need not carry it."""
+    return str(uuid.uuid5(_RUNS, run_id))

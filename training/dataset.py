@@ -11,15 +11,13 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pneumoserve.release.data import DataError, Item, Split, items_of, manifest_of
+from pneumoserve.release.schema import ClassName, Count, DataFacts, digest_of
 
-from pneumoserve.release.schema import ClassName, Count, DataFacts, canonical_json, digest_of
-
-Split = Literal["train", "validation", "calibration"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "calibration")
 CLASSES: Final[tuple[ClassName, ...]] = ("normal", "bacterial", "viral")
 HELD_OUT_FILE: Final = Path(__file__).with_name("held_out_patients.txt")
@@ -41,24 +39,6 @@ class DatasetError(ValueError):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One film of the dataset; `sha256` is its file's digest, by which it is found and counted."""
-
-    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-    cls: ClassName
-    patient: str
-    split: Split
-    name: str
-
-
-class _Manifest(BaseModel):
-    schema_: Literal["pneumoserve.dataset/1"] = Field(alias="schema")
-    items: tuple[Item, ...]
-
-    model_config = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Films in the order of their digests. `digest` is the SHA-256 of the canonical manifest."""
 
@@ -67,7 +47,7 @@ class Dataset:
     @property
     def manifest(self) -> bytes:
         """The manifest as canonical JSON."""
-        return canonical_json({"schema": "pneumoserve.dataset/1", "items": [asdict(item) for item in self.items]})
+        return manifest_of(self.items)
 
     @property
     def digest(self) -> str:
@@ -162,14 +142,10 @@ def dataset_from_manifest(document: bytes) -> Dataset:
         DatasetError: where it is no manifest, or breaks a rule of `dataset_of`.
     """
     try:
-        manifest = _Manifest.model_validate_json(document)
-    except ValidationError as error:
-        # A class or split of another name must not pass: whatever is not normal would be learned as pneumonia.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its beginning"
-        raise DatasetError(
-            f"This is no dataset manifest (wrong at {place}); make one with `pneumoserve ingest`."
-        ) from error
-    return dataset_of(manifest.items)
+        items = items_of(document)
+    except DataError as error:
+        raise DatasetError(f"This is no dataset manifest ({error}); make one with `pneumoserve ingest`.") from error
+    return dataset_of(items)
 
 
 def held_out(path: Path | None) -> frozenset[str]:

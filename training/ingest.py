@@ -9,8 +9,9 @@ from rich.progress import track
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import ImageError, prepare
+from pneumoserve.release.data import Item
 from pneumoserve.release.schema import digest_of
-from training.dataset import DatasetError, Item, dataset_of, films_in, split_of
+from training.dataset import DatasetError, dataset_of, films_in, split_of
 from training.source import bucket_and_key, image_key
 
 

@@ -14,8 +14,9 @@ import torch
 from pyarrow import parquet
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
+from pneumoserve.release.data import Item, Split
 from pneumoserve.release.schema import RunFacts, canonical_json
-from training.dataset import CLASSES, Item, Split
+from training.dataset import CLASSES
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,8 +12,9 @@ from rich.progress import track
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import ImageError, prepare
+from pneumoserve.release.data import Item
 from pneumoserve.release.schema import digest_of
-from training.dataset import Dataset, DatasetError, Item, dataset_from_manifest, dataset_of, films_in, split_of
+from training.dataset import Dataset, DatasetError, dataset_from_manifest, dataset_of, films_in, split_of
 
 Read = Callable[[Item], bytes]
 

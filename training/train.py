@@ -29,6 +29,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 import pneumoserve
 from pneumoserve.image import PREPROCESSING_VERSION
 from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release.data import Item, Split, write_data
 from pneumoserve.release.schema import (
     Calibration,
     Metric,
@@ -40,11 +41,12 @@ from pneumoserve.release.schema import (
 )
 from training import report
 from training.augment import augment
-from training.dataset import CLASSES, HELD_OUT_FILE, Dataset, DatasetError, Item, Split, held_out
+from training.dataset import CLASSES, HELD_OUT_FILE, Dataset, DatasetError, held_out
 from training.export import export, logits
 from training.fit import chosen_policy, fit_platt, measured, probabilities
 from training.model import ARCHITECTURE, TwoHeads
-from training.source import open_dataset, pixels_of
+from training.openlineage import recorded
+from training.source import Read, open_dataset, pixels_of
 
 _MIX: Final = {"normal": 0.5, "bacterial": 0.25, "viral": 0.25}
 _SEED_STRIDE: Final = 1_000_003
@@ -109,18 +111,26 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     _claim(config, dataset)
     # What comes next replaces what an earlier `run.json` states: without it the run is unfinished.
     (config.out / "run.json").unlink(missing_ok=True)
+    with recorded(config.out, _training(config), dataset.facts(config.source, len(patients))) as completed:
+        facts = _run(config, dataset, len(patients), read, console)
+        temporary = config.out / "run.json.part"
+        temporary.write_bytes(canonical_json(facts))
+        temporary.replace(config.out / "run.json")
+        completed(facts)
+    return config.out
 
-    items = dataset.of("train")
-    network = _learned(config, items, pixels_of(items, read, "reading training films"), dataset, read, console)
+
+def _run(config: TrainConfig, dataset: Dataset, excluded: int, read: Read, console: Console) -> RunFacts:
+    learned = _films(dataset.of("train"), read, "reading training films")
+    held_back = _films(dataset.of("validation", "calibration"), read, "reading held-back films")
+    write_data(config.out, dataset.items, {**learned.digests, **held_back.digests})
+    network = _learned(config, learned, held_back.of("validation"), console)
     console.print("exporting, scoring, calibrating")
-    scores = _scored(config.out, network, dataset, read)
-    facts = _facts(config, dataset, len(patients), scores)
+    scores = _scored(config.out, network, held_back)
+    facts = _facts(config, dataset, excluded, scores)
     report.write_scores(config.out / "oof.parquet", scores)
     report.draw(config.out / "report", facts, scores, _history(config.out))
-    temporary = config.out / "run.json.part"
-    temporary.write_bytes(canonical_json(facts))
-    temporary.replace(config.out / "run.json")
-    return config.out
+    return facts
 
 
 # --- what a training must have before it starts
@@ -152,25 +162,38 @@ def _claim(config: TrainConfig, dataset: Dataset) -> None:
         raise TrainingError(f"The folder {config.out.name} holds another training; give another --out or remove it.")
 
 
+@dataclass(frozen=True)
+class _Films:
+    """Films and their prepared pixels, uint8 [N, 224, 224]."""
+
+    items: list[Item]
+    pixels: npt.NDArray[np.uint8]
+
+    def of(self, split: Split) -> _Films:
+        """Those of one split."""
+        wanted = [index for index, item in enumerate(self.items) if item.split == split]
+        return _Films([self.items[index] for index in wanted], self.pixels[wanted])
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each film's pixels, by that of its file."""
+        return {item.sha256: digest_of(film.tobytes()) for item, film in zip(self.items, self.pixels, strict=True)}
+
+
+def _films(items: list[Item], read: Read, told: str) -> _Films:
+    return _Films(items, pixels_of(items, read, told))
+
+
 # --- learning
 
 
-def _learned(
-    config: TrainConfig,
-    items: list[Item],
-    pixels: npt.NDArray[np.uint8],
-    dataset: Dataset,
-    read: Any,
-    console: Console,
-) -> TwoHeads:
+def _learned(config: TrainConfig, learned: _Films, checked: _Films, console: Console) -> TwoHeads:
     """The network after its last step, from the last checkpoint on where there is one."""
     torch.manual_seed(config.seed)
     network: TwoHeads = TwoHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
-    films, classes = torch.from_numpy(pixels), np.array([item.cls for item in items])
-    checked = dataset.of("validation")
-    checked_pixels = pixels_of(checked, read, "reading validation films")
+    films, classes = torch.from_numpy(learned.pixels), np.array([item.cls for item in learned.items])
     start, history = _restored(config.out, network, optimizer, schedule)
     if start:
         console.print(f"going on after step {start} of {config.steps}")
@@ -190,7 +213,7 @@ def _learned(
         history["loss"].append(round(loss.item(), 5))
         done = step + 1
         if done % config.check_every == 0 or done == config.steps:
-            history["checks"].append({"step": done, **_checked(network, checked, checked_pixels)})
+            history["checks"].append({"step": done, **_checked(network, checked.items, checked.pixels)})
             console.print(f"step {done}/{config.steps}  {_told(history)}")
         if saved := done % config.save_every == 0 or done == config.steps:
             _save(config.out, network, optimizer, schedule, done, history)
@@ -296,15 +319,13 @@ def _history(out: Path) -> dict[str, list[Any]]:
 # --- what the run states
 
 
-def _scored(out: Path, network: TwoHeads, dataset: Dataset, read: Any) -> report.Scores:
+def _scored(out: Path, network: TwoHeads, held_back: _Films) -> report.Scores:
     """Export both models and score the folds that never trained through the exported graphs, as serving would."""
     shutil.rmtree(out / "weights", ignore_errors=True)
     graphs = [
         export(film, out / "weights", name)[1] for film, name in zip(network.split(), (DETECTOR, TYPER), strict=True)
     ]
-    items = dataset.of("validation", "calibration")
-    pixels = pixels_of(items, read, "reading held-back films")
-    return report.Scores(items, logits(graphs[0], pixels), logits(graphs[1], pixels))
+    return report.Scores(held_back.items, *(logits(graph, held_back.pixels) for graph in graphs))
 
 
 def _facts(config: TrainConfig, dataset: Dataset, excluded: int, scores: report.Scores) -> RunFacts:
@@ -326,18 +347,22 @@ def _facts(config: TrainConfig, dataset: Dataset, excluded: int, scores: report.
         models=models,
         policy=policy,
         data=dataset.facts(config.source, excluded),
-        training=TrainingFacts(
-            run_id=digest_of((config.out / "config.json").read_bytes())[:12],
-            code_version=pneumoserve.__version__,
-            seed=config.seed,
-            parameters=config.parameters,
-        ),
+        training=_training(config),
         metrics=metrics,
         preprocessing_version=PREPROCESSING_VERSION,
         software={
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")},
         },
+    )
+
+
+def _training(config: TrainConfig) -> TrainingFacts:
+    return TrainingFacts(
+        run_id=digest_of((config.out / "config.json").read_bytes())[:12],
+        code_version=pneumoserve.__version__,
+        seed=config.seed,
+        parameters=config.parameters,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 import handlers
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.card import model_card
+from pneumoserve.release.data import MANIFEST_FILE, PIXELS_FILE, DataError, read_data
 from pneumoserve.release.schema import ModelFacts, ReleaseManifest, RunFacts, canonical_json, digest_of
 from pneumoserve.release.signing import signature_of
 from pneumoserve.release.verify import MANIFEST, SIGNATURE
@@ -38,7 +39,7 @@ def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
     The same run, handlers and version give the same bytes. A release that is there already is replaced by itself.
 
     Raises:
-        PackageError: the run is unfinished, or its weights are not those it states.
+        PackageError: the run is unfinished, or its weights or films are not those it states.
     """
     facts = _facts(run)
     out.mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,9 @@ def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
         (folder / "config").mkdir()
         shutil.copyfile(_CONFIG, folder / "config" / "config.properties")
         (folder / "MODEL_CARD.md").write_text(model_card(facts), encoding="utf-8")
+        (folder / "data").mkdir()
+        for name in (MANIFEST_FILE, PIXELS_FILE):
+            shutil.copyfile(run / name, folder / name)
         if (run / "report").is_dir():
             shutil.copytree(run / "report", folder / "report")
         manifest = canonical_json(_manifest(facts, folder))
@@ -82,6 +86,10 @@ def _facts(run: Path) -> RunFacts:
                 raise PackageError(
                     f"weights/{path.name} is not the file that run.json states; restore it from the run."
                 )
+    try:
+        read_data(run, facts.data.digest)
+    except DataError as error:
+        raise PackageError(f"{run.name} cannot be packaged: {error}; restore it from the run, or train anew.") from None
     return facts
 
 

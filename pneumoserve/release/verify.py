@@ -68,10 +68,10 @@ def verify(folder: Path, trust_folder: Path) -> Release:
     data, manifest = read_manifest(folder)
     digest = digest_of(data)
     named = f"Release {digest[:12]}"
-    signer = _signer(folder, data, trust_folder, named)
+    signer = signer_of_release(folder, data, trust_folder)
     if canonical_json(manifest) != data:
         raise ReleaseError("altered", f"{named}: release.json is not canonical JSON; fetch the release again.")
-    _check_files(folder, manifest.files, named)
+    check_files(folder, manifest.files, named)
     if manifest.preprocessing_version != PREPROCESSING_VERSION:
         raise ReleaseError(
             "unsupported",
@@ -81,7 +81,13 @@ def verify(folder: Path, trust_folder: Path) -> Release:
     return Release(folder, digest[:12], digest, manifest, signer)
 
 
-def _signer(folder: Path, manifest: bytes, trust_folder: Path, named: str) -> str:
+def signer_of_release(folder: Path, manifest: bytes, trust_folder: Path) -> str:
+    """The id of the trusted key that signed a release.
+
+    Raises:
+        ReleaseError: it is unsigned, revoked, or signed by nobody who is trusted.
+    """
+    named = f"Release {digest_of(manifest)[:12]}"
     try:
         trust = load_trust(trust_folder)
     except KeyFileError as error:
@@ -102,7 +108,12 @@ def _signer(folder: Path, manifest: bytes, trust_folder: Path, named: str) -> st
     return signer
 
 
-def _check_files(folder: Path, expected: dict[str, str], named: str) -> None:
+def check_files(folder: Path, expected: dict[str, str], named: str) -> None:
+    """Check that a release holds its files, unaltered, and no other.
+
+    Raises:
+        ReleaseError: altered, missing_file or extra_file.
+    """
     found = set()
     for path in sorted(folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import httpx
 import psutil
@@ -204,6 +205,26 @@ def test_predict_and_archive_show(stack: Stack) -> None:
     record = json.loads(shown.stdout)
     assert record["prediction_id"] == film["prediction_id"]
     assert record["decision"]["finding"] == film["finding"]
+
+
+def test_lineage_of_an_answer(stack: Stack, tmp_path: Path) -> None:
+    done = run("predict", FILM, films.LEG_DICOM, "--state", stack.state, "--json")
+    for answer, referred in zip(json.loads(done.stdout), (False, True), strict=True):
+        picture = tmp_path / f"{answer['prediction_id']}.svg"
+        told = run("lineage", answer["prediction_id"], "--state", stack.state, "--json", "--svg", picture)
+        assert told.returncode == 0, told.stdout + told.stderr
+        lineage = json.loads(told.stdout)
+        assert lineage["image"]["stored"] == "whole"
+        assert lineage["decision"]["agrees"]
+        assert lineage["decision"]["recorded"]["referred"] is referred
+        assert lineage["release"]["id"] == stack.release
+        assert lineage["release"]["intact"]
+        assert lineage["release"]["signer"]
+        assert lineage["films"]["count"] == 5141
+        assert lineage["films"]["asked"] is None
+        groups = ElementTree.parse(picture).getroot().iter("{http://www.w3.org/2000/svg}g")
+        assert len([group.get("id") for group in groups]) == 10
+        assert answer["prediction_id"] in picture.read_text(encoding="utf-8")
 
 
 def test_predict_tells_what_failed(stack: Stack, tmp_path: Path) -> None:

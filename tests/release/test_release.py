@@ -44,6 +44,7 @@ def test_a_release_states_its_digest_files_and_models(made: Made) -> None:
     assert release.digest == digest_of((made.folder / "release.json").read_bytes())
     assert release.id == release.digest[:12] == made.folder.name
     assert "model-store/pneumonia-detector.mar" in release.manifest.files
+    assert release.manifest.files["data/manifest.json"] == release.manifest.data.digest
     with zipfile.ZipFile(made.folder / "model-store" / f"{DETECTOR}.mar") as archive:
         names = archive.namelist()
         assert digest_of(archive.read(f"{DETECTOR}.safetensors")) == release.manifest.models[0].weights
@@ -165,4 +166,22 @@ def test_weights_that_are_not_the_runs_are_not_packaged(tmp_path: Path) -> None:
     data[-1] ^= 1
     weights.write_bytes(data)
     with pytest.raises(PackageError, match="safetensors"):
+        package(run, tmp_path / "out", None)
+
+
+def test_films_that_are_not_the_runs_are_not_packaged(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(REFERENCE_RUN, tmp_path / "run"))
+    stated = (run / "data" / "manifest.json").read_bytes()
+    (run / "data" / "manifest.json").write_bytes(stated.replace(b'"train"', b'"validation"', 1))
+    with pytest.raises(PackageError, match="is not the dataset that it states"):
+        package(run, tmp_path / "out", None)
+    (run / "data" / "manifest.json").write_bytes(stated)
+    (run / "data" / "pixels.json").write_text('{"schema": "pneumoserve.pixels/1", "pixels": {}}')
+    with pytest.raises(PackageError, match="does not name the films"):
+        package(run, tmp_path / "out", None)
+    (run / "data" / "pixels.json").write_text("{}")
+    with pytest.raises(PackageError, match="not of a form"):
+        package(run, tmp_path / "out", None)
+    (run / "data" / "pixels.json").unlink()
+    with pytest.raises(PackageError, match="the films it learned from"):
         package(run, tmp_path / "out", None)

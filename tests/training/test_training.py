@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from openlineage.client import event_v2, facet_v2
+from openlineage.client.serde import Serde
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.ids import openlineage_run_of
 from pneumoserve.image import prepare
 from pneumoserve.models.engine import OnnxEngine, TorchEngine
 from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release.data import Item, read_data
 from pneumoserve.release.package import package
 from pneumoserve.release.schema import RunFacts, digest_of
 from tests import films
 from training import train as module
 from training.dataset import (
     DatasetError,
-    Item,
     class_and_patient,
     dataset_from_manifest,
     dataset_of,
@@ -67,6 +72,118 @@ def test_a_run_states_what_it_is(run: Path) -> None:
     assert {path.name for path in (run / "report").iterdir()} == {"history.json", "roc.png", "training.png"}
     assert (run / "oof.parquet").is_file()
     assert str(run.parent) not in (run / "run.json").read_text()
+
+
+def test_a_run_holds_the_films_it_learned_from(run: Path) -> None:
+    dataset, read = open_dataset(str(films.SAMPLE))
+    data = read_data(run, facts_of(run).data.digest)
+    assert data.items == dataset.items
+    for item in dataset.items:
+        assert data.pixels[item.sha256] == prepare(read(item)).pixels_sha256
+    twin = data.with_pixels(data.pixels[dataset.items[7].sha256])
+    assert twin == dataset.items[7]
+    assert str(films.SAMPLE) not in (run / "data" / "manifest.json").read_text()
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "openlineage.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_told_in_openlineage(run: Path) -> None:
+    facts = facts_of(run)
+    start, complete = events_of(run)
+    assert [event["eventType"] for event in (start, complete)] == ["START", "COMPLETE"]
+    assert start["eventTime"] <= complete["eventTime"]
+    for event in (start, complete):
+        assert event["job"]["name"] == "pneumoserve.train"
+        assert event["run"]["runId"] == openlineage_run_of(facts.training.run_id)
+        (read,) = event["inputs"]
+        assert read["name"] == f"datasets/{facts.data.digest}"
+        assert read["inputFacets"]["inputStatistics"]["rowCount"] == 66
+        facets = event["run"]["facets"]
+        parameters = {each["key"]: each["value"] for each in facets["executionParameters"]["parameters"]}
+        assert (parameters["seed"], parameters["steps"]) == ("0", str(STEPS))
+        assert {"key": "code_version", "value": facts.training.code_version, "source": "PNEUMOSERVE"} in facets["tags"][
+            "tags"
+        ]
+    assert start["outputs"] == []
+    assert [(out["name"], out["facets"]["version"]["datasetVersion"]) for out in complete["outputs"]] == [
+        (f"models/{model.name}", model.weights) for model in facts.models
+    ]
+    assert str(run.parent) not in (run / "openlineage.jsonl").read_text()
+
+
+def test_what_becomes_of_a_run_is_told_in_openlineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends_with(error: BaseException) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_step", Mock(side_effect=error))
+            with pytest.raises(type(error)):
+                train(config(tmp_path / "run", steps=2))
+
+    ends_with(KeyboardInterrupt())
+    ends_with(TrainingError("The disk is full; make room."))
+    ends_with(OSError("/somewhere/secret"))
+    train(config(tmp_path / "run", steps=2))
+    events = events_of(tmp_path / "run")
+    states = [event["eventType"] for event in events]
+    assert states == ["START", "ABORT", "RUNNING", "FAIL", "RUNNING", "FAIL", "RUNNING", "COMPLETE"]
+    errors = [event["run"]["facets"]["errorMessage"]["message"] for event in events if event["eventType"] == "FAIL"]
+    assert errors == ["The disk is full; make room.", "OSError"]
+    assert len({event["run"]["runId"] for event in events}) == 1
+    for event in events:
+        assert spoken(event) == event
+
+
+def spoken(event: dict[str, Any]) -> dict[Any, Any]:
+    """An event as OpenLineage's own classes say it: names, schemas and their versions are theirs."""
+    facets: dict[str, type[Any]] = {
+        "jobType": facet_v2.job_type_job.JobTypeJobFacet,
+        "processing_engine": facet_v2.processing_engine_run.ProcessingEngineRunFacet,
+        "executionParameters": facet_v2.execution_parameters_run.ExecutionParametersRunFacet,
+        "tags": facet_v2.tags_run.TagsRunFacet,
+        "errorMessage": facet_v2.error_message_run.ErrorMessageRunFacet,
+        "dataSource": facet_v2.datasource_dataset.DatasourceDatasetFacet,
+        "version": facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet,
+        "schema": facet_v2.schema_dataset.SchemaDatasetFacet,
+        "inputStatistics": facet_v2.input_statistics_input_dataset.InputStatisticsInputDatasetFacet,
+        "outputStatistics": facet_v2.output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet,
+    }
+
+    def known(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return {
+            name: facets[name](
+                producer=facet["_producer"], **{key: value for key, value in facet.items() if key[0] != "_"}
+            )
+            for name, facet in found.items()
+        }
+
+    run, job = event["run"], event["job"]
+    said = event_v2.RunEvent(
+        eventType=event_v2.RunState(event["eventType"]),
+        eventTime=event["eventTime"],
+        producer=event["producer"],
+        run=event_v2.Run(run["runId"], known(run["facets"])),
+        job=event_v2.Job(job["namespace"], job["name"], known(job["facets"])),
+        inputs=[
+            event_v2.InputDataset(
+                each["namespace"],
+                each["name"],
+                facets=known(each["facets"]),
+                inputFacets=known(each["inputFacets"]),
+            )
+            for each in event["inputs"]
+        ],
+        outputs=[
+            event_v2.OutputDataset(
+                each["namespace"],
+                each["name"],
+                facets=known(each["facets"]),
+                outputFacets=known(each["outputFacets"]),
+            )
+            for each in event["outputs"]
+        ],
+    )
+    return Serde.to_dict(said)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,16 @@ from pydantic import BaseModel
 from pneumoserve.archive.record import Record
 from pneumoserve.decision import Reason
 from pneumoserve.front.models import DECISION_OUTPUTS
+from pneumoserve.lineage import Lineage
 from pneumoserve.release.schema import ReleaseManifest, RunFacts
 
 DOCS = Path(__file__).parents[2] / "docs"
-SCHEMAS: dict[str, type[BaseModel]] = {"record": Record, "release": ReleaseManifest, "run": RunFacts}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "lineage": Lineage,
+    "record": Record,
+    "release": ReleaseManifest,
+    "run": RunFacts,
+}
 
 
 def schema_text(model: type[BaseModel]) -> str:

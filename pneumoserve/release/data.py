@@ -1,0 +1,114 @@
+"""The films a run learned from, by digest: a part of its run and of its release.
+
+`data/manifest.json` is the dataset's manifest in canonical form, so its SHA-256 is the `data.digest` of run.json and
+release.json. `data/pixels.json` has the digest of each film's prepared pixels, by which a film is known again whose
+file was written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from pneumoserve.release.schema import ClassName, Sha256, canonical_json, digest_of
+
+Split = Literal["train", "validation", "calibration"]
+MANIFEST_FILE: Final = "data/manifest.json"
+PIXELS_FILE: Final = "data/pixels.json"
+
+
+class DataError(ValueError):
+    """A run's or release's list of films that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One film of the dataset; `sha256` is its file's digest, by which it is found and counted."""
+
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    cls: ClassName
+    patient: str
+    split: Split
+    name: str
+
+
+class _Manifest(BaseModel):
+    schema_: Literal["pneumoserve.dataset/1"] = Field(alias="schema")
+    items: tuple[Item, ...]
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Pixels(BaseModel):
+    schema_: Literal["pneumoserve.pixels/1"] = Field(alias="schema")
+    pixels: dict[Sha256, Sha256] = Field(description="digest of a film's file: digest of its prepared pixels")
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The films a run learned from, and the digest of the pixels of each, by the digest of its file."""
+
+    items: tuple[Item, ...]
+    pixels: Mapping[Sha256, Sha256]
+
+    def with_pixels(self, pixels_sha256: Sha256) -> Item | None:
+        """The film that has these prepared pixels, whatever its file; None where none has."""
+        return next((item for item in self.items if self.pixels[item.sha256] == pixels_sha256), None)
+
+
+def manifest_of(items: Iterable[Item]) -> bytes:
+    """The manifest of a dataset as canonical JSON."""
+    return canonical_json({"schema": "pneumoserve.dataset/1", "items": [asdict(item) for item in items]})
+
+
+def items_of(manifest: bytes) -> tuple[Item, ...]:
+    """The films a manifest names.
+
+    Raises:
+        DataError: it is no manifest.
+    """
+    try:
+        return _Manifest.model_validate_json(manifest).items
+    except ValidationError as error:
+        # A class or split of another name must not pass: whatever is not normal would be learned as pneumonia.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its beginning"
+        raise DataError(f"wrong at {place}") from error
+
+
+def write_data(folder: Path, items: Iterable[Item], pixels: Mapping[Sha256, Sha256]) -> None:
+    """Write both files below the folder of a run."""
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / MANIFEST_FILE).write_bytes(manifest_of(items))
+    (folder / PIXELS_FILE).write_bytes(canonical_json({"schema": "pneumoserve.pixels/1", "pixels": dict(pixels)}))
+
+
+def read_data(folder: Path, digest: Sha256) -> TrainingData:
+    """The films of a run or release whose `data.digest` is given.
+
+    Raises:
+        DataError: the files are missing, or are not those of that digest.
+    """
+    try:
+        manifest = (folder / MANIFEST_FILE).read_bytes()
+        pixels = (folder / PIXELS_FILE).read_bytes()
+    except OSError:
+        raise DataError(f"it holds no {MANIFEST_FILE} with {PIXELS_FILE}, the films it learned from") from None
+    if digest_of(manifest) != digest:
+        raise DataError(f"{MANIFEST_FILE} is not the dataset that it states as {digest[:12]}")
+    data = TrainingData(items_of(manifest), _pixels_of(pixels))
+    if {item.sha256 for item in data.items} != data.pixels.keys():
+        raise DataError(f"{PIXELS_FILE} does not name the films of {MANIFEST_FILE}")
+    return data
+
+
+def _pixels_of(document: bytes) -> dict[Sha256, Sha256]:
+    try:
+        return _Pixels.model_validate_json(document).pixels
+    except ValidationError:
+        raise DataError(f"{PIXELS_FILE} is not of a form this version reads") from None
