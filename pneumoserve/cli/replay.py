@@ -187,7 +187,7 @@ def _show(report: Report, seconds: float, as_json: bool, more: dict[str, object]
         largest = f" (by at most {repeated.largest_difference:.1e})" if repeated.largest_difference else ""
         console.print(
             f"  {own} are its own: {repeated.bit_for_bit} equal bit for bit, {repeated.by_tolerance} within "
-            f"{TOLERANCE:.0e}{largest}, {len(repeated.mismatches)} mismatches"
+            f"{TOLERANCE:g}{largest}, {len(repeated.mismatches)} mismatches"
         )
     for mismatch in repeated.mismatches:
         console.print(f"  [red]mismatch[/red] {mismatch.prediction_id}: {', '.join(mismatch.differs)} differ")

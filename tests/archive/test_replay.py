@@ -257,13 +257,14 @@ def test_another_profile_is_held_to_decision_and_tolerance(
 def test_bad_evidence_is_told_by_its_kind(
     store: ObjectStore, made: Made, scorers: dict[str, Scorer], fifteen: list[Record]
 ) -> None:
-    good, missing, altered, other_pixels, old, incomplete, damaged, *_ = fifteen
+    good, missing, altered, other_pixels, old, incomplete, damaged, renamed, moved, *_ = fifteen
     images = [record.image for record in fifteen]
     assert all(images)
     for data in FILMS:
         if prepare(data).stored_sha256 != missing.image.stored_sha256:  # type: ignore[union-attr]
             put_image(store, data)
     store.put(altered.image.stored_key, good_image(store, good), "image/jpeg")  # type: ignore[union-attr]
+    store.put("elsewhere", good_image(store, moved), "image/jpeg")
     store.put(image_key(digest := sha256(b"\xff\xd8\xff")), b"\xff\xd8\xff", "image/jpeg")
     put(
         store,
@@ -274,6 +275,8 @@ def test_bad_evidence_is_told_by_its_kind(
             changed(other_pixels, image=other_pixels.image.model_dump() | {"pixels_sha256": "0" * 64}),  # type: ignore[union-attr]
             changed(old, preprocessing_version="0"),
             changed(incomplete, image=None),
+            changed(renamed, image=renamed.image.model_dump() | {"stored_sha256": "0" * 64}),  # type: ignore[union-attr]
+            changed(moved, image=moved.image.model_dump() | {"stored_key": "elsewhere"}),  # type: ignore[union-attr]
             changed(
                 damaged,
                 image=damaged.image.model_dump() | {"stored_sha256": digest, "stored_key": image_key(digest)},  # type: ignore[union-attr]
@@ -282,11 +285,13 @@ def test_bad_evidence_is_told_by_its_kind(
     )
     report = replayed(store, made.release, scorers)
     assert not report.ok
-    assert report.predictions == 7
+    assert report.predictions == 9
     assert report.repeated.bit_for_bit == 1
     assert {each.prediction_id: each.fault for each in report.bad_evidence} == {
         missing.prediction_id: "missing_image",
         altered.prediction_id: "altered_image",
+        renamed.prediction_id: "altered_image",
+        moved.prediction_id: "altered_image",
         other_pixels.prediction_id: "other_pixels",
         old.prediction_id: "other_preprocessing",
         incomplete.prediction_id: "incomplete_record",
