@@ -49,6 +49,8 @@ def main() -> int:
         "command": f"python -m benchmarks.replay --films {options.films}",
         "cores": len(os.sched_getaffinity(0)),
         "processor": platform.machine(),
+        # What else the machine does: above its cores, the time says little.
+        "load_average": round(os.getloadavg()[0], 1),
         "films_sent": sent,
         "predictions": report["predictions"],
         "equal_bit_for_bit": report["repeated"]["bit_for_bit"],
