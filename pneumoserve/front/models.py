@@ -7,9 +7,9 @@ from typing import Any, Final
 from kserve import Model
 
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.service import DECISION, Answer, Service
+from pneumoserve.front.service import Answer, Service
 from pneumoserve.front.wire import INPUT_NAME, Call, Column, json_text
-from pneumoserve.names import DETECTOR
+from pneumoserve.names import DECISION, DETECTOR
 
 DECISION_OUTPUTS: Final = {
     "prediction_id": "BYTES",

@@ -18,7 +18,6 @@ from pneumoserve.archive.record import (
     Encoding,
     ErrorDetail,
     ImageDetail,
-    ModelUse,
     Protocol,
     Receipt,
     Record,
@@ -27,18 +26,17 @@ from pneumoserve.archive.record import (
 from pneumoserve.archive.references import References
 from pneumoserve.archive.store import StoreError
 from pneumoserve.archive.writer import ArchiveWriter, image_key
-from pneumoserve.decision import Decision, decide, excluded, needs_type
+from pneumoserve.decision import Decision
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.torchserve import Score, TorchServe
+from pneumoserve.front.torchserve import TorchServe
 from pneumoserve.front.wire import Call
 from pneumoserve.ids import uuid7
 from pneumoserve.image import ImageError, PreparedImage, prepare
+from pneumoserve.judging import judge
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release
-from pneumoserve.release.schema import ModelFacts
 
-DECISION: Final = "pneumonia"
 ModelName = Literal["pneumonia", "pneumonia-detector", "pneumonia-typer"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
 
@@ -84,7 +82,6 @@ class Service:
         self._backend = backend
         self._archive = archive
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._facts: dict[str, ModelFacts] = {facts.name: facts for facts in release.manifest.models}
         self._calls = 0
         self._bytes = 0
 
@@ -190,7 +187,8 @@ class Service:
             self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format]) for film in films
         ]
         verdicts, _ = await asyncio.gather(
-            asyncio.gather(*(self._judge(model, film) for film in films)), asyncio.gather(*uploads)
+            asyncio.gather(*(judge(self.release, self._backend, model, film) for film in films)),
+            asyncio.gather(*uploads),
         )
         return [
             self._record(
@@ -211,33 +209,6 @@ class Service:
             )
             for index, (film, (uses, decision)) in enumerate(zip(films, verdicts, strict=True))
         ]
-
-    async def _judge(self, model: str, film: PreparedImage) -> tuple[tuple[ModelUse, ...], Decision | None]:
-        if model != DECISION:
-            return (self._use(model, await self._backend.score(model, film.pixels)),), None
-        policy = self.release.manifest.policy
-        is_dicom = film.format == "dicom"
-        if excluded(film.facts):
-            return (), decide(policy, film.facts, is_dicom, None, None)
-        detector = await self._backend.score(DETECTOR, film.pixels)
-        uses = [self._use(DETECTOR, detector)]
-        bacterial: float | None = None
-        if needs_type(policy, detector.probability):
-            typer = await self._backend.score(TYPER, film.pixels)
-            uses.append(self._use(TYPER, typer))
-            bacterial = typer.probability
-        return tuple(uses), decide(policy, film.facts, is_dicom, detector.probability, bacterial)
-
-    def _use(self, model: str, score: Score) -> ModelUse:
-        facts = self._facts[model]
-        return ModelUse(
-            name=model,
-            version=facts.version,
-            weights=facts.weights,
-            probability=score.probability,
-            logit=score.logit,
-            profile=score.profile,
-        )
 
     def _hashed(self, call: Call | None) -> dict[str, str | None]:
         if call is None:

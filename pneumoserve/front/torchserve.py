@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -13,21 +12,13 @@ import numpy.typing as npt
 
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.metrics import BACKEND_RETRIES
+from pneumoserve.models.scorer import Score
 
 # A killed worker costs the request it held (507) and takes about 2 s to come back.
 _DEADLINE_SECONDS: Final = 20.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _READY_PERIOD_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True)
-class Score:
-    """A model's answer for one film: calibrated probability, logit, and how it was computed."""
-
-    probability: float
-    logit: float
-    profile: dict[str, str | int]
 
 
 class TorchServe:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,12 @@ from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.local.state import State
 from pneumoserve.models.probe import has_worker
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release import Release, verify
+from pneumoserve.release import Release, ReleaseError, verify
 from pneumoserve.release.package import package
 
 REFERENCE_RUN: Final = Path(__file__).resolve().parents[2] / "model-store" / "reference"
+# Not SIGHUP: a terminal that closes sends it, and the stack must end then.
+REDEPLOY_SIGNAL: Final = signal.SIGUSR1
 _READY_SECONDS: Final = 120.0
 _FRONT_GRACE_SECONDS: Final = 75.0
 _MODELS_GRACE_SECONDS: Final = 20.0
@@ -38,20 +40,27 @@ _BACKOFF_SECONDS: Final = 0.25
 
 
 def find_release(state: State, wanted: str | None) -> Release:
-    """The release to serve: a folder, the id of one in the state, or by default the reference, packaged anew.
+    """The release to serve: a folder, the id of one in the state, or by default the chosen one, else the reference.
 
     Raises:
         StackError: there is no such release.
         ReleaseError: it does not verify.
     """
+    wanted = wanted or state.chosen
     if wanted is None:
         if not REFERENCE_RUN.is_dir():
             raise StackError("The reference release (model-store/reference) is not here; give --release.")
         return verify(package(REFERENCE_RUN, state.releases, state.signing_key), state.trust)
-    for folder in (Path(wanted), state.releases / wanted):
-        if (folder / "release.json").is_file():
-            return verify(folder.resolve(), state.trust)
-    raise StackError(f"There is no release {wanted}; `pneumoserve release list` shows those of the state folder.")
+    folder = release_folder(state, wanted)
+    if folder is None:
+        raise StackError(f"There is no release {wanted}; `pneumoserve release list` shows those of the state folder.")
+    return verify(folder.resolve(), state.trust)
+
+
+def release_folder(state: State, wanted: str) -> Path | None:
+    """The folder of a release, given as such or as the id of one in the state; None where there is none."""
+    folders = (Path(wanted), state.releases / wanted)
+    return next((folder for folder in folders if (folder / "release.json").is_file()), None)
 
 
 @contextlib.contextmanager
@@ -75,31 +84,43 @@ def s3_alone(state: State) -> Iterator[S3Settings]:
 def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | None) -> int:
     """Run the stack in the foreground until SIGTERM or SIGINT; when ready, print one line of JSON.
 
+    At REDEPLOY_SIGNAL it goes over to the release that the state folder has chosen.
+
     Returns 0 after a signal, 1 where a child died for good.
 
     Raises:
         StackError: it cannot start.
         ReleaseError: the release does not verify.
     """
-    stop = threading.Event()
+    stop, redeploy = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    signal.signal(REDEPLOY_SIGNAL, lambda *_: redeploy.set())
     with state.lock():
         state.make()
+        # A stack that was killed left its announcement; this one is not ready yet.
+        state.withdraw()
         release = find_release(state, wanted)
-        return _Stack(state, release, port, grpc_port, stop).run()
+        return _Stack(state, release, (port, grpc_port), stop, redeploy).run()
 
 
 class _Stack:
     def __init__(
-        self, state: State, release: Release, port: int | None, grpc_port: int | None, stop: threading.Event
+        self,
+        state: State,
+        release: Release,
+        ports: tuple[int | None, int | None],
+        stop: threading.Event,
+        redeploy: threading.Event,
     ) -> None:
         self._state = state
         self._release = release
         self._stop = stop
+        self._redeploy = redeploy
+        self._redeploys = 0
         self._console = Console(stderr=True, highlight=False)
         s3, rest, grpc, inference, self._management, metrics, ts_grpc, ts_manage = free_ports(8)
-        self._rest, self._grpc = port or rest, grpc_port or grpc
+        self._rest, self._grpc = ports[0] or rest, ports[1] or grpc
         self._s3 = state.s3_settings(s3)
         self._models_ports = (inference, self._management, metrics, ts_grpc, ts_manage)
         self._deaths: defaultdict[str, list[float]] = defaultdict(list)
@@ -107,37 +128,86 @@ class _Stack:
     def run(self) -> int:
         children: list[Child] = []
         try:
-            for child, ready in ((self._s3_child(), None), (self._models(), self._models_ready),
-                                 (self._front(), self._front_ready)):  # fmt: skip
-                started = time.monotonic()
-                children.append(child)
-                if ready is None:
-                    start_s3(child, self._s3, self._stop)
-                else:
-                    child.start()
-                    child.wait_until(lambda ready=ready: self._stop.is_set() or ready(), _READY_SECONDS)  # type: ignore[misc]
-                self._console.print(f"{child.name} is ready after {time.monotonic() - started:.1f} s")
-                if self._stop.is_set():
-                    return 0
-            self._announce()
+            self._start(children, self._s3_child(), None)
+            self._start_release(children)
+            if self._stop.is_set():
+                return 0
+            sys.stdout.write(json.dumps(self._announce(None)) + "\n")
+            sys.stdout.flush()
             return self._watch(children)
         finally:
             self._state.withdraw()
             for child in reversed(children):
                 child.stop()
 
-    def _announce(self) -> None:
+    def _start_release(self, children: list[Child]) -> None:
+        """Start the models and the front of the present release."""
+        self._start(children, self._models(), self._models_ready)
+        self._start(children, self._front(), self._front_ready)
+
+    def _start(self, children: list[Child], child: Child, ready: Callable[[], bool] | None) -> None:
+        """Start a child and wait until it is ready; nothing once a signal has come."""
+        if self._stop.is_set():
+            return
+        started = time.monotonic()
+        children.append(child)
+        if ready is None:
+            start_s3(child, self._s3, self._stop)
+        else:
+            child.start()
+            child.wait_until(lambda: self._stop.is_set() or ready(), _READY_SECONDS)
+        self._console.print(f"{child.name} is ready after {time.monotonic() - started:.1f} s")
+
+    def _announce(self, refused: str | None) -> dict[str, Any]:
+        """Write what runs, and why the last redeployment was refused, if it was; returns what `serve` prints."""
         names = ("inference", "management", "metrics")
         torchserve = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, self._models_ports, strict=False)}
-        document: dict[str, Any] = self._state.announce(
-            f"http://127.0.0.1:{self._rest}", f"127.0.0.1:{self._grpc}", self._release.id, self._s3, torchserve
+        private = {
+            "torchserve": torchserve,
+            "release_folder": str(self._release.folder.resolve()),
+            "pid": os.getpid(),
+            "redeploys": self._redeploys,
+            "refused": refused,
+        }
+        return self._state.announce(
+            f"http://127.0.0.1:{self._rest}", f"127.0.0.1:{self._grpc}", self._release.id, self._s3, private
         )
-        sys.stdout.write(json.dumps(document) + "\n")
-        sys.stdout.flush()
+
+    def _go_over(self, children: list[Child]) -> None:
+        """Serve the chosen release in place of the present one, which comes back where that one does not start.
+
+        Raises:
+            StackError: neither starts.
+        """
+        self._redeploy.clear()
+        present, refused = self._release, None
+        try:
+            self._release = find_release(self._state, None)
+            if self._release.digest != present.digest:
+                self._replace(children)
+        except (StackError, ReleaseError) as error:
+            refused = str(error)
+            self._console.print(f"the redeployment failed, {present.id} goes on: {refused}")
+            if self._release is not present:
+                self._release = present
+                self._replace(children)
+        self._redeploys += 1
+        if not self._stop.is_set():
+            self._announce(refused)
+
+    def _replace(self, children: list[Child]) -> None:
+        """Stop models and front, and start those of the present release; the store stays."""
+        _, *served = children
+        for child in reversed(served):
+            child.stop()
+            children.remove(child)
+        self._start_release(children)
 
     def _watch(self, children: list[Child]) -> int:
-        """Start again what dies, until a signal comes or it dies too often."""
+        """Start again what dies, and go over to another release when told, until a signal or a death too many."""
         while not self._stop.wait(_POLL_SECONDS):
+            if self._redeploy.is_set():
+                self._go_over(children)
             for child in children:
                 if child.running:
                     continue

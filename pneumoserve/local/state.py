@@ -111,11 +111,27 @@ class State:
         keys = json.loads(self._s3_keys.read_text())
         return S3Settings(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], BUCKET)
 
-    def announce(self, url: str, grpc: str, release: str, s3: S3Settings, torchserve: dict[str, str]) -> dict[str, Any]:
-        """Write `stack.json`, and return what `serve` prints: all but TorchServe's addresses."""
+    @property
+    def chosen(self) -> str | None:
+        """The id of the release that `serve` serves by default, None for the reference."""
+        return self._choice.read_text().strip() if self._choice.exists() else None
+
+    def choose(self, release: str | None) -> None:
+        """Choose what `serve` serves by default; None for the reference."""
+        if release is None:
+            self._choice.unlink(missing_ok=True)
+            return
+        _write_private(self._choice, f"{release}\n".encode())
+
+    @property
+    def _choice(self) -> Path:
+        return self.folder / "release"
+
+    def announce(self, url: str, grpc: str, release: str, s3: S3Settings, private: dict[str, Any]) -> dict[str, Any]:
+        """Write `stack.json`, and return what `serve` prints: all but `private`."""
         store = {key: value for key, value in asdict(s3).items() if key != "region"}
         document = {"url": url, "grpc": grpc, "release": release, "s3": store}
-        _write_private(self.folder / "stack.json", json.dumps({**document, "torchserve": torchserve}).encode())
+        _write_private(self.folder / "stack.json", json.dumps({**document, **private}).encode())
         return document
 
     def withdraw(self) -> None:
@@ -129,6 +145,8 @@ class State:
             return None
         try:
             with self.lock():
+                # A stack that was killed left it, with a process id that may be somebody else's by now.
+                self.withdraw()
                 return None
         except StackError:
             announced: dict[str, Any] = json.loads(file.read_text())

@@ -10,15 +10,14 @@ import base64
 import binascii
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-import pneumoserve
-from pneumoserve.image import PREPROCESSING_VERSION, SIZE, ImageError, looks_like_image, prepare
-from pneumoserve.models.engine import Engine, Pixels, engine_for
+from pneumoserve.image import SIZE, ImageError, looks_like_image, prepare
+from pneumoserve.models.engine import Pixels
+from pneumoserve.models.scorer import Scorer
 
 _PREPARED_BYTES: Final = SIZE * SIZE
 _PHRASES: Final = {
@@ -43,29 +42,16 @@ class Handler:
     """One model. `handle` is TorchServe's entry point."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
-        self._facts: dict[str, Any] = {}
+        self._loaded: Scorer | None = None
 
     def handle(self, data: list[dict[str, Any]] | None, context: Any) -> list[Any]:
         """One answer an item; without items it loads the model."""
-        if self._engine is None:
-            self._load(context)
+        if self._loaded is None:
+            self._loaded = Scorer(Path(context.system_properties["model_dir"]), context.system_properties)
         if not data:
             return []
         _log.info("batch=%d", len(data))
         return [self._answer(item, index, context) for index, item in enumerate(data)]
-
-    def _load(self, context: Any) -> None:
-        folder = Path(context.system_properties["model_dir"])
-        self._facts = json.loads((folder / "model.json").read_text())
-        if self._facts["preprocessing_version"] != PREPROCESSING_VERSION:
-            raise RuntimeError(f"The model needs preprocessing version {self._facts['preprocessing_version']}.")
-        self._engine = engine_for(folder, self._facts["name"], context.system_properties)
-        self._engine.profile |= {
-            "preprocessing": PREPROCESSING_VERSION,
-            "pneumoserve": pneumoserve.__version__,
-            "numpy": np.__version__,
-        }
 
     def _answer(self, item: dict[str, Any], index: int, context: Any) -> Any:
         try:
@@ -80,48 +66,37 @@ class Handler:
 
     def _scored(self, payload: bytes | dict[str, Any]) -> dict[str, Any]:
         if isinstance(payload, bytes):
-            (score,) = self._scores([_film(payload)])
-            return {**score, "profile": self._profile()}
+            (score,) = self._scorer.scores([_film(payload)])
+            return {"probability": score.probability, "logit": score.logit, "profile": score.profile}
         if "instances" in payload:
-            scores = self._scores([_film(_v1_bytes(instance)) for instance in _list(payload["instances"])])
-            return {"predictions": [{self._facts["output"]: score["probability"]} for score in scores]}
+            scores = self._scorer.scores([_film(_v1_bytes(instance)) for instance in _list(payload["instances"])])
+            return {"predictions": [{self._scorer.facts["output"]: score.probability} for score in scores]}
         if "inputs" in payload:
             return self._v2(payload)
         raise ItemError(400, 'Send a film, {"instances": [...]} (V1) or {"inputs": [...]} (V2).')
 
     def _v2(self, payload: dict[str, Any]) -> dict[str, Any]:
-        scores = self._scores(_v2_films(_list(payload["inputs"])))
+        scores = self._scorer.scores(_v2_films(_list(payload["inputs"])))
+        facts = self._scorer.facts
         return {
-            "model_name": self._facts["name"],
-            "model_version": self._facts["version"],
+            "model_name": facts["name"],
+            "model_version": facts["version"],
             "id": payload.get("id"),
             "outputs": [
                 {
-                    "name": self._facts["output"],
+                    "name": facts["output"],
                     "datatype": "FP64",
                     "shape": [len(scores)],
-                    "data": [score["probability"] for score in scores],
+                    "data": [score.probability for score in scores],
                 }
             ],
         }
 
-    def _scores(self, films: list[Pixels]) -> list[dict[str, float]]:
-        if self._engine is None:
+    @property
+    def _scorer(self) -> Scorer:
+        if self._loaded is None:
             raise RuntimeError("the model is not loaded")
-        calibration = self._facts["calibration"]
-        scores = []
-        for logit in self._engine.logits(films):
-            z = calibration["slope"] * logit + calibration["intercept"]
-            scores.append({"probability": _sigmoid(z), "logit": logit})
-        return scores
-
-    def _profile(self) -> dict[str, str | int]:
-        return {} if self._engine is None else self._engine.profile
-
-
-def _sigmoid(z: float) -> float:
-    """1 / (1 + exp(-z)) without overflow."""
-    return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+        return self._loaded
 
 
 def _payload(item: dict[str, Any]) -> bytes | dict[str, Any]:

@@ -19,9 +19,9 @@ from pneumoserve.archive.store import Lock, ObjectStore, S3Settings
 from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import Refusal, Service
-from pneumoserve.front.torchserve import Score
 from pneumoserve.front.wire import Call
 from pneumoserve.local.stack import REFERENCE_RUN
+from pneumoserve.models.scorer import Score
 from pneumoserve.release import Release
 from pneumoserve.release.schema import ReleaseManifest
 from tests import films

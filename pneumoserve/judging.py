@@ -1,0 +1,53 @@
+"""From a prepared film to its verdict: which models are asked, what is decided. Front and replay run this alike."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pneumoserve.archive.record import ModelUse
+from pneumoserve.decision import Decision, decide, excluded, needs_type
+from pneumoserve.image import PreparedImage
+from pneumoserve.models.engine import Pixels
+from pneumoserve.models.scorer import Score
+from pneumoserve.names import DECISION, DETECTOR, TYPER
+from pneumoserve.release import Release
+
+Verdict = tuple[tuple[ModelUse, ...], Decision | None]
+
+
+class Backend(Protocol):
+    """Whatever runs a release's models."""
+
+    async def score(self, model: str, pixels: Pixels) -> Score:
+        """The score of one film; `pixels` is uint8 of shape [224, 224]."""
+        ...
+
+
+async def judge(release: Release, backend: Backend, model: str, film: PreparedImage) -> Verdict:
+    """What the models said of a film, in the order they were asked; and, for the model `pneumonia`, the decision."""
+    if model != DECISION:
+        return (_use(release, model, await backend.score(model, film.pixels)),), None
+    policy = release.manifest.policy
+    is_dicom = film.format == "dicom"
+    if excluded(film.facts):
+        return (), decide(policy, film.facts, is_dicom, None, None)
+    detector = await backend.score(DETECTOR, film.pixels)
+    uses = [_use(release, DETECTOR, detector)]
+    bacterial: float | None = None
+    if needs_type(policy, detector.probability):
+        typer = await backend.score(TYPER, film.pixels)
+        uses.append(_use(release, TYPER, typer))
+        bacterial = typer.probability
+    return tuple(uses), decide(policy, film.facts, is_dicom, detector.probability, bacterial)
+
+
+def _use(release: Release, model: str, score: Score) -> ModelUse:
+    facts = next(facts for facts in release.manifest.models if facts.name == model)
+    return ModelUse(
+        name=model,
+        version=facts.version,
+        weights=facts.weights,
+        probability=score.probability,
+        logit=score.logit,
+        profile=score.profile,
+    )

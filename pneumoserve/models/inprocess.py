@@ -1,0 +1,51 @@
+"""The models of a verified release in this process, without TorchServe; on the CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+
+from pneumoserve.models.engine import Pixels
+from pneumoserve.models.scorer import Score, Scorer
+from pneumoserve.release import Release
+
+
+class InProcess:
+    """Scores films in the threads of `threads`; each film runs alone, on one thread."""
+
+    def __init__(self, scorers: dict[str, Scorer], threads: Executor) -> None:
+        self._scorers = scorers
+        self._threads = threads
+
+    async def score(self, model: str, pixels: Pixels) -> Score:
+        """The score of one film; `pixels` is uint8 of shape [224, 224]."""
+        (score,) = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._scorers[model].scores, [pixels]
+        )
+        return score
+
+
+@contextlib.contextmanager
+def loaded(release: Release) -> Iterator[dict[str, Scorer]]:
+    """The release's models by name, from its MARs; they are unpacked for as long as the context lasts.
+
+    Raises:
+        ModuleNotFoundError: there is no ONNX Runtime.
+    """
+    # As TorchServe's workers are started: a library that spins up threads of its own would slow every film.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory(prefix="pneumoserve-models-") as temporary:
+        scorers: dict[str, Scorer] = {}
+        for facts in release.manifest.models:
+            folder = Path(temporary) / facts.name
+            with zipfile.ZipFile(release.folder / "model-store" / f"{facts.name}.mar") as mar:
+                for name in ("model.json", f"{facts.name}.onnx", f"{facts.name}.safetensors"):
+                    mar.extract(name, folder)
+            scorers[facts.name] = Scorer(folder, {})
+        yield scorers

@@ -1,0 +1,50 @@
+"""Fetching releases from the object store, to where `push` copied them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pneumoserve.archive.store import ObjectStore
+from pneumoserve.release.verify import Release, ReleaseError, verify
+
+_ID: Final = re.compile(r"[0-9a-f]{12}")
+
+
+def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Release:
+    """Download a release to `out/<id>`; it is there only if it verified.
+
+    Raises:
+        ReleaseError: the store has none of this id, or it must not run.
+        StoreError: the store does not answer.
+    """
+    if not _ID.fullmatch(release_id):
+        raise ReleaseError("unreadable", f"There is no release {release_id}; an id is 12 hex digits, or give a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".fetch-") as temporary:
+        folder = Path(temporary) / release_id
+        _download(store, f"releases/{release_id}/", folder)
+        if not folder.is_dir():
+            raise ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
+        release = verify(folder, trust)
+        if release.id != release_id:
+            raise ReleaseError("altered", f"The store's releases/{release_id} holds {release.id}; push the right one.")
+        shutil.rmtree(out / release_id, ignore_errors=True)
+        return replace(release, folder=folder.rename(out / release_id))
+
+
+def _download(store: ObjectStore, prefix: str, folder: Path) -> None:
+    for item in store.list(prefix):
+        if item.key.endswith("/"):
+            continue  # some consoles write an empty object for a folder
+        name = PurePosixPath(item.key.removeprefix(prefix))
+        # Whoever can write to the store must not choose where this writes.
+        if name.is_absolute() or ".." in name.parts:
+            raise ReleaseError("extra_file", f"The store holds {item.key}, which leads out of the release; remove it.")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(item.key))
