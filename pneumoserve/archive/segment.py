@@ -104,8 +104,7 @@ class Segment:
 def seal_segment(header: Header, lines: Sequence[bytes], key: Ed25519PrivateKey) -> bytes:
     """The bytes of a segment: header, entries, signature."""
     body = b"".join(line + b"\n" for line in (canonical_json(header), *lines))
-    signature = base64.b64encode(key.sign(body)).decode()
-    return body + canonical_json({"signature": signature}) + b"\n"
+    return body + _signature_line(key.sign(body))
 
 
 def read_segment(body: bytes) -> Segment:
@@ -146,9 +145,17 @@ def verified_segment(body: bytes, trust: Trust) -> Segment:
 
 def _signature(line: bytes) -> bytes:
     try:
-        return base64.b64decode(orjson.loads(line)["signature"], validate=True)
+        signature = base64.b64decode(orjson.loads(line)["signature"], validate=True)
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise SegmentError("altered", "it ends in no signature") from None
+    # Base64 has spare bits at its end, and JSON other ways to write the same: one signature has one form.
+    if line != _signature_line(signature):
+        raise SegmentError("altered", "its signature is not in the form that it was written in")
+    return signature
+
+
+def _signature_line(signature: bytes) -> bytes:
+    return canonical_json({"signature": base64.b64encode(signature).decode()}) + b"\n"
 
 
 def key_id_of(key: Ed25519PrivateKey) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -15,6 +15,7 @@ from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
+from minio.datatypes import Object, parse_list_objects
 from minio.error import MinioException, S3Error
 from minio.retention import Retention
 
@@ -28,6 +29,9 @@ _FAULTS: Final = {"InternalError", "ServiceUnavailable", "SlowDown", "XMinioStor
 _MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 # How servers say that an object has no lock; the last where the bucket cannot lock at all.
 _UNLOCKED: Final = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"}
+# How stores say that an object is there already, or is being written by somebody else at this moment.
+_TAKEN: Final = {"PreconditionFailed", "ConditionalRequestConflict"}
+_PIECE: Final = 1 << 20
 
 
 class StoreError(RuntimeError):
@@ -93,6 +97,18 @@ class StoredVersion:
     latest: bool
 
 
+def _stored_version(found: Object) -> StoredVersion:
+    return StoredVersion(
+        key=found.object_name or "",
+        size=found.size or 0,
+        last_modified=found.last_modified or datetime.fromtimestamp(0, UTC),
+        version=found.version_id or "null",
+        etag=None if found.is_delete_marker else (found.etag or "").strip('"'),
+        # The client hands on the listing's own word.
+        latest=found.is_latest in {True, "true", None},
+    )
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """An object as a listing tells of it; `size` in bytes."""
@@ -134,16 +150,72 @@ class ObjectStore:
                 retention=None if lock is None else Retention(lock.mode, lock.until.astimezone(UTC)),
             )
 
+    def create(self, key: str, data: bytes, content_type: str, lock: Lock | None = None) -> bool:
+        """Write an object where there is none; False where there is one. One of several at once succeeds."""
+        headers: dict[str, str | list[str] | tuple[str]] = {"Content-Type": content_type, "If-None-Match": "*"}
+        if lock is not None:
+            until = lock.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            headers |= {"x-amz-object-lock-mode": lock.mode, "x-amz-object-lock-retain-until-date": until}
+        with _told("write to"):
+            try:
+                # The client's public call takes no conditions.
+                self._client._put_object(self.settings.bucket, key, data, headers)
+            except S3Error as error:
+                if error.code in _TAKEN:
+                    return False
+                raise
+        return True
+
+    def lengthen(self, key: str, lock: Lock) -> None:
+        """Lock an object that is there; a lock that lasts longer stays as it is.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        until = self.locked_until(key)
+        if until is None or until < lock.until:
+            with _told("lock"):
+                self._client.set_object_retention(
+                    bucket_name=self.settings.bucket,
+                    object_name=key,
+                    config=Retention(lock.mode, lock.until.astimezone(UTC)),
+                )
+
+    def has_lock(self) -> bool:
+        """Whether the bucket was made with object lock."""
+        with _told("look at"):
+            try:
+                self._client.get_object_lock_config(bucket_name=self.settings.bucket)
+            except S3Error as error:
+                if error.code in _UNLOCKED:
+                    return False
+                raise
+        return True
+
     def get(self, key: str) -> bytes:
         """An object's bytes.
 
         Raises:
             NotFoundError: there is none.
         """
+        return b"".join(self._pieces(key, None))
+
+    def digest(self, key: str, version: str | None = None) -> str:
+        """The SHA-256 of an object's bytes, which are never held whole; of one version, or the present one.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        digest = hashlib.sha256()
+        for piece in self._pieces(key, version):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, key: str, version: str | None) -> Iterator[bytes]:
         with _told("read from"):
-            response = self._client.get_object(bucket_name=self.settings.bucket, object_name=key)
+            response = self._client.get_object(bucket_name=self.settings.bucket, object_name=key, version_id=version)
             try:
-                return bytes(response.read())
+                yield from response.stream(_PIECE)
             finally:
                 response.close()
                 response.release_conn()
@@ -171,20 +243,35 @@ class ObjectStore:
                     yield found.object_name
 
     def versions(self, prefix: str) -> Iterator[StoredVersion]:
-        """All versions of all objects below a prefix, delete markers included, in the order of their keys."""
-        with _told("list"):
-            for found in self._client.list_objects(
-                bucket_name=self.settings.bucket, prefix=prefix, recursive=True, include_version=True
-            ):
-                yield StoredVersion(
-                    key=found.object_name,
-                    size=found.size or 0,
-                    last_modified=found.last_modified,
-                    version=found.version_id or "null",
-                    etag=None if found.is_delete_marker else found.etag.strip('"'),
-                    # The client hands on the listing's own word.
-                    latest=found.is_latest in (True, "true", None),
-                )
+        """All versions of all objects below a prefix, delete markers included; those of one key together."""
+        # The client hands on the versions of a page first and then its delete markers, so pages are put in order here.
+        by_key: dict[str, list[StoredVersion]] = {}
+        for page, goes_on_at in self._version_pages(prefix):
+            for found in page:
+                by_key.setdefault(found.key, []).append(found)
+            held_back = by_key.pop(goes_on_at, None) if goes_on_at is not None else None
+            for versions in by_key.values():
+                yield from versions
+            by_key = {} if goes_on_at is None or held_back is None else {goes_on_at: held_back}
+        for versions in by_key.values():
+            yield from versions
+
+    def _version_pages(self, prefix: str) -> Iterator[tuple[Sequence[StoredVersion], str | None]]:
+        """Pages of a listing, each with the key that may have more versions on the next one."""
+        query: dict[str, str | list[str] | tuple[str]] = {
+            "versions": "",
+            "prefix": prefix,
+            "delimiter": "",
+            "max-keys": "1000",
+        }
+        more = True
+        while more:
+            with _told("list"):
+                response = self._client._execute("GET", self.settings.bucket, query_params=query)
+                found, more, key_marker, version_marker = parse_list_objects(response, self.settings.bucket)
+                page = [_stored_version(each) for each in found]
+            yield page, key_marker if more else None
+            query |= {"key-marker": key_marker or "", "version-id-marker": version_marker or ""}
 
     def ensure_bucket(self) -> None:
         """Make the bucket where there is none; object lock is on, which can only be chosen now."""

@@ -9,7 +9,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
+from pneumoserve.archive.label import Label
 from pneumoserve.archive.record import Record
+from pneumoserve.archive.seals import Seal
+from pneumoserve.archive.segment import Header
 from pneumoserve.decision import Reason
 from pneumoserve.front.models import DECISION_OUTPUTS
 from pneumoserve.lineage import Lineage
@@ -17,10 +20,13 @@ from pneumoserve.release.schema import ReleaseManifest, RunFacts
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS: dict[str, type[BaseModel]] = {
+    "label": Label,
     "lineage": Lineage,
     "record": Record,
     "release": ReleaseManifest,
     "run": RunFacts,
+    "seal": Seal,
+    "segment": Header,
 }
 
 

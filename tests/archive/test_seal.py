@@ -1,0 +1,327 @@
+"""The sealer, against a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pneumoserve.archive import seal as sealing
+from pneumoserve.archive.seal import SealerError, SealReport, SealSettings
+from pneumoserve.archive.seals import Seal, split_segments
+from pneumoserve.archive.store import Lock, ObjectStore, S3Settings, StoreError
+from pneumoserve.archive.walk import held_below
+from pneumoserve.local.state import State
+from pneumoserve.release.schema import canonical_json, digest_of
+from tests.archive.archives import Archive, trust_in
+from tests.conftest import PNEUMOSERVE
+
+A, B = "front-00000001", "front-00000002"
+
+
+@pytest.fixture
+def archive(s3_server: S3Settings, request: pytest.FixtureRequest) -> Archive:
+    archive = Archive(s3_server.in_bucket(f"seal-{abs(hash(request.node.name)) % 10**12}"))
+    archive.store.set_up()
+    return archive
+
+
+def seal_number(archive: Archive, number: int) -> Seal:
+    return Seal.model_validate_json(archive.store.get(f"seals/{number:08d}.json"))
+
+
+def test_a_seal_names_heads_and_keeps_whole_segments(archive: Archive) -> None:
+    first = archive.write(A)
+    second = archive.write(A, [b"film 1", b"film 2"])
+    other = archive.write(B, last=True)
+    report = archive.seal()
+    assert (report.number, report.segments, report.records, report.open) == (1, 3, 2, 1)
+    assert report.closed == {B: "ended"}
+    seal = seal_number(archive, 1)
+    assert seal.previous is None
+    assert seal.heads[A].sequence == 2
+    assert seal.heads[A].hash == digest_of(archive.store.get(second.key))
+    assert seal.heads[B].closed == "ended"
+    (rollup,) = seal.rollups
+    body = archive.store.get(rollup.key)
+    assert digest_of(body) == rollup.sha256
+    assert list(split_segments(body)) == [archive.store.get(place.key) for place in (first, second, other)]
+
+
+def test_seals_are_a_chain_and_name_what_is_new(archive: Archive) -> None:
+    archive.write(A)
+    archive.write(B, last=True)
+    assert archive.seal().number == 1
+    assert archive.seal().number is None
+    archive.write(A, [b"film"], last=True)
+    report = archive.seal()
+    assert (report.number, report.segments) == (2, 1)
+    seal = seal_number(archive, 2)
+    assert seal.previous == digest_of(archive.store.get("seals/00000001.json"))
+    # B was closed by the seal before, and is not repeated.
+    assert {writer: head.closed for writer, head in seal.heads.items()} == {A: "ended"}
+    assert report.hash == digest_of(archive.store.get("seals/00000002.json"))
+
+
+def test_a_bad_segment_stops_its_writer_alone(archive: Archive) -> None:
+    archive.write(A)
+    bad = archive.write(A, [b"film"])
+    archive.write(A)
+    archive.write(B)
+    good = archive.flip(bad.key, 200, 0)
+    report = archive.seal()
+    assert list(report.problems) == [bad.key]
+    assert {writer: head.sequence for writer, head in seal_number(archive, 1).heads.items()} == {A: 1, B: 1}
+    archive.replace(bad.key, good)
+    assert archive.seal().segments == 2
+    assert seal_number(archive, 2).heads[A].sequence == 3
+
+
+@pytest.mark.parametrize("tampering", ["gap", "relinked", "continued", "moved", "twice", "stranger"])
+def test_what_does_not_follow_is_not_sealed(archive: Archive, tampering: str) -> None:
+    archive.write(A)
+    if tampering == "gap":
+        archive.next(A)
+        place = archive.write(A)
+        said = "segment 2 of its writer is not there"
+    elif tampering == "relinked":
+        copy = Archive(archive.settings, writer_key=archive.writer_key)
+        copy.next(A, [canonical_json({"another": "beginning"})])
+        place = copy.write(A)
+        said = "does not follow"
+    elif tampering == "continued":
+        archive.write(A, last=True)
+        place = archive.write(A)
+        said = "had ended"
+    elif tampering == "moved":
+        place = archive.write(A)
+        body = archive.store.get(place.key)
+        archive.remove(place.key)
+        moved = place.key.replace("release=0", "release=1")
+        archive.store.put(moved, body, "text/plain")
+        assert "belongs to" in archive.seal().problems[moved]
+        return
+    elif tampering == "twice":
+        place = archive.write(A)
+        chain = Archive(archive.settings, writer_key=archive.writer_key)
+        chain.next(A)
+        other, body = chain.chains[A].next([], place.date, "f" * 12)
+        archive.store.put(other.key, body, "text/plain")
+        place = other
+        said = "another segment of this number"
+    else:
+        stranger = Archive(archive.settings)
+        place = stranger.write(B)
+        said = "not trusted"
+    assert said in archive.seal().problems[place.key]
+
+
+def test_writers_that_say_nothing_are_closed_and_may_come_back(archive: Archive) -> None:
+    archive.write(A)
+    assert archive.seal(later=timedelta(days=6)).closed == {}
+    report = archive.seal(later=timedelta(days=8))
+    assert report.closed == {A: "abandoned"}
+    assert (report.segments, report.open) == (0, 0)
+    # A journal that was adopted late.
+    archive.write(A, [b"film"])
+    late = archive.seal()
+    assert (late.segments, late.problems) == (1, {})
+    assert seal_number(archive, 3).heads[A].closed is None
+    assert archive.found() == []
+
+
+def test_roll_ups_are_written_in_parts(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "_PART_BYTES", 2000)
+    for _ in range(3):
+        archive.write(A, [b"film"])
+    report = archive.seal()
+    assert [key.split("/")[2][:13] for key in report.rollups] == ["00000001-0001", "00000001-0002", "00000001-0003"]
+    assert archive.found() == []
+
+
+def test_a_sealer_killed_before_its_seal_leaves_nothing_half(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.write(A, [b"film"])
+
+    def killed(*given: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ObjectStore, "create", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive.seal()
+    assert len(archive.keys("rollups/")) == 1
+    assert archive.found() == []
+    archive.write(A)
+    assert archive.seal().segments == 2
+    verdict = archive.verify()
+    assert verdict.findings == ()
+    assert verdict.summary.unsealed_rollups == 1
+
+
+def test_two_sealers_at_once_write_one_seal(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.write(A, [b"film"])
+    created = ObjectStore.create
+    reports: list[SealReport] = []
+    barrier = threading.Barrier(2)
+    tries: list[bool] = []
+
+    def at_once(store: ObjectStore, *given: object) -> bool:
+        # Neither goes on before the other is as far: both have seal 1 in hand.
+        barrier.wait(30)
+        tries.append(created(store, *given))  # type: ignore[arg-type]
+        return tries[-1]
+
+    monkeypatch.setattr(ObjectStore, "create", at_once)
+
+    def run(second: int) -> None:
+        reports.append(archive.seal(later=timedelta(seconds=second)))
+
+    threads = [threading.Thread(target=run, args=(second,)) for second in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(tries) == [False, True]
+    # The other one found nothing new after it.
+    assert sorted(report.number or 0 for report in reports) == [0, 1]
+    assert len(list(archive.store.versions("seals/"))) == 1
+    assert archive.found() == []
+
+
+def test_one_of_two_creates_wins(archive: Archive) -> None:
+    assert archive.store.create("seals/00000001.json", b"one", "text/plain")
+    assert not archive.store.create("seals/00000001.json", b"two", "text/plain")
+    assert archive.store.get("seals/00000001.json") == b"one"
+
+
+def test_a_seal_whose_outcome_is_unclear_is_looked_at(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.write(A)
+    created = ObjectStore.create
+
+    def unclear(store: ObjectStore, *given: object) -> bool:
+        created(store, *given)  # type: ignore[arg-type]
+        raise StoreError("timed out")
+
+    monkeypatch.setattr(ObjectStore, "create", unclear)
+    assert archive.seal().number == 1
+
+    def refused(store: ObjectStore, *given: object) -> bool:
+        raise StoreError("timed out")
+
+    archive.write(A)
+    monkeypatch.setattr(ObjectStore, "create", refused)
+    with pytest.raises(StoreError, match="timed out"):
+        archive.seal()
+    assert len(archive.keys("seals/")) == 1
+
+
+def test_seals_roll_ups_and_films_are_locked(archive: Archive) -> None:
+    archive.write(A, [b"film"])
+    (film,) = archive.keys("images/")
+    report = archive.seal(SealSettings(lock_days=2))
+    assert (report.lock_days, report.bucket_has_lock) == (2, True)
+    for key in (film, report.rollups[0], "seals/00000001.json"):
+        with pytest.raises(Exception, match="AccessDenied"):
+            archive.remove(key)
+    archive.store.lengthen(film, Lock(archive.now + timedelta(days=1), "GOVERNANCE"))
+    retention = archive._client.get_object_retention(archive.settings.bucket, film)
+    assert retention is not None
+    assert retention.retain_until_date > archive.now + timedelta(days=1.9)
+    assert archive.found() == []
+
+
+def test_a_missing_film_is_told_when_it_is_locked(archive: Archive) -> None:
+    archive.write(A, [b"film"])
+    (film,) = archive.keys("images/")
+    archive.remove(film)
+    report = archive.seal(SealSettings(lock_days=1))
+    assert list(report.problems) == [film]
+    assert report.number == 1
+
+
+def test_a_bucket_without_locks_is_told(s3_server: S3Settings) -> None:
+    archive = Archive(s3_server.in_bucket("made-by-others"))
+    archive._client.make_bucket("made-by-others")
+    archive.write(A, [b"film"])
+    with pytest.raises(SealerError, match="no object lock"):
+        archive.seal(SealSettings(lock_days=1))
+    report = archive.seal(SealSettings())
+    assert (report.lock_days, report.bucket_has_lock) == (0, False)
+    assert archive.found() == []
+
+
+def test_nothing_is_sealed_after_a_damaged_chain(archive: Archive) -> None:
+    archive.write(A)
+    archive.seal()
+    archive.write(A)
+    archive.flip("seals/00000001.json", 40, 1)
+    with pytest.raises(SealerError, match=r"seals/00000001\.json"):
+        archive.seal()
+
+
+def test_a_sealer_whose_seals_nobody_trusts_does_not_seal(archive: Archive) -> None:
+    writers, sealers = trust_in(archive.writer_key), trust_in(archive.sealer_key)
+    with pytest.raises(SealerError, match="not among the trusted sealers"):
+        sealing.seal(archive.store, Ed25519PrivateKey.generate(), writers, sealers, archive.now, SealSettings())
+
+
+def test_the_command_seals_the_states_archive(archive: Archive, tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    state.make()
+    archive.writer_key = state.archive_key
+    bad = archive.write(A, [b"film"])
+    environment = {**os.environ, **archive.settings.to_env()}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [PNEUMOSERVE, "archive", *arguments, "--state", str(state.folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    done = run("seal", "--lock-days", "0")
+    assert done.returncode == 0, done.stderr
+    assert "seal 1: segments 1, records 1; writers closed 0, open 1" in done.stdout
+    assert "nothing is locked: as asked" in done.stdout
+    archive.flip(archive.write(A).key, 20, 0)
+    done = run("seal", "--json")
+    assert done.returncode == 1
+    report = SealReport(**json.loads(done.stdout))
+    assert report.number is None
+    assert report.lock_days == sealing.DEFAULT_LOCK_DAYS
+    done = run("verify")
+    assert done.returncode == 1
+    assert "findings 1: it is not as it was written" in done.stdout
+    archive.remove(archive.keys("records/")[-1])
+    done = run("verify", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    assert document["findings"] == []
+    assert document["summary"]["records"] == 1
+    assert bad.key in archive.keys("records/")
+
+
+def test_versions_of_one_key_come_together(archive: Archive) -> None:
+    """Over pages of a listing too, whose delete markers the client hands on last."""
+    for number in range(3):
+        key = f"images/{number}"
+        # The oldest of five, so that a page ends before it.
+        archive.hide(key)
+        for _ in range(4):
+            archive.store.put(key, b"film", "text/plain")
+    executed = archive.store._client._execute
+
+    def in_small_pages(method: str, bucket: str, **given: Any) -> Any:
+        given["query_params"]["max-keys"] = "4"
+        return executed(method, bucket, **given)
+
+    archive.store._client._execute = in_small_pages  # type: ignore[method-assign,assignment]
+    keys = [version.key for version in archive.store.versions("images/")]
+    assert keys == sorted(keys)
+    assert len(keys) == 15
+    held = list(held_below(archive.store, "images/"))
+    assert [(each.key, each.there, each.deleted) for each in held] == [(f"images/{n}", True, True) for n in range(3)]
