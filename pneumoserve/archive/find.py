@@ -10,8 +10,9 @@ from itertools import chain
 from typing import Final
 
 from pneumoserve.archive.label import Label
-from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies, read_lines
+from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies, read_lines, rolled_up
 from pneumoserve.archive.record import Record
+from pneumoserve.archive.seals import split_segments
 from pneumoserve.archive.segment import RECORDS, Place
 from pneumoserve.archive.store import ObjectStore, StoredObject
 from pneumoserve.ids import time_of
@@ -20,6 +21,8 @@ from pneumoserve.ids import time_of
 _SKEW: Final = timedelta(minutes=5)
 # A record that waited in a journal, or whose front's clock jumped, is looked for in the days beside its own.
 _DAY: Final = timedelta(days=1)
+# A sealer that was off for longer than this is looked into before records are.
+_SEALED_WITHIN: Final = timedelta(days=31)
 _ID: Final = re.compile(rb'"prediction_id":"([0-9a-f-]{36})"')
 _LISTERS: Final = 16
 
@@ -40,7 +43,7 @@ def find_records(store: ObjectStore, prediction_ids: Collection[str]) -> dict[st
     """The records of predictions that the store has, by id.
 
     An id carries its time: the segments written about then are read first, which is nearly always enough; then, for
-    all ids that are missing, every other segment of those days.
+    all ids that are missing, every other segment of those days, and the roll-ups of the month after.
 
     Raises:
         ValueError: one is no prediction id.
@@ -64,7 +67,8 @@ def find_records(store: ObjectStore, prediction_ids: Collection[str]) -> dict[st
             found |= _search(store, near, read, made.keys() - found.keys(), {each})
     missing = made.keys() - found.keys()
     others = chain.from_iterable(reading_order(segments(made[each], _DAY), made[each]) for each in sorted(missing))
-    return found | _search(store, list(dict.fromkeys(others)), read, missing, missing)
+    found |= _search(store, list(dict.fromkeys(others)), read, missing, missing)
+    return found | _search_rolled_up(store, {each: made[each] for each in missing if each not in found})
 
 
 def reading_order(
@@ -91,6 +95,20 @@ def _search(
         if any(name.decode() in wanted for name in _ID.findall(body)):
             found |= _records(body, wanted)
         if all(each in found for each in until):
+            break
+    return found
+
+
+def _search_rolled_up(store: ObjectStore, made: dict[str, datetime]) -> dict[str, Record]:
+    """The records of predictions whose segments have expired since they were sealed."""
+    found: dict[str, Record] = {}
+    if not made:
+        return found
+    for body in rolled_up(store, (min(made.values()) - _DAY).date(), (max(made.values()) + _SEALED_WITHIN).date()):
+        if any(name.decode() in made for name in _ID.findall(body)):
+            for segment in split_segments(body):
+                found |= _records(segment, made)
+        if len(found) == len(made):
             break
     return found
 

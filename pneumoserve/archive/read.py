@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
+from itertools import chain
 from typing import Final
 
 import orjson
 
 from pneumoserve.archive.label import Label
 from pneumoserve.archive.record import Record
+from pneumoserve.archive.seals import ROLLUPS, split_segments
 from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
 from pneumoserve.archive.store import ObjectStore
+from pneumoserve.archive.walk import in_order
 
 Entry = Record | Label
 _SCHEMAS: Final[dict[str, type[Record] | type[Label]]] = {
@@ -22,6 +24,8 @@ _SCHEMAS: Final[dict[str, type[Record] | type[Label]]] = {
     "pneumoserve.label/1": Label,
 }
 _READERS: Final = 16
+# rollups/date=YYYY-MM-DD/…
+_ROLLUP_DAY: Final = slice(13, 23)
 
 
 def parse_entry(line: bytes) -> Entry:
@@ -85,24 +89,49 @@ def read_bodies(store: ObjectStore, wanted: Iterable[Place]) -> Iterator[tuple[P
         StoreError: the store does not answer.
     """
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as threads:
-        ahead: deque[tuple[Place, Future[bytes]]] = deque()
-        for place in wanted:
-            ahead.append((place, threads.submit(store.get, place.key)))
-            if len(ahead) > 2 * _READERS:
-                first, body = ahead.popleft()
-                yield first, body.result()
-        for first, body in ahead:
-            yield first, body.result()
+        yield from in_order(threads, wanted, lambda place: store.get(place.key), 2 * _READERS)
 
 
-def entries(store: ObjectStore, since: datetime | None = None, release: str | None = None) -> Iterator[Entry]:
-    """All entries made at or after `since`, of one release or all.
+def rolled_up(store: ObjectStore, first: date | None = None, last: date | None = None) -> Iterator[bytes]:
+    """Roll-ups that were made from day `first` to day `last`, in order.
 
     Raises:
         StoreError: the store does not answer.
-        ValueError: an entry is of a form that this version does not read.
     """
-    for _, lines in read_lines(store, places(store, since, release)):
+    from_day, to_day = (day.isoformat() if day else "" for day in (first, last))
+    keys = (item.key for item in store.list(ROLLUPS))
+    wanted = (key for key in keys if key[_ROLLUP_DAY] >= from_day and (not to_day or key[_ROLLUP_DAY] <= to_day))
+    # They are large: one is read while the one before it is looked through.
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as threads:
+        for _, body in in_order(threads, wanted, store.get, 1):
+            yield body
+
+
+def _only_rolled_up(
+    store: ObjectStore, apart: Iterable[Place], since: datetime | None, release: str | None
+) -> Iterator[tuple[Place, tuple[bytes, ...]]]:
+    """The entries of segments whose own objects have expired; `apart` are those that are there."""
+    seen = set(apart)
+    first = None if since is None else since.date()
+    for rollup in rolled_up(store, first):
+        for body in split_segments(rollup):
+            segment = read_segment(body)
+            place = segment.header.place
+            if place in seen or release not in (None, place.release):
+                continue
+            seen.add(place)
+            yield place, segment.lines
+
+
+def entries(store: ObjectStore, since: datetime | None = None, release: str | None = None) -> Iterator[Entry]:
+    """All entries made at or after `since`, of one release or all; those that only roll-ups still hold come last.
+
+    Raises:
+        StoreError: the store does not answer.
+        ValueError: an entry is of a form that this version does not read, or damaged.
+    """
+    apart = places(store, since, release)
+    for _, lines in chain(read_lines(store, apart), _only_rolled_up(store, apart, since, release)):
         for line in lines:
             entry = parse_entry(line)
             if since is None or datetime.fromisoformat(entry.time) >= since:

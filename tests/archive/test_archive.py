@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.find import find_record
-from pneumoserve.archive.read import places
+from pneumoserve.archive.read import parse_entry, places
 from pneumoserve.archive.record import CallDetail, ErrorDetail, Record, RefusedInput
 from pneumoserve.archive.segment import verified_segment
 from pneumoserve.archive.store import NotFoundError, ObjectStore, S3Settings, StoreError
@@ -208,3 +209,36 @@ def test_errors_of_the_store_name_no_secret(s3_server: S3Settings) -> None:
 def test_settings_say_what_is_missing() -> None:
     with pytest.raises(StoreError, match="S3_ENDPOINT, S3_SECRET_KEY"):
         S3Settings.from_env({"S3_ACCESS_KEY": "a"})
+
+
+async def test_a_clock_that_jumps_back_breaks_no_chain_and_hides_no_record(
+    s3_server: S3Settings, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = ArchiveWriter(ObjectStore(s3_server), KEY, "ffffffffffff")
+    await writing.start()
+    first = record(release="ffffffffffff")
+    receipt = await writing.commit(first)
+    now = time.time_ns
+    monkeypatch.setattr("pneumoserve.ids.time.time_ns", lambda: now() - 7200 * 10**9)
+    early = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    monkeypatch.setattr("pneumoserve.archive.chain.now_text", lambda: early)
+    second = record(release="ffffffffffff").model_copy(update={"time": early})
+    await writing.commit(second)
+    await writing.close()
+    assert second.prediction_id < first.prediction_id
+    assert find_record(store, first.prediction_id) == first
+    assert find_record(store, second.prediction_id) == second
+    found = sorted(
+        (place for place in places(store) if place.writer == receipt.writer), key=lambda place: place.sequence
+    )
+    segments = [verified_segment(store.get(place.key), trust()) for place in found]
+    assert [segment.header.sequence for segment in segments] == [1, 2, 3, 4]
+    assert [segment.header.previous for segment in segments[1:]] == [segment.hash for segment in segments[:-1]]
+
+
+def test_records_of_the_first_version_stay_readable() -> None:
+    line = (Path(__file__).parents[1] / "data" / "archive" / "record-1.json").read_bytes()
+    entry = parse_entry(line)
+    assert isinstance(entry, Record)
+    assert entry.schema_ == "pneumoserve.record/1"
+    assert (entry.call.study, entry.call.patient) == (None, None)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive import seal as sealing
+from pneumoserve.archive.find import find_record
+from pneumoserve.archive.read import entries
+from pneumoserve.archive.record import Record
 from pneumoserve.archive.seal import SealerError, SealReport, SealSettings
 from pneumoserve.archive.seals import Seal, split_segments
+from pneumoserve.archive.segment import read_segment
 from pneumoserve.archive.store import Lock, ObjectStore, S3Settings, StoreError
 from pneumoserve.archive.walk import held_below
+from pneumoserve.ids import uuid7
 from pneumoserve.local.state import State
 from pneumoserve.release.schema import canonical_json, digest_of
 from tests.archive.archives import Archive, trust_in
@@ -325,3 +330,19 @@ def test_versions_of_one_key_come_together(archive: Archive) -> None:
     assert len(keys) == 15
     held = list(held_below(archive.store, "images/"))
     assert [(each.key, each.there, each.deleted) for each in held] == [(f"images/{n}", True, True) for n in range(3)]
+
+
+def test_records_are_read_from_roll_ups_when_their_segments_have_expired(archive: Archive) -> None:
+    gone = archive.write(A, [b"film 1"])
+    archive.seal()
+    lines = read_segment(archive.store.get(gone.key)).lines
+    kept = archive.write(A, [b"film 2"])
+    archive.remove(gone.key)
+    first = Record.model_validate_json(lines[0])
+    second = Record.model_validate_json(read_segment(archive.store.get(kept.key)).lines[0])
+    assert list(entries(archive.store)) == [second, first]
+    assert list(entries(archive.store, release="f" * 12)) == []
+    assert list(entries(archive.store, since=datetime.fromisoformat(first.time))) == [second, first]
+    assert find_record(archive.store, first.prediction_id) == first
+    assert find_record(archive.store, second.prediction_id) == second
+    assert find_record(archive.store, uuid7()) is None
