@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pneumoserve.archive.read import places, read_lines
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from tests.e2e.conftest import ROOT, SEAWEEDFS, Cluster, Images
 
@@ -134,6 +135,21 @@ class Product:
         """Run Python in a container."""
         return self.kubectl("exec", pod, f"--container={container}", "--", "python", "-c", code)
 
+    def job(self, name: str, fails: bool = False) -> str:
+        """Run one of the chart's CronJobs now; what it printed."""
+        job = f"{name}-{len(self.get('jobs')['items'])}"
+        self.kubectl("create", "job", job, f"--from=cronjob/{NAME}-{name}")
+        wait_until(lambda: self._ended(job), 180, f"the end of {job}")
+        told = self.kubectl("logs", f"job/{job}")
+        assert self._ended(job) == ("Failed" if fails else "Complete"), told
+        return told
+
+    def _ended(self, job: str) -> str | None:
+        """How a Job ended, None while it runs."""
+        conditions = self.get("job", job)["status"].get("conditions", [])
+        ends = [c["type"] for c in conditions if c["status"] == "True" and c["type"] in {"Complete", "Failed"}]
+        return ends[0] if ends else None
+
     # --- the store
 
     @contextlib.contextmanager
@@ -155,7 +171,7 @@ class Product:
     def recorded(self) -> set[str]:
         """The prediction ids of all records in the store."""
         with self.store() as store:
-            lines = [line for found in store.list("records/") for line in store.get(found.key).splitlines()]
+            lines = [line for _, of_segment in read_lines(store, places(store)) for line in of_segment]
         return {json.loads(line)["prediction_id"] for line in lines}
 
 
