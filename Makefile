@@ -4,7 +4,7 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 PIP_INSTALL = $(PIP) install --require-hashes
 TRAIN ?=
 
-.PHONY: help install demo test e2e cluster-packages lint clean
+.PHONY: help install demo test e2e bench cluster-packages lint clean
 help:  ## what this Makefile does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 18
 
@@ -39,6 +39,9 @@ test: .venv/.dev  ## all tests that need no cluster: real TorchServe, real S3, r
 e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, else a node of our own
 	@# The first test's set-up builds, from empty caches, Kubernetes and the images.
 	.venv/bin/python -m pytest --verbose --capture=no --timeout=2700 tests/chart tests/e2e
+
+bench: .venv/.dev  ## the measurements in benchmarks/, an hour: each writes its result beside its program
+	for name in commit outage kills verify replay; do .venv/bin/python -m benchmarks.$$name || exit 1; done
 
 cluster-packages:  ## Debian packages that a node of our own needs
 	apt-get update -qq

@@ -6,11 +6,14 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import typer.core
+import typer.main
 
 from pneumoserve.archive.references import References
+from pneumoserve.cli import app
 from pneumoserve.front.__main__ import _parser as front_options
 from pneumoserve.release.signing import generate_key, key_id, load_key, load_trust
 from tests.chart.api import Object
@@ -402,7 +405,7 @@ def test_the_bucket_is_set_up_after_each_install_and_upgrade(everything: list[Ob
     job = the(everything, "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
+    assert container["command"] [:5] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
     assert of_kind(helm.render(EVERYTHING, nested("s3.setup.enabled", False)), "Job") == []
 
 
@@ -594,7 +597,8 @@ def test_what_is_written_is_locked_for_days_and_what_is_sealed_for_years(everyth
     front = containers(everything)["transformer-container"]["args"]
     assert front[-2:] == ["--lock-days=30", "--lock-mode=COMPLIANCE"]
     words = cron_jobs(everything)["pneumoserve-seal"]["command"]
-    assert words[-4:] == ["--lock-days", "3650", "--lock-mode", "COMPLIANCE"]
+    assert words[-4:] == ["--lock-mode", "COMPLIANCE", "--segment-days", "60"]
+    assert "--lock-days 3650" in " ".join(words)
 
 
 def test_jobs_of_the_archive_run_when_they_are_told_to(everything: list[Object]) -> None:
@@ -707,3 +711,24 @@ def test_the_present_runtime_is_rendered_once(helm: Helm, cluster: Cluster) -> N
     cluster.add(present)
     cluster.add(inference_service(RELEASE, runtime=present["metadata"]["name"]))
     assert of_kind(cluster.render(helm, TRIAL, ARMS), "ServingRuntime") == [present]
+
+
+def test_what_expires_is_told_to_the_store(trial: list[Object], everything: list[Object]) -> None:
+    def words(objects: list[Object]) -> str:
+        (container,) = the(objects, "Job", "pneumoserve-setup")["spec"]["template"]["spec"]["containers"]
+        return " ".join(container["command"])
+
+    assert "--expire" not in words(trial)
+    for option, days in (("raw", 60), ("images", 3660), ("rollups", 3660)):
+        assert f"--expire-{option}-days {days}" in words(everything)
+
+
+def test_jobs_run_commands_that_there_are(trial: list[Object], everything: list[Object]) -> None:
+    root = cast(typer.core.TyperGroup, typer.main.get_command(app))
+    for objects in (trial, everything):
+        jobs = of_kind(objects, "Job")
+        setups = [container for job in jobs for container in job["spec"]["template"]["spec"]["containers"]]
+        for container in (*cron_jobs(objects).values(), *setups):
+            _, group, name, *words = container["command"]
+            archive = cast(typer.core.TyperGroup, root.commands[group])
+            archive.commands[name].make_context(name, words)

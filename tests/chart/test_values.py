@@ -144,6 +144,14 @@ ARCHIVE: dict[str, Any] = {
         (nested("archive.journal.limit", "1Gi"), "there is no journal; set archive.journal.existingClaim too"),
         (nested("archive.lock.days", 30), "archive.lock.sealedDays is less than archive.lock.days"),
         (
+            {"archive": {"lock": {"sealedDays": 60}, "expire": {"filmDays": 30}}},
+            "archive.expire.filmDays is less than archive.lock.sealedDays",
+        ),
+        (
+            {"archive": {"lock": {"days": 7, "sealedDays": 7}, "expire": {"segmentDays": 3}}},
+            "archive.expire.segmentDays is less than archive.lock.days",
+        ),
+        (
             nested("archive", {"signing": {"existingSecret": "key"}, "sealer": {"existingSecret": "key"}}),
             "give each a key of its own",
         ),

@@ -42,6 +42,15 @@ with all of them.
 {{- if and $values.archive.journal.limit (not $values.archive.journal.existingClaim) -}}
 {{- $new = append $new "archive.journal.limit is set, but there is no journal; set archive.journal.existingClaim too, or leave the limit empty." -}}
 {{- end -}}
+{{- range $name := list "filmDays" "rollupDays" -}}
+{{- $days := int (get $values.archive.expire $name) -}}
+{{- if and $days (lt $days (int $values.archive.lock.sealedDays)) -}}
+{{- $new = append $new (printf "archive.expire.%s is less than archive.lock.sealedDays, so nothing could be removed then; raise it, or set it to 0." $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.archive.expire.segmentDays (lt (int $values.archive.expire.segmentDays) (int $values.archive.lock.days)) -}}
+{{- $new = append $new "archive.expire.segmentDays is less than archive.lock.days, so nothing could be removed then; raise it, or set it to 0." -}}
+{{- end -}}
 {{- if lt (int $values.archive.lock.sealedDays) (int $values.archive.lock.days) -}}
 {{- $new = append $new "archive.lock.sealedDays is less than archive.lock.days, so the seals could be removed before what they prove; raise it." -}}
 {{- end -}}
