@@ -405,7 +405,7 @@ def test_the_bucket_is_set_up_after_each_install_and_upgrade(everything: list[Ob
     job = the(everything, "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"] [:5] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
+    assert container["command"][:5] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
     assert of_kind(helm.render(EVERYTHING, nested("s3.setup.enabled", False)), "Job") == []
 
 
