@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from pneumoserve.cli.app import DEFAULT_STATE, StateFolder, archive
 from pneumoserve.cli.output import AsJson, Failure, console, errors, print_json, told
@@ -142,13 +141,10 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
 
 def _show_verdict(verdict: Verdict) -> None:
     summary = verdict.summary
-    if verdict.findings:
-        table = Table("finding", "sealed")
-        table.add_column("object", overflow="fold")
-        table.add_column("what", overflow="fold")
-        for finding in verdict.findings:
-            table.add_row(finding.kind, "yes" if finding.sealed else "no", finding.key, finding.sentence)
-        console.print(table)
+    for finding in verdict.findings:
+        # In lines, not in a table: a key that is broken over two of them cannot be looked for, nor copied.
+        sealed = "sealed" if finding.sealed else "not sealed"
+        console.print(f"[red]{finding.kind}[/red] ({sealed})  {finding.key}\n    {finding.sentence}", soft_wrap=True)
     console.print(
         f"segments {summary.segments} ({summary.sealed_segments} sealed), records {summary.records}, "
         f"writers {summary.writers}, films {summary.images} ({summary.unnamed_images} that no record names), "
