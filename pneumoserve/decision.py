@@ -6,14 +6,15 @@ probabilities, so that any recorded answer can be derived again from its record.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pneumoserve.image import Facts
 
 __all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population", "Reason", "decide", "excluded",
-           "needs_type"]  # fmt: skip
+           "needs_type", "of_study"]  # fmt: skip
 
 Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
@@ -117,6 +118,33 @@ def decide(policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None
     if bacterial is None:
         raise ValueError("the typer's probability is missing")
     return _typed(policy, pneumonia, bacterial)
+
+
+def of_study(decisions: Sequence[Decision]) -> Decision:
+    """The answer for several films of one study: the most serious one, referred if any is, for all reasons.
+
+    Pneumonia is more serious than a film that a human must look at, and that more than normal. Of equally serious films
+    the surest counts, of normal ones the least sure.
+
+    Raises:
+        ValueError: there is no decision.
+    """
+    gravest = max(decisions, key=_gravity)
+    given = {reason for decision in decisions for reason in decision.reasons}
+    return Decision(
+        finding=gravest.finding,
+        pneumonia_type=gravest.pneumonia_type,
+        confidence=gravest.confidence,
+        referred=any(decision.referred for decision in decisions),
+        reasons=tuple(reason for reason in get_args(Reason) if reason in given),
+    )
+
+
+def _gravity(decision: Decision) -> tuple[int, float]:
+    confidence = decision.confidence or 0.0
+    if decision.finding == "normal":
+        return 0, -confidence
+    return (2 if decision.finding == "pneumonia" else 1), confidence
 
 
 def _typed(policy: Policy, pneumonia: float, bacterial: float) -> Decision:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from kserve import Model
 
+from pneumoserve.decision import of_study
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import Answer, Service
 from pneumoserve.front.wire import INPUT_NAME, Call, Column, json_text
@@ -96,6 +97,14 @@ def predictions(model: str, answers: list[Answer]) -> list[dict[str, Any]]:
         {"prediction_id": answer.prediction_id, "release": answer.release, name: getattr(answer, name)}
         for answer in answers
     ]
+
+
+def study(model: str, call: Call, answers: list[Answer]) -> dict[str, Any] | None:
+    """The answer for the films of a call as one study, None where the caller names no study or asks for scores."""
+    decisions = [answer.decision for answer in answers if answer.decision is not None]
+    if model != DECISION or call.named.study is None or not decisions:
+        return None
+    return of_study(decisions).model_dump(mode="json")
 
 
 def _row(answer: Answer) -> dict[str, Any]:

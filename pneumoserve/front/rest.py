@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from pneumoserve.archive.record import Encoding, Protocol, Receipt
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.models import FrontModel, check_outputs, columns, predictions
+from pneumoserve.front.models import FrontModel, check_outputs, columns, predictions, study
 from pneumoserve.front.service import MODEL_NAMES, Answer, Refusal, Service
 from pneumoserve.front.wire import HEADER_LENGTH, Call, encode_v2, json_text, parse_v1, parse_v2
 from pneumoserve.ids import uuid7
@@ -121,22 +121,29 @@ class Routes:
         receipts = [answer.receipt for answer in answers]
         headers = _receipt_headers(receipts)
         if call.protocol == "v1":
-            return _json({"predictions": predictions(model, answers)}, headers=headers)
-        body, json_length = encode_v2(call, response_head(model, call, answers), columns(model, answers))
+            body = {"predictions": predictions(model, answers)}
+            whole = study(model, call, answers)
+            return _json(body if whole is None else {**body, "study": whole}, headers=headers)
+        encoded, json_length = encode_v2(call, response_head(model, call, answers), columns(model, answers))
         if json_length is None:
-            return Response(body, media_type="application/json", headers=headers)
+            return Response(encoded, media_type="application/json", headers=headers)
         headers["Inference-Header-Content-Length"] = str(json_length)
-        return Response(body, media_type="application/octet-stream", headers=headers)
+        return Response(encoded, media_type="application/octet-stream", headers=headers)
 
 
 def response_head(model: str, call: Call, answers: list[Answer]) -> dict[str, Any]:
     """What a V2 response says beside its tensors; parameters are strings, so that gRPC says the same."""
     receipts = [answer.receipt for answer in answers]
+    whole = study(model, call, answers)
     return {
         "model_name": model,
         "model_version": answers[0].release,
         "id": call.id if call.id is not None else uuid7(),
-        "parameters": {"recorded": receipts[0].recorded, "receipts": _receipts_text(receipts)},
+        "parameters": {
+            "recorded": receipts[0].recorded,
+            "receipts": _receipts_text(receipts),
+            **({} if whole is None else {"study": json_text(whole)}),
+        },
     }
 
 

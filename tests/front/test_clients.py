@@ -297,3 +297,21 @@ def test_the_leg_is_referred_never_called_normal(stack: Stack) -> None:
     assert answer["referred"] is True
     assert answer["reasons"] == ["not_a_chest_film"]
     assert answer["pneumonia_probability"] is None
+
+
+def test_films_of_one_study_have_one_answer_too(stack: Stack) -> None:
+    encoded = [base64.b64encode(film).decode() for film in (FILM, films.LEG_DICOM.read_bytes())]
+    named = {"parameters": {"study": "ACC-1"}}
+    v1 = {"instances": [{"image": {"b64": text}} for text in encoded]}
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": encoded}
+    url = f"{stack.url}/v1/models/pneumonia:predict"
+    answered = httpx.post(url, json=v1 | named, timeout=30).json()
+    assert len(answered["predictions"]) == 2
+    assert set(answered["study"]) == {"finding", "pneumonia_type", "confidence", "referred", "reasons"}
+    assert answered["study"]["referred"] is True
+    assert "not_a_chest_film" in answered["study"]["reasons"]
+    assert "study" not in httpx.post(url, json=v1, timeout=30).json()
+    v2 = httpx.post(f"{stack.url}/v2/models/pneumonia/infer", json={"inputs": [tensor]} | named, timeout=30).json()
+    assert json.loads(v2["parameters"]["study"]) == answered["study"]
+    scores = httpx.post(f"{stack.url}/v1/models/pneumonia-typer:predict", json=v1 | named, timeout=30).json()
+    assert "study" not in scores

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumoserve.decision import Band, Decision, Policy, Population, decide, needs_type
+from pneumoserve.decision import Band, Decision, Policy, Population, decide, needs_type, of_study
 from pneumoserve.image import Facts
 
 POLICY = Policy(
@@ -100,3 +102,32 @@ def test_nothing_is_ever_silently_normal(pneumonia: float, bacterial: float, fac
     if decision.finding == "pneumonia":
         assert needs_type(POLICY, pneumonia)
         assert (decision.pneumonia_type is None) == decision.referred
+
+
+def made(finding: Any, confidence: float | None, *reasons: Any, kind: Any = None) -> Decision:
+    return Decision(
+        finding=finding, pneumonia_type=kind, confidence=confidence, referred=bool(reasons), reasons=reasons
+    )
+
+
+NORMAL, SURER = made("normal", 0.8), made("normal", 0.95)
+ILL, ILLER = made("pneumonia", 0.9, "uncertain_type"), made("pneumonia", 0.99, kind="viral")
+UNSURE, LEG = made(None, 0.6, "uncertain_finding"), made(None, None, "not_a_chest_film")
+
+
+@pytest.mark.parametrize(
+    ("films", "whole"),
+    [
+        ([SURER], SURER),
+        ([SURER, NORMAL], NORMAL),
+        ([NORMAL, LEG], made(None, None, "not_a_chest_film")),
+        ([LEG, UNSURE, NORMAL], made(None, 0.6, "uncertain_finding", "not_a_chest_film")),
+        ([NORMAL, ILLER], ILLER),
+        ([ILL, ILLER, UNSURE], ILLER.model_copy(
+            update={"referred": True, "reasons": ("uncertain_finding", "uncertain_type")}
+        )),
+    ],
+)  # fmt: skip
+def test_a_study_is_its_most_serious_film_and_referred_if_any_is(films: list[Decision], whole: Decision) -> None:
+    assert of_study(films) == whole
+    assert of_study(films[::-1]) == whole
