@@ -27,21 +27,6 @@ OTHER = "ba9876543210"
 ARCHIVE = Path(__file__).parents[2] / "docs" / "archive.md"
 
 
-@pytest.fixture
-def settings(s3_server: S3Settings, request: pytest.FixtureRequest) -> S3Settings:
-    """A bucket of the test's own."""
-    own = s3_server.in_bucket(f"export-{abs(hash(request.node.nodeid)) % 10**9}")
-    ObjectStore(own).ensure_bucket()
-    return own
-
-
-@pytest.fixture
-def store(settings: S3Settings) -> Iterator[ObjectStore]:
-    opened = ObjectStore(settings)
-    yield opened
-    opened.close()
-
-
 @pytest.fixture(params=["folder", "s3"])
 def target(request: pytest.FixtureRequest, settings: S3Settings, tmp_path: Path) -> Iterator[Target]:
     to = str(tmp_path / "out") if request.param == "folder" else f"s3://{settings.bucket}/some/exports"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,6 @@ from tests.films import SAMPLE
 FILM = SAMPLE / "originals" / "virus" / "person1121_virus_1846.jpeg"
 HEADER = "prediction_id,source,finding,pneumonia_type,author\n"
 Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def settings(s3_server: S3Settings, request: pytest.FixtureRequest) -> S3Settings:
-    own = s3_server.in_bucket(f"labels-{abs(hash(request.node.nodeid)) % 10**9}")
-    ObjectStore(own).ensure_bucket()
-    return own
-
-
-@pytest.fixture
-def store(settings: S3Settings) -> Iterator[ObjectStore]:
-    opened = ObjectStore(settings)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

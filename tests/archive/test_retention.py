@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,20 +16,6 @@ FOREIGN = (
     "<ObjectSizeGreaterThan>1000</ObjectSizeGreaterThan></And></Filter><Expiration><Days>7</Days></Expiration></Rule>"
     "</LifecycleConfiguration>"
 )
-
-
-@pytest.fixture
-def settings(s3_server: S3Settings, request: pytest.FixtureRequest) -> S3Settings:
-    own = s3_server.in_bucket(f"retention-{abs(hash(request.node.nodeid)) % 10**9}")
-    ObjectStore(own).ensure_bucket()
-    return own
-
-
-@pytest.fixture
-def store(settings: S3Settings) -> Iterator[ObjectStore]:
-    opened = ObjectStore(settings)
-    yield opened
-    opened.close()
 
 
 def rules(store: ObjectStore) -> dict[str, tuple[str, int | None, int | None]]:
