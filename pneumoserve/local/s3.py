@@ -16,8 +16,8 @@ from pneumoserve.local.process import Child, StackError, free_ports
 _READY_SECONDS: Final = 60.0
 # A master that starts again waits this long before it elects itself; by default 10 to 20 s, its store unreachable.
 _ELECTION: Final = "-master.electionTimeout=1s"
-# Volumes as the disk has room for: each bucket takes seven at once, and a store that has none left refuses every write.
-_VOLUMES: Final = "-volume.max=0"
+# More than any disk has room for: each bucket takes seven at once, and a store that has none left refuses every write.
+_VOLUMES: Final = "-volume.max=10000"
 # SeaweedFS sometimes hangs on SIGTERM; what it holds survives SIGKILL.
 _GRACE_SECONDS: Final = 2.0
 

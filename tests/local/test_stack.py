@@ -126,12 +126,23 @@ def ready(stack: Stack) -> bool:
 
 
 def test_what_dies_is_started_again_and_readiness_tells(own: Stack) -> None:
-    for word in ("org.pytorch.serve.ModelServer", "pneumoserve.front", "weed"):
-        process = own.child(word)
-        process.kill()
+    for word in ("org.pytorch.serve.ModelServer", "pneumoserve.front"):
+        own.child(word).kill()
         wait_for(lambda: not ready(own), 20)
         wait_for(lambda: ready(own), 60)
-        assert httpx.post(f"{own.url}/v1/models/pneumonia:predict", content=FILM.read_bytes(), timeout=30).is_success
+        assert recorded(own) == "store"
+    # Meanwhile the journal takes the store's place, so that the stack is ready all the time.
+    own.child("weed").kill()
+    wait_for(lambda: recorded(own) == "journal", 20)
+    assert ready(own)
+    wait_for(lambda: recorded(own) == "store", 60)
+
+
+def recorded(own: Stack) -> str:
+    """Where a call that is answered now is recorded."""
+    response = httpx.post(f"{own.url}/v1/models/pneumonia:predict", content=FILM.read_bytes(), timeout=30)
+    assert response.is_success, response.text
+    return response.headers["pneumoserve-recorded"]
 
 
 def test_what_dies_for_good_ends_the_stack(own: Stack) -> None:
@@ -171,7 +182,7 @@ def test_without_store_and_journal_nothing_is_answered(own: Stack) -> None:
         *(f"--models-url={models['inference']}", f"--management-url={models['management']}"),
         *(f"--archive-key={state.archive_key_file}", f"--reference-key={state.reference_key}"),
     ]
-    away = S3Settings(f"http://127.0.0.1:{nobody}", "a", "b", "c")
+    away = S3Settings(f"http://127.0.0.1:{nobody}", "a", "b", "films")
     with (own.state / "logs" / "second.log").open("w") as log:
         process = subprocess.Popen(command, env={**os.environ, **away.to_env()}, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{http_port}"
