@@ -24,13 +24,13 @@ from minio.deleteobjects import DeleteObject
 
 from benchmarks.bench import console, publish
 from pneumoserve.archive.chain import Chain
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.record import CallDetail, ImageDetail, ModelUse, Record
 from pneumoserve.archive.seal import SealSettings, seal
 from pneumoserve.archive.segment import RECORDS, key_id_of
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.archive.verify import verify
 from pneumoserve.archive.walk import Crew
-from pneumoserve.archive.writer import image_key
 from pneumoserve.decision import Decision
 from pneumoserve.ids import uuid7
 from pneumoserve.local.process import free_ports

@@ -1,4 +1,4 @@
-"""Identifiers that carry their time."""
+"""Identifiers that carry their time, and how times are told."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def uuid7() -> str:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return str(uuid.UUID(int=value))
+
+
+def time_text(moment: datetime) -> str:
+    """A moment as records tell it: RFC 3339, UTC, milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def time_of(identifier: str) -> datetime:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import torch
 
 import pneumoserve
-from pneumoserve.ids import openlineage_run_of
+from pneumoserve.ids import openlineage_run_of, time_text
 from pneumoserve.release.data import Item
 from pneumoserve.release.schema import DataFacts, RunFacts, TrainingFacts, canonical_json
 
@@ -59,7 +59,7 @@ def recorded(run: Path, training: TrainingFacts, data: DataFacts) -> Iterator[Ca
 def _event(state: State, training: TrainingFacts, data: DataFacts, outputs: list[Json], facets: Json) -> Json:
     return {
         "eventType": state,
-        "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "eventTime": time_text(datetime.now(UTC)),
         "producer": _PRODUCER,
         "schemaURL": f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
         "run": {"runId": openlineage_run_of(training.run_id), "facets": {**_run_facets(training), **facets}},

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pneumoserve
 from pneumoserve.archive.segment import Header, Place, key_id_of, seal_segment
+from pneumoserve.ids import time_text
 from pneumoserve.release.schema import Sha256, digest_of
 
 
@@ -24,7 +25,7 @@ def writer_name(role: str = "") -> str:
 
 def now_text() -> str:
     """This moment: RFC 3339, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time_text(datetime.now(UTC))
 
 
 class Chain:

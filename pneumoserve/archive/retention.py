@@ -8,6 +8,8 @@ from datetime import UTC
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from pneumoserve.archive.films import IMAGES
+from pneumoserve.archive.seals import ROLLUPS
 from pneumoserve.archive.segment import RECORDS
 from pneumoserve.archive.store import ObjectStore
 
@@ -32,7 +34,7 @@ class Expiry:
     @property
     def by_prefix(self) -> dict[str, tuple[str, int]]:
         """Prefix → name of the rule, days."""
-        wanted = {RECORDS: ("raw", self.raw), "images/": ("images", self.images), "rollups/": ("rollups", self.rollups)}
+        wanted = {RECORDS: ("raw", self.raw), IMAGES: ("images", self.images), ROLLUPS: ("rollups", self.rollups)}
         return {prefix: (name, days) for prefix, (name, days) in wanted.items() if days is not None}
 
 

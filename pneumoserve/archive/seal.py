@@ -6,7 +6,6 @@ the next one starts over. Of two sealers at once one writes the seal, the other 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from pneumoserve.archive.seals import Head, Rollup, Seal, Seals, read_seals, rol
 from pneumoserve.archive.segment import Place, Segment, SegmentError, key_id_of, verified_segment
 from pneumoserve.archive.store import Lock, NotFoundError, ObjectStore, StoreError
 from pneumoserve.archive.walk import Crew, Findings, in_order, patiently
+from pneumoserve.ids import time_text
 from pneumoserve.release.schema import Sha256, digest_of
 from pneumoserve.release.signing import Trust
 
@@ -33,7 +33,6 @@ _PART_BYTES: Final = 32 << 20
 _THREADS: Final = 16
 _AHEAD: Final = 32
 _TRIES: Final = 5
-_IMAGE: Final = re.compile(r"images/sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 
 
 class SealerError(RuntimeError):
@@ -79,12 +78,6 @@ def stored_images(segment: Segment) -> Iterator[str]:
         image = orjson.loads(line).get("image")
         if image is not None:
             yield image["stored_key"]
-
-
-def image_digest(key: str) -> bytes | None:
-    """The digest that a film's key names, None where it is no film's."""
-    match = _IMAGE.fullmatch(key)
-    return bytes.fromhex(match[1]) if match and key[14:16] == match[1][:2] else None
 
 
 def seal(
@@ -282,7 +275,7 @@ class _Sealing:
         made = Seal(
             number=self._number,
             previous=self.seals.digest,
-            time=self.now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            time=time_text(self.now),
             heads=still_open,
             rollups=tuple(self._rollups),
             segment_days=self.settings.segment_days,

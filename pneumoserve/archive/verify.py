@@ -16,7 +16,8 @@ from functools import partial
 from itertools import groupby
 from typing import Final
 
-from pneumoserve.archive.seal import image_digest, stored_images
+from pneumoserve.archive.films import IMAGES, image_digest, image_key
+from pneumoserve.archive.seal import stored_images
 from pneumoserve.archive.seals import (
     ROLLUPS,
     Head,
@@ -43,7 +44,6 @@ from pneumoserve.archive.walk import (
 from pneumoserve.release.schema import Sha256, digest_of
 from pneumoserve.release.signing import Trust
 
-IMAGES: Final = "images/"
 _THREADS: Final = 16
 _AHEAD: Final = 32
 # Roll-ups are large: 32 MiB.
@@ -459,7 +459,7 @@ class _Walk:
         self._crew.finish()
         for digest, named in self._images.items():
             if named & _WANTED:
-                key = f"{IMAGES}sha256/{digest.hex()[:2]}/{digest.hex()}"
+                key = image_key(digest.hex())
                 sentence = "a record names this film, and it is not there"
                 self._findings.add("missing_image", key, sentence, sealed=bool(named & _SEALED))
 

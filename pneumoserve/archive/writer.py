@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import Counter, Gauge, Histogram
 
 from pneumoserve.archive.chain import Chain, now_text, writer_name
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.journal import Drawer, Journal, Parcel
 from pneumoserve.archive.record import Receipt, Record
 from pneumoserve.archive.segment import RECORDS
@@ -54,11 +55,6 @@ _PUT_SECONDS = Histogram(
 _log = logging.getLogger(__name__)
 _Given = TypeVarTuple("_Given")
 _Outcome = TypeVar("_Outcome")
-
-
-def image_key(stored_sha256: str) -> str:
-    """Where the archive keeps a film, by the digest of its stored bytes."""
-    return f"images/sha256/{stored_sha256[:2]}/{stored_sha256}"
 
 
 @dataclass(frozen=True)

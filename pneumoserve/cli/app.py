@@ -102,18 +102,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a prediction's record and labels. Reads the S3_* settings, else the state's store (started if down)."""
-    from pneumoserve.archive.find import find_record, labels_of
-    from pneumoserve.cli.stores import store_of
+    from pneumoserve.archive.find import labels_of
+    from pneumoserve.cli.stores import record_of, store_of
 
     with told(), store_of(state) as store:
-        try:
-            record = find_record(store, prediction_id)
-        except ValueError as error:
-            raise Failure(str(error), 2) from None
-        if record is None:
-            raise Failure(
-                "The archive has no such record; check the id, and that this is the archive it was made in.", 1
-            )
+        record = record_of(store, prediction_id)
         labels = labels_of(store, prediction_id)
     # The record as it is, and beside its fields what became known later.
     document = record.model_dump(mode="json", by_alias=True)

@@ -135,6 +135,7 @@ def _labels(store: ObjectStore, statements: dict[str, Statement]) -> list[Label]
     """The labels, those of one release together, so that they share segments."""
     from pneumoserve.archive.chain import now_text
     from pneumoserve.archive.find import find_records
+    from pneumoserve.cli.stores import NO_RECORD
     from pneumoserve.ids import uuid7
 
     records = find_records(store, {each.prediction_id for each in statements.values()})
@@ -143,9 +144,7 @@ def _labels(store: ObjectStore, statements: dict[str, Statement]) -> list[Label]
     for where, each in statements.items():
         record = records.get(each.prediction_id)
         if record is None:
-            problems[where] = (
-                "The archive has no such record; check the id, and that this is the archive it was made in."
-            )
+            problems[where] = NO_RECORD
         elif record.kind != "prediction":
             problems[where] = (
                 f"That call got no prediction (it is on record as a {record.kind}): there is nothing to label."

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from pneumoserve.cli.app import DEFAULT_STATE, StateFolder, Trust, app
-from pneumoserve.cli.output import AsJson, Failure, console, print_json, told
+from pneumoserve.cli.output import AsJson, console, print_json, told
 
 if TYPE_CHECKING:
     from pneumoserve.lineage import Lineage
@@ -28,21 +28,14 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Follow a prediction to its film, models, thresholds, release, signer, training and films; 1 if a step fails."""
-    from pneumoserve.archive.find import find_record
-    from pneumoserve.cli.stores import store_of
+    from pneumoserve.cli.stores import record_of, store_of
     from pneumoserve.lineage import trace
     from pneumoserve.lineage.svg import svg as drawn
     from pneumoserve.local.state import State
 
     where = State(state)
     with told(), store_of(state) as store:
-        try:
-            record = find_record(store, prediction_id)
-        except ValueError as error:
-            raise Failure(str(error), 2) from None
-        if record is None:
-            raise Failure("The archive has no such record; check the id, and that it is the archive it was made in.", 1)
-        found = trace(record, store, where.releases, trust or where.trust)
+        found = trace(record_of(store, prediction_id), store, where.releases, trust or where.trust)
     if svg is not None:
         svg.write_text(drawn(found), encoding="utf-8")
     if as_json:

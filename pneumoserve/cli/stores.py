@@ -6,11 +6,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+from pneumoserve.archive.find import find_record
+from pneumoserve.archive.record import Record
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.cli.output import Failure
 from pneumoserve.local.stack import s3_alone
 from pneumoserve.local.state import State
+
+NO_RECORD: Final = "The archive has no such record; check the id, and that this is the archive it was made in."
 
 
 @contextlib.contextmanager
@@ -32,6 +37,21 @@ def store_of(state: Path) -> Iterator[ObjectStore]:
             yield store
         finally:
             store.close()
+
+
+def record_of(store: ObjectStore, prediction_id: str) -> Record:
+    """The record of a prediction that a person asks for.
+
+    Raises:
+        Failure: it is no prediction id, or the store has no such record.
+    """
+    try:
+        record = find_record(store, prediction_id)
+    except ValueError as error:
+        raise Failure(str(error), 2) from None
+    if record is None:
+        raise Failure(NO_RECORD, 1)
+    return record
 
 
 @contextlib.contextmanager

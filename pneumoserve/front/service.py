@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from pneumoserve.archive.chain import now_text
+from pneumoserve.archive.films import image_detail
 from pneumoserve.archive.record import (
     CallDetail,
     Encoding,
     ErrorDetail,
-    ImageDetail,
     Protocol,
     Receipt,
     Record,
@@ -25,7 +25,7 @@ from pneumoserve.archive.record import (
 )
 from pneumoserve.archive.references import References
 from pneumoserve.archive.store import StoreError
-from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.decision import Decision
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
@@ -203,7 +203,7 @@ class Service:
                     encoding=call.encoding,
                     **self._hashed(call),
                 ),
-                image=_image_detail(film),
+                image=image_detail(film),
                 models=uses,
                 decision=decision,
             )
@@ -226,24 +226,6 @@ class Service:
                 "preprocessing_version": self.release.manifest.preprocessing_version,
             }
         )
-
-
-def _image_detail(film: PreparedImage) -> ImageDetail:
-    return ImageDetail(
-        input_sha256=film.input_sha256,
-        input_bytes=film.input_bytes,
-        pixels_sha256=film.pixels_sha256,
-        stored_sha256=film.stored_sha256,
-        stored_key=image_key(film.stored_sha256),
-        format=film.format,
-        width=film.width,
-        height=film.height,
-        modality=film.facts.modality,
-        body_part=film.facts.body_part,
-        view_position=film.facts.view_position,
-        age_years=film.facts.age_years,
-        sex=film.facts.sex,
-    )
 
 
 def _answer(record: Record, receipt: Receipt) -> Answer:

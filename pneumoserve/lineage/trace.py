@@ -21,7 +21,7 @@ from pneumoserve.ids import openlineage_run_of
 from pneumoserve.image import Facts
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
-from pneumoserve.release.push import download
+from pneumoserve.release.fetch import download
 from pneumoserve.release.schema import DataFacts, ReleaseManifest, Sha256, TrainingFacts, digest_of
 from pneumoserve.release.verify import ReleaseError, check_files, read_manifest, signer_of_release
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pneumoserve.archive.store import ObjectStore
-from pneumoserve.release.verify import Release, ReleaseError, verify
+from pneumoserve.release.verify import MANIFEST, Release, ReleaseError, verify
 
 _ID: Final = re.compile(r"[0-9a-f]{12}")
 
@@ -27,7 +27,11 @@ def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Releas
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".fetch-") as temporary:
         folder = Path(temporary) / release_id
-        _download(store, f"releases/{release_id}/", folder)
+        strange = _copied(store, release_id, folder)
+        if strange:
+            raise ReleaseError(
+                "extra_file", f"The store holds {strange[0]}, which leads out of the release; remove it."
+            )
         if not folder.is_dir():
             raise ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
         release = verify(folder, trust)
@@ -37,14 +41,30 @@ def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Releas
         return replace(release, folder=folder.rename(out / release_id))
 
 
-def _download(store: ObjectStore, prefix: str, folder: Path) -> None:
+def download(release_id: str, store: ObjectStore, into: Path) -> Path | None:
+    """Copy a release of the store to `into/<id>`, unverified; None where the store has none of that id.
+
+    Raises:
+        StoreError: the store did not give a file.
+    """
+    folder = into / release_id
+    _copied(store, release_id, folder)
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def _copied(store: ObjectStore, release_id: str, folder: Path) -> list[str]:
+    """Copy a release's objects into a folder; returns the keys that lead out of it, which are not."""
+    prefix = f"releases/{release_id}/"
+    strange: list[str] = []
     for item in store.list(prefix):
         if item.key.endswith("/"):
             continue  # some consoles write an empty object for a folder
         name = PurePosixPath(item.key.removeprefix(prefix))
         # Whoever can write to the store must not choose where this writes.
         if name.is_absolute() or ".." in name.parts:
-            raise ReleaseError("extra_file", f"The store holds {item.key}, which leads out of the release; remove it.")
+            strange.append(item.key)
+            continue
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.get(item.key))
+    return strange

@@ -1,4 +1,4 @@
-"""Copying releases to the object store, where clusters fetch them, and back."""
+"""Copying releases to the object store, where clusters fetch them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,3 @@ def upload(folder: Path, store: ObjectStore) -> Iterator[str]:
         key = f"releases/{folder.name}/{path.relative_to(folder).as_posix()}"
         store.put(key, path.read_bytes(), "application/octet-stream")
         yield key
-
-
-def download(release: str, store: ObjectStore, into: Path) -> Path | None:
-    """Copy a release of the store to `into/<id>`, unverified; None where the store has none of that id.
-
-    Raises:
-        StoreError: the store did not give a file.
-    """
-    folder = into / release
-    for found in store.list(f"releases/{release}/"):
-        path = folder / found.key.removeprefix(f"releases/{release}/")
-        # A key is anybody's text who may write to the store.
-        if not path.resolve().is_relative_to(folder.resolve()):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.get(found.key))
-    return folder if (folder / MANIFEST).is_file() else None

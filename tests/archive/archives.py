@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from minio import Minio
 
 from pneumoserve.archive.chain import Chain
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.record import CallDetail, ImageDetail, Record
 from pneumoserve.archive.seal import SealReport, SealSettings, seal
 from pneumoserve.archive.segment import Place
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.archive.verify import Verdict, verify
-from pneumoserve.archive.writer import image_key
 from pneumoserve.ids import uuid7
 from pneumoserve.release.schema import canonical_json, digest_of
 from pneumoserve.release.signing import Trust, key_id

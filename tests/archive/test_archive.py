@@ -13,12 +13,13 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.find import find_record
 from pneumoserve.archive.read import parse_entry, places
 from pneumoserve.archive.record import CallDetail, ErrorDetail, Record, RefusedInput
 from pneumoserve.archive.segment import verified_segment
 from pneumoserve.archive.store import NotFoundError, ObjectStore, S3Settings, StoreError
-from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.ids import time_of, uuid7
 from pneumoserve.local.process import Child, free_ports
 from pneumoserve.local.s3 import s3_child, start_s3

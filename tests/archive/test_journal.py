@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.find import find_record
 from pneumoserve.archive.journal import Drawer, Journal, Parcel
 from pneumoserve.archive.read import places
 from pneumoserve.archive.segment import verified_segment
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
-from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.local.process import Child, free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.release.schema import digest_of

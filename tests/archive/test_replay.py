@@ -21,12 +21,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.append import append
+from pneumoserve.archive.films import image_detail, image_key
 from pneumoserve.archive.read import Entry
-from pneumoserve.archive.record import CallDetail, ErrorDetail, ImageDetail, Record, RefusedInput
+from pneumoserve.archive.record import CallDetail, ErrorDetail, Record, RefusedInput
 from pneumoserve.archive.replay import TOLERANCE, Report, changes_of, recorded
 from pneumoserve.archive.replay import replay as run_replay
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoredObject
-from pneumoserve.archive.writer import image_key
 from pneumoserve.decision import Decision
 from pneumoserve.ids import uuid7
 from pneumoserve.image import PREPROCESSING_VERSION, prepare
@@ -95,21 +95,7 @@ def answered(made: Made, scorers: dict[str, Scorer], data: bytes, model: str = D
     film = prepare(data)
     with ThreadPoolExecutor(1) as threads:
         uses, decision = asyncio.run(judge(made.release, InProcess(scorers, threads), model, film))
-    image = ImageDetail(
-        input_sha256=film.input_sha256,
-        input_bytes=film.input_bytes,
-        pixels_sha256=film.pixels_sha256,
-        stored_sha256=film.stored_sha256,
-        stored_key=image_key(film.stored_sha256),
-        format=film.format,
-        width=film.width,
-        height=film.height,
-        modality=film.facts.modality,
-        body_part=film.facts.body_part,
-        view_position=film.facts.view_position,
-        age_years=film.facts.age_years,
-        sex=film.facts.sex,
-    )
+    image = image_detail(film)
     return Record(
         **{
             "kind": "prediction",

@@ -11,6 +11,7 @@ import pytest
 from pneumoserve.archive import walk
 from pneumoserve.archive.append import append
 from pneumoserve.archive.chain import Chain
+from pneumoserve.archive.films import image_key
 from pneumoserve.archive.label import Label
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.seal import SealSettings, seal
@@ -18,7 +19,7 @@ from pneumoserve.archive.seals import Seal, rollup_key, signed_seal
 from pneumoserve.archive.segment import Place
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.archive.verify import verify
-from pneumoserve.archive.writer import ArchiveWriter, image_key
+from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.ids import uuid7
 from pneumoserve.release.schema import digest_of
 from pneumoserve.release.signing import Trust

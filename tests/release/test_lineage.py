@@ -15,9 +15,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pneumoserve.archive.append import append
-from pneumoserve.archive.record import CallDetail, ImageDetail, ModelUse, Record
+from pneumoserve.archive.films import image_detail, image_key
+from pneumoserve.archive.record import CallDetail, ModelUse, Record
 from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.archive.writer import image_key
 from pneumoserve.decision import decide
 from pneumoserve.ids import openlineage_run_of, uuid7
 from pneumoserve.image import PREPROCESSING_VERSION, PreparedImage, prepare
@@ -27,8 +27,9 @@ from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release, verify
 from pneumoserve.release.data import Item, manifest_of, read_data
+from pneumoserve.release.fetch import download
 from pneumoserve.release.package import sign
-from pneumoserve.release.push import download, upload
+from pneumoserve.release.push import upload
 from pneumoserve.release.schema import RunFacts, canonical_json, digest_of
 from pneumoserve.release.signing import generate_key
 from tests import films
@@ -55,15 +56,6 @@ class Asked:
         return trace(self.record, self.store, self.releases, self.trust)
 
 
-def image_of(film: PreparedImage) -> ImageDetail:
-    names = ImageDetail.model_fields.keys() & film.__dataclass_fields__.keys()
-    return ImageDetail(
-        **{name: getattr(film, name) for name in names},
-        **{name: getattr(film.facts, name) for name in film.facts.__dataclass_fields__},
-        stored_key=image_key(film.stored_sha256),
-    )
-
-
 def record_of(film: PreparedImage, release: Release) -> Record:
     prediction_id = uuid7()
     scores = {DETECTOR: 0.99, TYPER: 0.9}
@@ -77,7 +69,7 @@ def record_of(film: PreparedImage, release: Release) -> Record:
         call=CallDetail(
             call_id=prediction_id, index=0, count=1, model="pneumonia", protocol="v1", encoding="json", subject="[b]x"
         ),
-        image=image_of(film),
+        image=image_detail(film),
         models=tuple(
             ModelUse(
                 name=model.name,
