@@ -7,14 +7,15 @@ probabilities, so that any recorded answer can be derived again from its record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pneumoserve.image import Facts
 
-__all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population", "Reason", "decide", "excluded",
-           "needs_type", "of_study"]  # fmt: skip
+__all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population", "Reason", "Scores", "decide",
+           "excluded", "needs_type", "of_study"]  # fmt: skip
 
 Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
@@ -62,6 +63,9 @@ class Policy(_Frozen):
     detector_band: Band
     typer_threshold: Probability
     typer_band: Band
+    chest_threshold: Probability | None = Field(
+        default=None, description="films less likely an upright chest film are referred; null: the release has no gate"
+    )
     population: Population
     assumed_prevalence: Probability
     why: str
@@ -71,7 +75,7 @@ class Decision(_Frozen):
     """The answer for one film.
 
     `confidence` is the calibrated probability of the stated finding; where none is stated, of the likelier one;
-    `None` where the detector did not run.
+    `None` where the film is no chest film.
     """
 
     finding: Finding | None
@@ -81,28 +85,51 @@ class Decision(_Frozen):
     reasons: tuple[Reason, ...]
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What the models say of a film, each a calibrated probability; None where a model, or its gate, did not run.
+
+    `chest`: it is an upright chest film; `pneumonia`; `bacterial`: of pneumonias.
+    """
+
+    pneumonia: float | None = None
+    bacterial: float | None = None
+    chest: float | None = None
+
+
 def excluded(facts: Facts) -> bool:
     """Whether the file itself says that it shows no chest, so that no model is asked."""
     return facts.body_part is not None and facts.body_part not in _CHEST
 
 
-def needs_type(policy: Policy, pneumonia: float) -> bool:
-    """Whether the typer is to be asked, given the detector's calibrated probability."""
-    return pneumonia >= policy.detector_threshold and not policy.detector_band.holds(pneumonia)
+def needs_type(policy: Policy, scores: Scores) -> bool:
+    """Whether the typer is to be asked, given what the detector says.
+
+    Raises:
+        ValueError: where a probability that this needs is missing.
+    """
+    if scores.pneumonia is None:
+        raise ValueError("the detector's probability is missing")
+    return (
+        not _gated(policy, scores)
+        and scores.pneumonia >= policy.detector_threshold
+        and not policy.detector_band.holds(scores.pneumonia)
+    )
 
 
-def decide(policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None, bacterial: float | None) -> Decision:
-    """The answer, from calibrated probabilities (None where a model did not run).
+def decide(policy: Policy, facts: Facts, is_dicom: bool, scores: Scores) -> Decision:
+    """The answer, from what the file says and what the models say.
 
     Raises:
         ValueError: where a probability that the decision needs is missing.
     """
-    if excluded(facts):
+    if excluded(facts) or _gated(policy, scores):
         return Decision(
             finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("not_a_chest_film",)
         )
-    if pneumonia is None:
+    if scores.pneumonia is None:
         raise ValueError("the detector's probability is missing")
+    pneumonia = scores.pneumonia
     unfit = _unfit(policy.population, facts, is_dicom)
     uncertain: tuple[Reason, ...] = ("uncertain_finding",) if policy.detector_band.holds(pneumonia) else ()
     if unfit or uncertain:
@@ -113,11 +140,11 @@ def decide(policy: Policy, facts: Facts, is_dicom: bool, pneumonia: float | None
             referred=True,
             reasons=unfit + uncertain,
         )
-    if not needs_type(policy, pneumonia):
+    if not needs_type(policy, scores):
         return Decision(finding="normal", pneumonia_type=None, confidence=1.0 - pneumonia, referred=False, reasons=())
-    if bacterial is None:
+    if scores.bacterial is None:
         raise ValueError("the typer's probability is missing")
-    return _typed(policy, pneumonia, bacterial)
+    return _typed(policy, pneumonia, scores.bacterial)
 
 
 def of_study(decisions: Sequence[Decision]) -> Decision:
@@ -138,6 +165,19 @@ def of_study(decisions: Sequence[Decision]) -> Decision:
         referred=any(decision.referred for decision in decisions),
         reasons=tuple(reason for reason in get_args(Reason) if reason in given),
     )
+
+
+def _gated(policy: Policy, scores: Scores) -> bool:
+    """Whether the gate says that the film is no upright chest film.
+
+    Raises:
+        ValueError: the release has a gate, and its probability is missing though the detector ran.
+    """
+    if policy.chest_threshold is None or scores.pneumonia is None:
+        return False
+    if scores.chest is None:
+        raise ValueError("the gate's probability is missing")
+    return scores.chest < policy.chest_threshold
 
 
 def _gravity(decision: Decision) -> tuple[int, float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from pneumoserve.archive.record import ModelUse
-from pneumoserve.decision import Decision, decide, excluded, needs_type
+from pneumoserve.decision import Decision, Scores, decide, excluded, needs_type
 from pneumoserve.image import PreparedImage
 from pneumoserve.models.engine import Pixels
 from pneumoserve.models.scorer import Score
@@ -30,15 +31,15 @@ async def judge(release: Release, backend: Backend, model: str, film: PreparedIm
     policy = release.manifest.policy
     is_dicom = film.format == "dicom"
     if excluded(film.facts):
-        return (), decide(policy, film.facts, is_dicom, None, None)
+        return (), decide(policy, film.facts, is_dicom, Scores())
     detector = await backend.score(DETECTOR, film.pixels)
     uses = [_use(release, DETECTOR, detector)]
-    bacterial: float | None = None
-    if needs_type(policy, detector.probability):
+    scores = Scores(detector.probability, chest=detector.chest_probability)
+    if needs_type(policy, scores):
         typer = await backend.score(TYPER, film.pixels)
         uses.append(_use(release, TYPER, typer))
-        bacterial = typer.probability
-    return tuple(uses), decide(policy, film.facts, is_dicom, detector.probability, bacterial)
+        scores = replace(scores, bacterial=typer.probability)
+    return tuple(uses), decide(policy, film.facts, is_dicom, scores)
 
 
 def _use(release: Release, model: str, score: Score) -> ModelUse:
@@ -49,5 +50,6 @@ def _use(release: Release, model: str, score: Score) -> ModelUse:
         weights=facts.weights,
         probability=score.probability,
         logit=score.logit,
+        chest_probability=score.chest_probability,
         profile=score.profile,
     )

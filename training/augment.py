@@ -9,23 +9,30 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from training.shifts import reencoded
+
 _ROTATION_DEGREES: Final = 11.0
-_SCALE: Final = (0.75, 1.08)
+_SCALE: Final = (0.75, 1.12)
 _ASPECT: Final = 0.13
 _SHIFT: Final = 0.06
 _CONTRAST: Final = 0.30
 _BRIGHTNESS: Final = 0.15
 _GAMMA: Final = 0.35
 _CUTOUTS: Final = 2
+_HANDLED: Final = 0.3
+_QUALITY: Final = (15, 90)
+_MARKERS: Final = "RLAPSTEIN12 "
 
 
 def augment(pixels: Tensor, size: int, generator: Generator) -> Tensor:
     """Distorted films, float [N, size, size] in 0..255, of gray pixels uint8 [N, H, W]."""
-    films = pixels.float().div(255.0).unsqueeze(1)
+    films = _marked(_compressed(pixels, generator), generator).float().div(255.0).unsqueeze(1)
     films = _resampled(_placed(films, size, generator), generator)
     films = _toned(films, generator)
     films = _sharpened_or_blurred(films, generator)
@@ -39,6 +46,32 @@ def _draw(generator: Generator, *shape: int, low: float = 0.0, high: float = 1.0
 
 def _noise(films: Tensor, generator: Generator) -> Tensor:
     return torch.empty_like(films).normal_(generator=generator)
+
+
+def _compressed(pixels: Tensor, generator: Generator) -> Tensor:
+    """Some films as after a JPEG of some quality."""
+    chosen = _draw(generator, len(pixels)) < _HANDLED
+    qualities = _draw(generator, len(pixels), low=_QUALITY[0], high=_QUALITY[1]).int().tolist()
+    films = pixels.clone()
+    for place in torch.nonzero(chosen).flatten().tolist():
+        films[place] = torch.from_numpy(reencoded(pixels[place].numpy(), qualities[place]).copy())
+    return films
+
+
+def _marked(pixels: Tensor, generator: Generator) -> Tensor:
+    """Some films with two letters on them, anywhere, bright or dark."""
+    chosen = _draw(generator, len(pixels)) < _HANDLED
+    drawn = _draw(generator, len(pixels), 6).tolist()
+    films = pixels.clone()
+    side = pixels.shape[-1]
+    for place in torch.nonzero(chosen).flatten().tolist():
+        left, top, size, gray, first, second = drawn[place]
+        film = Image.fromarray(pixels[place].numpy())
+        text = "".join(_MARKERS[int(letter * len(_MARKERS))] for letter in (first, second))
+        font = ImageFont.load_default(size=8 + 20 * size)
+        ImageDraw.Draw(film).text((left * side, top * side), text, fill=int(256 * gray), font=font)
+        films[place] = torch.from_numpy(np.array(film))
+    return films
 
 
 def _placed(films: Tensor, size: int, generator: Generator) -> Tensor:

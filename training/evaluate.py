@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from pneumoserve.image import ImageError, prepare
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.schema import ReleaseManifest, RunFacts, canonical_json
+from pneumoserve.release.data import Item
+from pneumoserve.release.schema import Metric, ReleaseManifest, RunFacts, canonical_json
 from training.dataset import DatasetError
-from training.export import logits
-from training.fit import measured, probabilities
-from training.report import Scores, draw_confusion, draw_roc
+from training.export import Graph
+from training.fit import calibrated, measured
+from training.gate import caught
+from training.report import answers, draw_confusion, draw_roc
+from training.scores import Scores
 from training.source import open_dataset, pixels_of
 
 
-def evaluate(source: Path, dataset: str, out: Path) -> dict[str, Any]:
+def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None) -> dict[str, Any]:
     """Measure on every film of a dataset; writes metrics.json, roc.png and confusion.png into `out`.
 
+    `outliers`: a folder of pictures that are no upright chest films, of which the share that the gate catches is told.
     Returns the metrics by name; those that need a class the dataset lacks are left out.
 
     Raises:
@@ -33,10 +40,11 @@ def evaluate(source: Path, dataset: str, out: Path) -> dict[str, Any]:
     pixels = pixels_of(items, read, "reading films")
     with tempfile.TemporaryDirectory() as temporary:
         facts, graphs = _opened(source, Path(temporary))
-        scores = Scores(items, logits(graphs[DETECTOR], pixels), logits(graphs[TYPER], pixels))
-    detector, typer = (model.calibration for model in facts.models)
-    figures = measured(scores, "dataset", detector, typer, facts.policy)
-    metrics = {name.partition("/")[2]: metric.model_dump() for name, metric in figures.items()}
+        scores = _scored(facts, graphs, items, pixels)
+        figures = measured(scores, "dataset", facts.policy)
+        if outliers is not None:
+            figures["outliers/caught"] = _caught(facts, graphs[DETECTOR], outliers)
+    metrics = {name.removeprefix("dataset/"): metric.model_dump() for name, metric in figures.items()}
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_bytes(canonical_json({"dataset": films.digest, "metrics": metrics}))
     curves = {
@@ -44,10 +52,29 @@ def evaluate(source: Path, dataset: str, out: Path) -> dict[str, Any]:
         "typer (bacterial?)": (scores.bacterial[scores.sick], scores.typer[scores.sick]),
     }
     draw_roc(out / "roc.png", curves, f"{len(items)} films")
-    pneumonia = probabilities(detector, scores.detector) >= facts.policy.detector_threshold
-    bacterial = probabilities(typer, scores.typer) >= facts.policy.typer_threshold
-    draw_confusion(out / "confusion.png", scores, np.where(pneumonia, np.where(bacterial, 1, 2), 0))
+    draw_confusion(out / "confusion.png", scores, answers(facts.policy, scores))
     return metrics
+
+
+def _scored(facts: RunFacts, graphs: dict[str, Path], items: list[Item], pixels: npt.NDArray[np.uint8]) -> Scores:
+    """Calibrated logits; a release made before there was a gate takes every film for a chest film."""
+    detector, *gate = Graph(graphs[DETECTOR]).outputs(pixels, "scoring: is it pneumonia")
+    (typer,) = Graph(graphs[TYPER]).outputs(pixels, "scoring: of which type")
+    chest = gate[0] if gate else np.full(len(items), np.inf, dtype=np.float32)
+    return calibrated(Scores(items, detector, typer, chest), *(model.calibration for model in facts.models))
+
+
+def _caught(facts: RunFacts, detector: Path, folder: Path) -> Metric:
+    if facts.policy.chest_threshold is None:
+        raise DatasetError("This release has no gate, so it catches nothing; leave out --outliers.")
+    pictures = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with suppress(ImageError):
+            pictures.append(prepare(path.read_bytes()).pixels)
+    if not pictures:
+        raise DatasetError(f"{folder.name} holds no JPEG, PNG or DICOM picture; give a folder that does.")
+    _, chest = Graph(detector).outputs(np.stack(pictures), "scoring outliers")
+    return caught(chest, facts.policy, "outliers")
 
 
 def _opened(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Path]]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from rich.progress import track
 from safetensors.torch import save_file
 
 from training.model import Film
@@ -23,8 +27,8 @@ _OPSET: Final = 17
 def export(film: Film, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.safetensors` and `<name>.onnx` and return both paths.
 
-    The graph takes uint8 [N, 224, 224] and gives logits [N]. Its weights are ONNX external data: offsets into the
-    safetensors file beside it, so that ONNX Runtime and torch read the same bytes.
+    The graph takes uint8 [N, 224, 224] and gives logits [N], and the gate's where the model has one. Its weights are
+    ONNX external data: offsets into the safetensors file beside it, so that ONNX Runtime and torch read the same bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights, graph = folder / f"{name}.safetensors", folder / f"{name}.onnx"
@@ -46,8 +50,8 @@ def _traced(film: Film) -> Any:
             (torch.zeros(1, 224, 224, dtype=torch.uint8),),
             buffer,  # type: ignore[arg-type] # it takes one, its stub says otherwise
             input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}},
+            output_names=list(film.outputs),
+            dynamic_axes={name: {0: "n"} for name in ("pixels", *film.outputs)},
             opset_version=_OPSET,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
@@ -84,9 +88,19 @@ def _tensor_places(weights: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def logits(graph: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits [N] of prepared pixels [N, 224, 224], one film a run as in serving, on the CPU."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return np.array([session.run(None, {"pixels": film[None]})[0][0] for film in pixels], dtype=np.float32)
+class Graph:
+    """An exported model in ONNX Runtime on the CPU; each film runs alone on one thread, as in serving."""
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def outputs(self, pixels: npt.NDArray[np.uint8], told: str) -> npt.NDArray[np.float32]:
+        """What the graph gives for prepared pixels [N, 224, 224], one row for each of its outputs; with progress."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            rows = list(track(threads.map(self._run, pixels), told, len(pixels), transient=True))
+        return np.array(rows, dtype=np.float32).reshape(len(pixels), -1).T
+
+    def _run(self, film: npt.NDArray[np.uint8]) -> list[float]:
+        return [float(values[0]) for values in self._session.run(None, {"pixels": film[None]})]

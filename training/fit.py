@@ -1,139 +1,129 @@
-"""Calibration, thresholds and figures with intervals, from the folds that never trained."""
+"""Calibration, and figures with intervals, from films that never trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from torch import Tensor
 
-from pneumoserve.decision import Band, Policy, Population
+from pneumoserve.decision import Policy
 from pneumoserve.release.schema import Calibration, Metric
-from training.report import Scores, auc
+from training.scores import Scores, auc
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-_LEAST_SENSITIVITY: Final = 0.96
-_MISSED_CONFIDENTLY: Final = 0.005
-_ALARMED_CONFIDENTLY: Final = 0.03
-_TYPER_BAND: Final = Band(low=0.35, high=0.65)
 _REPLICATES: Final = 1000
 _BINS: Final = 10
 
 
 def fit_platt(scores: npt.NDArray[Any], labels: Bools, *, balanced: bool) -> Calibration:
     """Platt scaling of logits [N] to labels [N] by maximum likelihood; `balanced` weighs both classes the same."""
-    values, wanted = torch.from_numpy(scores.astype(np.float64)), torch.from_numpy(labels.astype(np.float64))
-    share = float(wanted.mean())
-    weights = torch.where(wanted > 0, 0.5 / share, 0.5 / (1 - share)) if balanced else torch.ones_like(wanted)
-    parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+    values = torch.from_numpy(scores.astype(np.float64))[:, None]
+    # A whisper of a prior, so that perfectly separated films of a tiny fold do not run to infinity.
+    weights, bias = fit_logistic(values, torch.from_numpy(labels), balanced=balanced, prior=1e-4)
+    return Calibration(slope=round(float(weights[0]), 6), intercept=round(bias, 6))
 
-    def closure() -> torch.Tensor:
+
+def fit_logistic(values: Tensor, labels: Tensor, *, balanced: bool, prior: float) -> tuple[Tensor, float]:
+    """Weights [D] and bias of a logistic regression of labels [N] on float64 values [N, D], with a quadratic prior."""
+    wanted = labels.double()
+    share = float(wanted.mean())
+    balance = torch.where(wanted > 0, 0.5 / share, 0.5 / (1 - share)) if balanced else torch.ones_like(wanted)
+    parameters = torch.zeros(values.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        predicted = values * parameters[0] + parameters[1]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(predicted, wanted, weights)
-        # A whisper of a prior, so that perfectly separated films of a tiny fold do not run to infinity.
-        loss = loss + 1e-4 * parameters.square().sum()
+        predicted = values @ parameters[:-1] + parameters[-1]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(predicted, wanted, balance)
+        loss = loss + prior * parameters.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    slope, intercept = (round(float(value), 6) for value in parameters.detach())
-    return Calibration(slope=slope, intercept=intercept)
+    found = parameters.detach()
+    return found[:-1], float(found[-1])
 
 
-def probabilities(calibration: Calibration, scores: npt.NDArray[Any]) -> Floats:
-    """Calibrated probabilities of logits."""
-    return 1.0 / (1.0 + np.exp(-(calibration.slope * scores.astype(np.float64) + calibration.intercept)))
+def calibrated(scores: Scores, detector: Calibration, typer: Calibration) -> Scores:
+    """Scores whose logits are calibrated ones, so that those of several runs are of one scale."""
+    return Scores(scores.items, _scaled(detector, scores.detector), _scaled(typer, scores.typer), scores.chest)
 
 
-def chosen_policy(pneumonia: Floats, sick: Bools) -> Policy:
-    """Threshold and bands of the detector from calibrated probabilities on the calibration fold.
-
-    The threshold is the highest whose sensitivity has a one-sided 95 % lower bound (Clopper-Pearson 1934) of 0.96;
-    where the fold is too small for that, the lowest score of a sick film.
-    """
-    ill, well = np.sort(pneumonia[sick]), np.sort(pneumonia[~sick])
-    misses = max((m for m in range(len(ill)) if _lower_bound(len(ill) - m, len(ill)) >= _LEAST_SENSITIVITY), default=0)
-    threshold = float(ill[misses])
-    low = min(float(ill[int(len(ill) * _MISSED_CONFIDENTLY)]), threshold)
-    high = max(float(well[min(int(np.ceil(len(well) * (1 - _ALARMED_CONFIDENTLY))), len(well) - 1)]), threshold)
-    return Policy(
-        detector_threshold=_floor(threshold),
-        detector_band=Band(low=_floor(low), high=round(high, 4)),
-        typer_threshold=0.5,
-        typer_band=_TYPER_BAND,
-        population=Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer"),
-        assumed_prevalence=0.5,
-        why=(
-            f"On the calibration fold the threshold misses {misses} of {len(ill)} pneumonias (one-sided 95 % lower "
-            f"bound of sensitivity {_lower_bound(len(ill) - misses, len(ill)):.3f}); the referral band leaves at most "
-            f"{_MISSED_CONFIDENTLY:.1%} of pneumonias confidently normal and {_ALARMED_CONFIDENTLY:.0%} of normals "
-            "confidently pneumonia there. Probabilities assume that half of the patients have pneumonia: read them "
-            "with the prevalence where they are used. Thresholds of random patient folds transfer badly to films of "
-            "another source."
-        ),
-    )
+def _scaled(calibration: Calibration, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return (calibration.slope * logits.astype(np.float64) + calibration.intercept).astype(np.float32)
 
 
-def _floor(value: float) -> float:
-    return float(np.floor(value * 1e4) / 1e4)
+def sigmoid(values: npt.NDArray[Any]) -> Floats:
+    """1 / (1 + exp(-x))."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-values.astype(np.float64)))
 
 
-def _lower_bound(hits: int, count: int) -> float:
-    return float(stats.beta.ppf(0.05, hits, count - hits + 1)) if hits else 0.0
+def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
+    """Figures of one set of films, by calibrated logits (`calibrated`), under a policy.
 
+    Each has a 95 % interval by bootstrap over patients (Efron 1979, percentiles).
 
-def measured(
-    scores: Scores, split: str, detector: Calibration, typer: Calibration, policy: Policy
-) -> dict[str, Metric]:
-    """Figures of one fold, each with a 95 % interval by bootstrap over patients (Efron 1979, percentiles).
-
-    `n` counts the films a figure is about, the pneumonias for sensitivity and the typer. A figure that the fold has no
+    `n` counts the films a figure is about, the pneumonias for sensitivity and the typer. A figure that the set has no
     films for, such as the sensitivity among normals alone, is left out.
     """
-    pneumonia, bacterial = probabilities(detector, scores.detector), probabilities(typer, scores.typer)
+    pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
     sick, kind = scores.sick, scores.bacterial
     called = pneumonia >= policy.detector_threshold
     unsure = (pneumonia >= policy.detector_band.low) & (pneumonia < policy.detector_band.high)
+    refused = sigmoid(scores.chest) < (policy.chest_threshold or 0.0)
+    stated = ~unsure & ~refused
+    untyped = stated & called & (bacterial >= policy.typer_band.low) & (bacterial < policy.typer_band.high)
+    right = (bacterial >= policy.typer_threshold) == kind
     everyone = np.ones_like(sick)
     # Each figure with the films it is about; it is given rows of such films alone.
     figures: dict[str, tuple[Bools, Callable[[Rows], float]]] = {
         "detector_auc": (everyone, lambda rows: auc(sick[rows], pneumonia[rows])),
-        "detector_sensitivity": (sick, lambda rows: _mean(called[rows])),
-        "detector_specificity": (~sick, lambda rows: _mean(~called[rows])),
-        "detector_accuracy": (everyone, lambda rows: _mean((called == sick)[rows])),
-        "detector_ece_balanced": (everyone, lambda rows: _ece(pneumonia[rows], sick[rows])),
-        "uncertain_finding": (everyone, lambda rows: _mean(unsure[rows])),
-        "confident_normal_among_pneumonias": (sick, lambda rows: _mean((~called & ~unsure)[rows])),
-        "confident_pneumonia_among_normals": (~sick, lambda rows: _mean((called & ~unsure)[rows])),
+        "detector_sensitivity": (sick, lambda rows: mean(called[rows])),
+        "detector_specificity": (~sick, lambda rows: mean(~called[rows])),
+        "detector_accuracy": (everyone, lambda rows: mean((called == sick)[rows])),
+        "detector_ece_balanced": (everyone, lambda rows: ece(pneumonia[rows], sick[rows], balanced=True)),
+        "detector_brier_balanced": (everyone, lambda rows: _brier(pneumonia[rows], sick[rows], balanced=True)),
+        "not_a_chest_film": (everyone, lambda rows: mean(refused[rows])),
+        "uncertain_finding": (everyone, lambda rows: mean((unsure & ~refused)[rows])),
+        "referred": (everyone, lambda rows: mean((~stated | untyped)[rows])),
+        "referred_among_pneumonias": (sick, lambda rows: mean((~stated | untyped)[rows])),
+        "referred_among_normals": (~sick, lambda rows: mean((~stated | untyped)[rows])),
+        "confident_normal_among_pneumonias": (sick, lambda rows: mean((~called & stated)[rows])),
+        "confident_pneumonia_among_normals": (~sick, lambda rows: mean((called & stated)[rows])),
         "typer_auc": (sick, lambda rows: auc(kind[rows], bacterial[rows])),
-        "typer_accuracy": (sick, lambda rows: _mean(((bacterial >= policy.typer_threshold) == kind)[rows])),
+        "typer_ece": (sick, lambda rows: ece(bacterial[rows], kind[rows], balanced=False)),
+        "typer_brier": (sick, lambda rows: _brier(bacterial[rows], kind[rows], balanced=False)),
+        "typer_accuracy": (sick, lambda rows: mean(right[rows])),
+        "uncertain_type": (sick, lambda rows: mean(untyped[rows])),
+        "typer_accuracy_where_stated": (sick & stated & called & ~untyped, lambda rows: mean(right[rows])),
     }
-    samples = list(_resamples(scores.patients))
+    samples = list(resamples(scores.patients))
     metrics = {}
-    for name, (among, figure) in figures.items():
+    for figure_name, (among, figure) in figures.items():
         value = figure(np.flatnonzero(among))
         if not np.isnan(value):
-            low, high = _interval(figure(rows[among[rows]]) for rows in samples)
-            metrics[f"{split}/{name}"] = Metric(
-                value=round(value, 4), low=low, high=high, n=int(among.sum()), set=split
+            low, high = interval(figure(rows[among[rows]]) for rows in samples)
+            metrics[f"{name}/{figure_name}"] = Metric(
+                value=round(value, 4), low=low, high=high, n=int(among.sum()), set=name
             )
     return metrics
 
 
-def _interval(drawn: Iterable[float]) -> tuple[float, float]:
+def interval(drawn: Iterable[float]) -> tuple[float, float]:
+    """The middle 95 % of replicates of a figure."""
     low, high = np.percentile([value for value in drawn if not np.isnan(value)], [2.5, 97.5])
     return round(float(low), 4), round(float(high), 4)
 
 
-def _resamples(patients: npt.NDArray[np.str_]) -> Any:
+def resamples(patients: npt.NDArray[np.str_]) -> Iterator[Rows]:
     """Rows of replicates in which whole patients are drawn with replacement."""
     _, owner = np.unique(patients, return_inverse=True)
     order = np.argsort(owner, kind="stable")
@@ -144,16 +134,48 @@ def _resamples(patients: npt.NDArray[np.str_]) -> Any:
         yield np.concatenate([order[starts[patient] : starts[patient + 1]] for patient in drawn])
 
 
-def _mean(values: Bools) -> float:
+def mean(values: Bools) -> float:
+    """The share of values that are true; NaN where there is none."""
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _ece(predicted: Floats, labels: Bools) -> float:
-    """Expected calibration error (Naeini et al. 2015), 10 equal bins, both classes weighing the same."""
+def _weights(labels: Bools, *, balanced: bool) -> Floats:
+    """Weights that add up to 1; balanced ones give both classes the same."""
     share = float(labels.mean())
-    if share in (0.0, 1.0):
+    return (np.where(labels, 0.5 / share, 0.5 / (1 - share)) if balanced else np.ones(len(labels))) / len(labels)
+
+
+def ece(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
+    """Expected calibration error (Naeini et al. 2015), 10 equal bins; NaN where only one class is there."""
+    if labels.all() or not labels.any():
         return float("nan")
-    weights = np.where(labels, 0.5 / share, 0.5 / (1 - share)) / len(labels)
+    gaps = _weights(labels, balanced=balanced) * (labels - predicted)
     bins = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(float((weights * (labels - predicted))[bins == number].sum())) for number in range(_BINS)]
-    return float(sum(gaps))
+    return float(sum(abs(float(gaps[bins == number].sum())) for number in range(_BINS)))
+
+
+def _brier(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
+    """Mean squared error of probabilities (Brier 1950); NaN where only one class is there."""
+    if labels.all() or not labels.any():
+        return float("nan")
+    return float((_weights(labels, balanced=balanced) * (labels - predicted) ** 2).sum())
+
+
+def ece_of_perfection(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
+    """The ECE that a perfectly calibrated model would show on as many films: the mean over labels drawn from itself."""
+    share = float(labels.mean())
+    # Balanced probabilities assume that half of the films are sick; in this set another share is.
+    prior = share / (1 - share) if balanced else 1.0
+    odds = predicted / np.clip(1 - predicted, 1e-12, None) * prior
+    generator = np.random.default_rng(0)
+    draws = [
+        ece(predicted, generator.random(len(predicted)) < odds / (1 + odds), balanced=balanced) for _ in range(200)
+    ]
+    return float(np.nanmean(draws))
+
+
+def slope_and_intercept(predicted: Floats, labels: Bools, *, balanced: bool) -> tuple[float, float]:
+    """Cox's calibration slope and intercept (1958): 1 and 0 where probabilities mean what they say."""
+    clipped = np.clip(predicted, 1e-9, 1 - 1e-9)
+    fitted = fit_platt(np.log(clipped / (1 - clipped)), labels, balanced=balanced)
+    return fitted.slope, fitted.intercept

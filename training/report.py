@@ -1,92 +1,74 @@
-"""Scores of a run, and the pictures drawn from them."""
+"""The report of a run: pictures, and report.md around them, for whoever must decide whether to believe it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
-from pyarrow import parquet
-from torchmetrics.functional.classification import binary_auroc, binary_roc
+from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
-from pneumoserve.release.data import Item, Split
+from pneumoserve.decision import Policy
+from pneumoserve.release.card import metric_rows, prevalence_rows
 from pneumoserve.release.schema import RunFacts, canonical_json
+from training.audit import Audit
 from training.dataset import CLASSES
+from training.fit import Bools, Floats, ece, ece_of_perfection, sigmoid, slope_and_intercept
+from training.policy import ALARMED_CONFIDENTLY, MISSED_CONFIDENTLY
+from training.scores import Scores, auc
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+Curves = Mapping[str, tuple[Bools, npt.NDArray[Any]]]
+History = dict[str, list[Any]]
 
-@dataclass(frozen=True)
-class Scores:
-    """Films and both models' logits of them, each of shape [N]."""
-
-    items: list[Item]
-    detector: npt.NDArray[np.float32]
-    typer: npt.NDArray[np.float32]
-
-    def of(self, split: Split) -> Scores:
-        """The rows of one split."""
-        rows = [index for index, item in enumerate(self.items) if item.split == split]
-        return Scores([self.items[index] for index in rows], self.detector[rows], self.typer[rows])
-
-    @property
-    def sick(self) -> npt.NDArray[np.bool_]:
-        """Whether the label is pneumonia, of either kind."""
-        return np.array([item.cls != "normal" for item in self.items])
-
-    @property
-    def bacterial(self) -> npt.NDArray[np.bool_]:
-        """Whether the label is bacterial pneumonia."""
-        return np.array([item.cls == "bacterial" for item in self.items])
-
-    @property
-    def patients(self) -> npt.NDArray[np.str_]:
-        """Each film's patient."""
-        return np.array([item.patient for item in self.items])
+_RATES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
-def auc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> float:
-    """Area under the ROC curve; NaN where only one class is there."""
-    if labels.all() or not labels.any():
-        return float("nan")
-    return float(binary_auroc(torch.from_numpy(scores.astype(np.float64)), torch.from_numpy(labels.astype(np.int64))))
+def draw(folder: Path, facts: RunFacts, groups: dict[str, Scores], audit: Audit | None, history: History) -> None:
+    """The report of a run whose scores are calibrated logits, by the set they belong to.
 
-
-def write_scores(path: Path, scores: Scores) -> None:
-    """The scores of the films that never trained, one row a film, as Parquet."""
-    table = pa.table(
-        {
-            "sha256": [item.sha256 for item in scores.items],
-            "class": [item.cls for item in scores.items],
-            "patient": [item.patient for item in scores.items],
-            "split": [item.split for item in scores.items],
-            "detector_logit": scores.detector,
-            "typer_logit": scores.typer,
-        }
-    )
-    parquet.write_table(table, path)
-
-
-def draw(folder: Path, facts: RunFacts, scores: Scores, history: dict[str, list[Any]]) -> None:
-    """The curve of the training and the ROC of both models on the validation fold, as PNG; the history as JSON."""
+    Training curve, ROC, precision-recall, calibration, confusion, trade-off of the referral bands; and of an audit the
+    shifts, the gate and what covering parts of films does. `report.md` tells what each shows, `history.json` has the
+    numbers of the training curve.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "history.json").write_bytes(canonical_json(history))
     _draw_curve(folder / "training.png", history)
-    fold = scores.of("validation")
-    curves = {
-        "detector (pneumonia?)": (fold.sick, fold.detector),
-        "typer (bacterial?)": (fold.bacterial[fold.sick], fold.typer[fold.sick]),
-    }
-    draw_roc(folder / "roc.png", curves, f"run {facts.training.run_id}, validation fold, by patient")
+    curves = {}
+    for name, scores in groups.items():
+        curves[f"detector, {name}"] = (scores.sick, scores.detector)
+        curves[f"typer, {name}"] = (scores.bacterial[scores.sick], scores.typer[scores.sick])
+    draw_roc(folder / "roc.png", curves, f"run {facts.training.run_id}: ROC")
+    _draw_precision(folder / "precision-recall.png", curves)
+    _draw_calibration(folder / "calibration.png", groups)
+    _draw_trade_off(folder / "trade-off.png", groups, facts.policy)
+    shown = next(reversed(groups.values()))
+    draw_confusion(folder / "confusion.png", shown, answers(facts.policy, shown))
+    if audit is not None:
+        _draw_shifts(folder / "shifts.png", facts, audit)
+        _draw_gate(folder / "gate.png", facts.policy, audit)
+        _draw_covered(folder / "occlusion.png", audit)
+    (folder / "report.md").write_text(_text(facts, groups, audit), encoding="utf-8")
 
 
-def _draw_curve(path: Path, history: dict[str, list[Any]]) -> None:
+def answers(policy: Policy, scores: Scores) -> npt.NDArray[np.int64]:
+    """What is answered for films of calibrated logits by the thresholds alone: places in `CLASSES`."""
+    pneumonia = sigmoid(scores.detector) >= policy.detector_threshold
+    return np.where(pneumonia, np.where(sigmoid(scores.typer) >= policy.typer_threshold, 1, 2), 0)
+
+
+def _saved(path: Path, figure: Any) -> None:
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _draw_curve(path: Path, history: History) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
     loss = np.array(history["loss"])
     width = max(1, min(25, len(loss) // 4))
@@ -94,39 +76,235 @@ def _draw_curve(path: Path, history: dict[str, list[Any]]) -> None:
     left.set(title="loss (running mean)", xlabel="step")
     for name in ("detector_auc", "typer_auc"):
         right.plot([c["step"] for c in history["checks"]], [c[name] for c in history["checks"]], marker="o", label=name)
-    right.set(title="validation fold", xlabel="step")
+    right.set(title="films that do not train", xlabel="step")
     right.legend()
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    _saved(path, figure)
 
 
-def draw_roc(path: Path, curves: dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]], title: str) -> None:
+def draw_roc(path: Path, curves: Curves, title: str) -> None:
     """ROC curves with their areas; a curve whose films are all of one class is left out."""
-    figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
-    drawn = {name: curve for name, curve in curves.items() if len(np.unique(curve[0])) == 2}
-    for name, (labels, values) in drawn.items():
-        false_rate, true_rate, _ = binary_roc(
-            torch.from_numpy(values.astype(np.float64)), torch.from_numpy(labels.astype(np.int64))
-        )
+    figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
+    for name, (labels, values) in _of_two_classes(curves).items():
+        false_rate, true_rate, _ = binary_roc(*_tensors(labels, values))
         axes.plot(false_rate, true_rate, label=f"{name}  AUC {auc(labels, values):.3f}")
     axes.set(title=title, xlabel="1 - specificity", ylabel="sensitivity")
-    if drawn:
-        axes.legend(loc="lower right")
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    _legend(axes)
+    _saved(path, figure)
 
 
-def draw_confusion(path: Path, scores: Scores, answers: npt.NDArray[np.int64]) -> None:
-    """Films by label and answer; answers [N] are places in `CLASSES`, by the thresholds alone, referred or not."""
+def _draw_precision(path: Path, curves: Curves) -> None:
+    figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
+    for name, (labels, values) in _of_two_classes(curves).items():
+        precision, recall, _ = binary_precision_recall_curve(*_tensors(labels, values))
+        axes.plot(recall, precision, label=f"{name}  ({labels.mean():.0%} positive)")
+    axes.set(title="precision and recall, at the share of these films", xlabel="recall", ylabel="precision")
+    _legend(axes)
+    _saved(path, figure)
+
+
+def _draw_calibration(path: Path, groups: dict[str, Scores]) -> None:
+    figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="gray", linewidth=1)
+    for name, (labels, predicted, weights) in _predictions(groups).items():
+        if labels.all() or not labels.any():
+            continue
+        edges = np.quantile(predicted, np.linspace(0, 1, 9)[1:-1])
+        bins = np.searchsorted(edges, predicted)
+        points = [
+            (np.average(predicted[here], weights=weights[here]), np.average(labels[here], weights=weights[here]))
+            for here in (bins == number for number in range(8))
+            if here.any()
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title="calibration, eighths of the films", xlabel="stated probability", ylabel="share with the label")
+    _legend(axes)
+    _saved(path, figure)
+
+
+def _predictions(groups: dict[str, Scores]) -> dict[str, tuple[Bools, Floats, Floats]]:
+    """Labels, probabilities and weights of both models in each set; the detector's classes weigh the same."""
+    found = {}
+    for name, scores in groups.items():
+        sick = scores.sick
+        share = float(np.clip(sick.mean(), 1e-9, 1 - 1e-9))
+        found[f"detector, {name}"] = (sick, sigmoid(scores.detector), np.where(sick, 0.5 / share, 0.5 / (1 - share)))
+        kind = scores.bacterial[sick]
+        found[f"typer, {name}"] = (kind, sigmoid(scores.typer[sick]), np.ones(len(kind)))
+    return found
+
+
+def _draw_trade_off(path: Path, groups: dict[str, Scores], policy: Policy) -> None:
+    """Films referred for their finding against the two rates that the bands allow."""
+    figure, both = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    for name, scores in groups.items():
+        predicted, sick = sigmoid(scores.detector), scores.sick
+        if sick.all() or not sick.any():
+            continue
+        low, high = policy.detector_band.low, policy.detector_band.high
+        lows = np.quantile(predicted[sick], _RATES)
+        highs = np.quantile(predicted[~sick], 1 - np.array(_RATES))
+        referred = [float(((predicted >= value) & (predicted < max(high, value))).mean()) for value in lows]
+        both[0].plot(_RATES, referred, marker="o", label=name)
+        referred = [float(((predicted >= min(low, value)) & (predicted < value)).mean()) for value in highs]
+        both[1].plot(_RATES, referred, marker="o", label=name)
+    for axes, told, chosen in (
+        (both[0], "pneumonias confidently normal", MISSED_CONFIDENTLY),
+        (both[1], "normals confidently pneumonia", ALARMED_CONFIDENTLY),
+    ):
+        axes.axvline(chosen, color="gray", linewidth=1)
+        axes.set(xscale="log", xlabel=told, title="the other bound as chosen")
+    both[0].set(ylabel="referred for their finding")
+    _legend(both[0])
+    _saved(path, figure)
+
+
+def draw_confusion(path: Path, scores: Scores, given: npt.NDArray[np.int64]) -> None:
+    """Films by label and answer; `given` [N] are places in `CLASSES`, by the thresholds alone, referred or not."""
     counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
-    for item, answer in zip(scores.items, answers, strict=True):
+    for item, answer in zip(scores.items, given, strict=True):
         counts[CLASSES.index(item.cls), answer] += 1
     figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
     axes.imshow(counts, cmap="Blues", alpha=0.6)
     for (label, answer), count in np.ndenumerate(counts):
         axes.text(answer, label, str(count), ha="center", va="center")
-    axes.set(title=f"{len(answers)} films, by threshold", xlabel="answer", ylabel="label")
+    axes.set(title=f"{len(given)} films, by threshold", xlabel="answer", ylabel="label")
     axes.set_xticks(range(len(CLASSES)), CLASSES)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    _saved(path, figure)
+
+
+def _draw_shifts(path: Path, facts: RunFacts, audit: Audit) -> None:
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    names = list(audit.shifts)
+    for offset, figure_name in ((-0.15, "detector_auc_fall"), (0.15, "typer_auc_fall")):
+        metrics = [facts.metrics[f"{name}/{figure_name}"] for name in names]
+        values = np.array([metric.value for metric in metrics])
+        spans = [
+            values - [metric.low for metric in metrics],
+            np.array([metric.high for metric in metrics]) - values,
+        ]
+        axes.errorbar(values, np.arange(len(names)) + offset, xerr=np.clip(spans, 0, None), fmt="o", label=figure_name)
+    axes.axvline(0.01, color="gray", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title="fall of the AUC on the calibration fold, with 95 % intervals", xlabel="fall")
+    axes.invert_yaxis()
+    _legend(axes)
+    _saved(path, figure)
+
+
+def _draw_gate(path: Path, policy: Policy, audit: Audit) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    rows = {"chest films": audit.plain.chest, **audit.outliers}
+    axes.boxplot(list(rows.values()), vert=False, whis=(1, 99), showfliers=False)
+    axes.set_yticks(range(1, len(rows) + 1), list(rows))
+    threshold = np.clip(policy.chest_threshold or 0.0, 1e-9, 1 - 1e-9)
+    axes.axvline(np.log(threshold / (1 - threshold)), color="gray", linewidth=1)
+    axes.set(title="gate: referred left of the line (boxes: quartiles, whiskers: 1 to 99 %)", xlabel="logit")
+    axes.invert_yaxis()
+    _saved(path, figure)
+
+
+def _draw_covered(path: Path, audit: Audit) -> None:
+    columns = 6
+    rows = -(-len(audit.covered) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.5 * rows), layout="constrained", squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    for place, film in zip(axes.flat, audit.covered, strict=False):
+        limit = max(float(np.abs(film.falls).max()), 1e-6)
+        place.imshow(film.pixels, cmap="gray", extent=(0, 224, 224, 0))
+        place.imshow(
+            film.falls, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.45, extent=(8, 216, 216, 8),
+            interpolation="bilinear",
+        )  # fmt: skip
+        place.set_title(film.item.cls, fontsize=9)
+    figure.suptitle("red: covering it speaks against pneumonia; blue: for it (each film by its own scale)")
+    _saved(path, figure)
+
+
+def _text(facts: RunFacts, groups: dict[str, Scores], audit: Audit | None) -> str:
+    lines = [
+        f"# Report of run {facts.training.run_id}",
+        "",
+        "Films that never trained. Intervals: 95 %, by bootstrap over patients. Not cleared, not for clinical use.",
+        "",
+        "| figure | value | from | to | films |",
+        "| --- | --- | --- | --- | --- |",
+        *metric_rows(facts.metrics, [*groups]),
+        "",
+        "## At the prevalence where it is used",
+        "",
+        *prevalence_rows(facts.metrics, next(reversed(groups))),
+        "",
+        "## Calibration",
+        "",
+        "ECE beside the one that a perfectly calibrated model would show on as many films; slope and intercept are 1 "
+        "and 0 where probabilities mean what they say. Both classes of the detector weigh the same.",
+        "",
+        "| | ECE | of a perfect model | slope | intercept |",
+        "| --- | --- | --- | --- | --- |",
+        *_calibration_rows(groups),
+        "",
+        "![ROC](roc.png) ![precision and recall](precision-recall.png) ![calibration](calibration.png)",
+        "",
+        "## The two referral bands",
+        "",
+        facts.policy.why,
+        "",
+        "![what each rate costs in referrals](trade-off.png) ![confusion](confusion.png)",
+        "",
+    ]
+    if audit is not None:
+        lines += [
+            "## Shortcuts",
+            "",
+            "The calibration fold under every shift of the suite; a fall is that of the same films' AUC.",
+            "",
+            "| figure | value | from | to | films |",
+            "| --- | --- | --- | --- | --- |",
+            *metric_rows(facts.metrics, [*audit.shifts]),
+            "",
+            "![falls](shifts.png)",
+            "",
+            f"Where a gray patch of 32 px changes the detector's mind (films: {facts.data.source}):",
+            "",
+            "![occlusion](occlusion.png)",
+            "",
+            "## What is no upright chest film",
+            "",
+            "| figure | value | from | to | pictures |",
+            "| --- | --- | --- | --- | --- |",
+            *metric_rows(facts.metrics, [*audit.outliers]),
+            "",
+            "![gate](gate.png)",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _calibration_rows(groups: dict[str, Scores]) -> list[str]:
+    rows = []
+    for name, (labels, predicted, _) in _predictions(groups).items():
+        if labels.all() or not labels.any():
+            continue
+        balanced = name.startswith("detector")
+        slope, intercept = slope_and_intercept(predicted, labels, balanced=balanced)
+        rows.append(
+            f"| {name} | {ece(predicted, labels, balanced=balanced):.4f} "
+            f"| {ece_of_perfection(predicted, labels, balanced=balanced):.4f} | {slope:.2f} "
+            f"| {intercept:.2f} |"
+        )
+    return rows
+
+
+def _of_two_classes(curves: Curves) -> Curves:
+    return {name: curve for name, curve in curves.items() if len(np.unique(curve[0])) == 2}
+
+
+def _tensors(labels: Bools, values: npt.NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(values.astype(np.float64)), torch.from_numpy(labels.astype(np.int64))
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)

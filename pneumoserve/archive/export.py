@@ -69,6 +69,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "sex": "VARCHAR",
         "pneumonia_probability": "DOUBLE",
         "pneumonia_logit": "DOUBLE",
+        "chest_probability": "DOUBLE",
         "detector_version": "VARCHAR",
         "detector_weights": "VARCHAR",
         "detector_profile": "VARCHAR",
@@ -381,6 +382,8 @@ def prediction_row(record: Record) -> Row:
         **_model_columns("typer", "bacterial", uses.get(TYPER)),
         "schema": record.schema_,
     }
+    if DETECTOR in uses:
+        row["chest_probability"] = uses[DETECTOR].chest_probability
     if refused is not None:
         row |= refused.model_dump()
     if image is not None:

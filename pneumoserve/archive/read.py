@@ -21,6 +21,7 @@ Entry = Record | Label
 _SCHEMAS: Final[dict[str, type[Record] | type[Label]]] = {
     "pneumoserve.record/1": Record,
     "pneumoserve.record/2": Record,
+    "pneumoserve.record/3": Record,
     "pneumoserve.label/1": Label,
 }
 _READERS: Final = 16

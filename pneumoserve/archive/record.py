@@ -50,6 +50,8 @@ class RefusedInput(_Strict):
 class ModelUse(_Strict):
     """One model's part in an answer. `probability` is calibrated; `profile` tells how it was computed.
 
+    `chest_probability` is how likely the film is an upright chest film at all, by the gate of a model that has one.
+
     `profile` is the execution profile: engine, its version, threads, instruction set, ... Within one profile the
     same pixels give the same bits.
     """
@@ -59,6 +61,7 @@ class ModelUse(_Strict):
     weights: Sha256
     probability: float
     logit: float
+    chest_probability: float | None = None
     profile: dict[str, str | int]
 
 
@@ -86,8 +89,10 @@ class CallDetail(_Strict):
 class Record(_Strict):
     """`kind` prediction has `image`, `models` and (for the model `pneumonia`) `decision`; the others `error`."""
 
-    schema_: Literal["pneumoserve.record/1", "pneumoserve.record/2"] = Field(
-        default="pneumoserve.record/2", alias="schema", description="version 1 had neither study nor patient"
+    schema_: Literal["pneumoserve.record/1", "pneumoserve.record/2", "pneumoserve.record/3"] = Field(
+        default="pneumoserve.record/3",
+        alias="schema",
+        description="version 1 had neither study nor patient, version 2 no chest_probability",
     )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")

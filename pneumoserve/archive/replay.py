@@ -349,7 +349,11 @@ def _differences(outcome: _Replayed) -> tuple[Standard, tuple[Difference, ...]]:
     misses: dict[Difference, bool] = {
         "models": [_identity(use) for use in before] != [_identity(use) for use in after],
         "logit": exact and any(old.logit != new.logit for old, new in pairs),
-        "probability": not all(_near(old.probability, new.probability, allowed) for old, new in pairs),
+        "probability": not all(
+            _near(old.probability, new.probability, allowed)
+            and _near(old.chest_probability, new.chest_probability, allowed)
+            for old, new in pairs
+        ),
         "decision": not _same(outcome.record.decision, outcome.verdict[1], allowed),
     }
     return "bit_for_bit" if exact else "tolerance", tuple(name for name, missed in misses.items() if missed)

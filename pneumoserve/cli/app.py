@@ -344,14 +344,30 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
         str, typer.Option(help="File of patients to leave out, or 'none'; default: those of the test sample.")
     ] = "sample",
     source: Annotated[str, typer.Option(help="Where the films come from, for the record.")] = "a folder of films",
-    steps: Annotated[int, typer.Option(help="Batches to learn from.")] = 1000,
+    hold_out: Annotated[
+        str,
+        typer.Option(
+            help="Films that never train and are measured: validation (that split), none, fold-1 to fold-3 (a third of "
+            "the patients), earliest (the lowest file numbers), prefix:TEXT (names that begin so)."
+        ),
+    ] = "validation",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Finished run of this recipe that held other films out: thresholds hold there too. Repeat."),
+    ] = None,
+    audit: Annotated[bool, typer.Option(help="Measure shifts, shortcuts and the gate.")] = True,
+    steps: Annotated[int, typer.Option(help="Batches to learn from.")] = 800,
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 8e-4,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of what makes a run repeatable.")] = 2,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
-    """Train detector and typer by transfer learning; goes on from its last checkpoint."""
+    """Train detector and typer by transfer learning; goes on from its last checkpoint.
+
+    A whole recipe: first runs that hold out other sources and folds, then one that holds out nothing, with --beside
+    for each of them.
+    """
     from pneumoserve.cli.stores import environment_of, told_training
 
     with told(), told_training():
@@ -363,6 +379,9 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
                 dataset=dataset,
                 out=out,
                 source=source,
+                hold_out=hold_out,
+                beside=tuple(beside or ()),
+                audit=audit,
                 steps=steps,
                 seed=seed,
                 learning_rate=learning_rate,
@@ -385,6 +404,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for metrics.json and pictures; default: SOURCE-evaluation, beside it.")
     ] = None,
+    outliers: Annotated[
+        Path | None, typer.Option(help="Folder of pictures that are no upright chest films: how many are caught?")
+    ] = None,
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -396,7 +418,7 @@ def evaluate(
 
         with environment_of(state, dataset.startswith("s3://")):
             beside = source.resolve().with_name(f"{source.resolve().name}-evaluation")
-            metrics = run(source, dataset, out or beside)
+            metrics = run(source, dataset, out or beside, outliers)
     if as_json:
         print_json(metrics)
         return

@@ -83,7 +83,7 @@ class TorchServe:
                     raise CallError(500, "The models refused prepared pixels; this is a fault of the service.")
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
-        return Score(float(document["probability"]), float(document["logit"]), document["profile"])
+        return Score(**document)
 
     async def _watch_workers(self) -> None:
         while True:

@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.archive.record import ImageDetail, ModelUse, Record
 from pneumoserve.archive.store import NotFoundError, ObjectStore
-from pneumoserve.decision import Decision, Policy, decide
+from pneumoserve.decision import Decision, Policy, Scores, decide
 from pneumoserve.ids import openlineage_run_of
 from pneumoserve.image import Facts
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
+from pneumoserve.release.holdout import DEFAULT, parted
 from pneumoserve.release.schema import DataFacts, ReleaseManifest, Sha256, TrainingFacts, digest_of
 from pneumoserve.release.verify import ReleaseError, check_files, read_manifest, signer_of_release
 
@@ -86,6 +87,7 @@ class Seen(_Strict):
     by: Literal["file", "pixels"]
     sha256: Sha256
     split: Split
+    learned: bool = Field(description="whether the networks learned from it; a run may hold out other films")
     patient: str
 
 
@@ -136,7 +138,7 @@ def trace(record: Record, store: ObjectStore, releases: Path, trust: Path) -> Li
     image = None if record.image is None else _image(record.image, store)
     models = tuple(_model(use, manifest) for use in record.models)
     decision = _decision(record, manifest)
-    films = None if found.data is None else _films(record, found.data)
+    films = None if found.data is None else _films(record, found.data, manifest)
     return Lineage(
         record=record,
         image=image,
@@ -166,11 +168,12 @@ def _faults(image: ImagePart | None, models: tuple[ModelPart, ...], decision: De
 
 def _warning(seen: Seen) -> str:
     how = "The very file" if seen.by == "file" else "A film of the very same pixels"
-    use = {
-        "train": "the models learned from it",
-        "validation": "they were chosen and measured with it",
-        "calibration": "thresholds and probabilities were fitted to it",
-    }[seen.split]
+    if seen.learned:
+        use = "the models learned from it"
+    elif seen.split == "calibration":
+        use = "thresholds and probabilities were fitted to it"
+    else:
+        use = "they were measured with it"
     return f"{how} is in the release's training data: {use}, so this answer says nothing about other films."
 
 
@@ -194,12 +197,16 @@ def _decision(record: Record, manifest: ReleaseManifest | None) -> DecisionPart 
         return None
     if manifest is None or record.image is None:
         return DecisionPart(recorded=record.decision, derived=None, agrees=None)
-    scores = {use.name: use.probability for use in record.models}
+    uses = {use.name: use for use in record.models}
+    detector, typer = uses.get(DETECTOR), uses.get(TYPER)
+    scores = Scores(
+        None if detector is None else detector.probability,
+        None if typer is None else typer.probability,
+        None if detector is None else detector.chest_probability,
+    )
     facts = Facts(**{name: getattr(record.image, name) for name in Facts.__dataclass_fields__})
     try:
-        derived = decide(
-            manifest.policy, facts, record.image.format == "dicom", scores.get(DETECTOR), scores.get(TYPER)
-        )
+        derived = decide(manifest.policy, facts, record.image.format == "dicom", scores)
     except ValueError:
         derived = None
     return DecisionPart(recorded=record.decision, derived=derived, agrees=derived == record.decision)
@@ -209,20 +216,22 @@ def _training(facts: TrainingFacts) -> TrainingPart:
     return TrainingPart(facts=facts, openlineage_run=openlineage_run_of(facts.run_id))
 
 
-def _films(record: Record, data: TrainingData) -> FilmsPart:
+def _films(record: Record, data: TrainingData, manifest: ReleaseManifest | None) -> FilmsPart:
+    hold_out = DEFAULT if manifest is None else str(manifest.training.parameters.get("hold_out", DEFAULT))
     digests: dict[Split, list[Sha256]] = {}
     for item in data.items:
         digests.setdefault(item.split, []).append(item.sha256)
     return FilmsPart(
         count=len(data.items),
         digests={split: tuple(each) for split, each in digests.items()},
-        asked=None if record.image is None else _seen(record.image, data),
+        asked=None if record.image is None else _seen(record.image, data, hold_out),
     )
 
 
-def _seen(image: ImageDetail, data: TrainingData) -> Seen | None:
+def _seen(image: ImageDetail, data: TrainingData, hold_out: str) -> Seen | None:
     def seen(by: Literal["file", "pixels"], item: Item) -> Seen:
-        return Seen(by=by, sha256=item.sha256, split=item.split, patient=item.patient)
+        learned = item in parted(data.items, hold_out).learned
+        return Seen(by=by, sha256=item.sha256, split=item.split, learned=learned, patient=item.patient)
 
     for item in data.items:
         if item.sha256 == image.input_sha256:

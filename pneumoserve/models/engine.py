@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,20 @@ _INSTRUCTION_SETS: Final = ("amx_tile", "avx512_vnni", "avx512f", "avx2", "avx",
 _GPU_BATCH: Final = 8
 
 
+class Raw(NamedTuple):
+    """What a network gives for one film: the logit of its question and, where it has a gate, the gate's."""
+
+    logit: float
+    chest_logit: float | None
+
+
 class Engine(Protocol):
-    """Gives the logits of prepared films, and says how they were computed."""
+    """Runs prepared films through a network, and says how they were computed."""
 
     profile: Profile
 
-    def logits(self, films: Sequence[Pixels]) -> list[float]:
-        """One logit for each film of shape [224, 224]."""
+    def outputs(self, films: Sequence[Pixels]) -> list[Raw]:
+        """What the network gives for each film of shape [224, 224]."""
         ...
 
 
@@ -42,9 +49,9 @@ class OnnxEngine:
         self._session = ort.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
         self.profile: Profile = {"engine": "onnxruntime", "engine_version": ort.__version__, "threads": 1, **_cpu()}
 
-    def logits(self, films: Sequence[Pixels]) -> list[float]:
-        """One logit for each film of shape [224, 224]."""
-        return [float(self._session.run(None, {"pixels": film[None]})[0][0]) for film in films]
+    def outputs(self, films: Sequence[Pixels]) -> list[Raw]:
+        """What the network gives for each film of shape [224, 224]."""
+        return [_raw(float(values[0]) for values in self._session.run(None, {"pixels": film[None]})) for film in films]
 
 
 class TorchEngine:
@@ -54,7 +61,7 @@ class TorchEngine:
         import torch  # noqa: PLC0415 - the CPU image has none
         from safetensors.torch import load_file  # noqa: PLC0415
 
-        from training.model import Film  # noqa: PLC0415
+        from training.model import Film, GatedFilm  # noqa: PLC0415
 
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -62,8 +69,9 @@ class TorchEngine:
         torch.backends.cudnn.allow_tf32 = False
         self._torch = torch
         self._device = device
-        self._film = Film()
-        self._film.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        state = load_file(folder / f"{name}.safetensors")
+        self._film = GatedFilm() if "gate.weight" in state else Film()
+        self._film.load_state_dict(state)
         self._film.to(device).eval()
         unit = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
         self.profile: Profile = {
@@ -74,24 +82,42 @@ class TorchEngine:
             **_cpu(),
         }
 
-    def logits(self, films: Sequence[Pixels]) -> list[float]:
-        """One logit for each film of shape [224, 224]."""
-        answers: list[float] = []
+    def outputs(self, films: Sequence[Pixels]) -> list[Raw]:
+        """What the network gives for each film of shape [224, 224]."""
+        answers: list[Raw] = []
         for start in range(0, len(films), _GPU_BATCH):
             part = films[start : start + _GPU_BATCH]
             padded = np.zeros((_GPU_BATCH, *part[0].shape), dtype=np.uint8)
             padded[: len(part)] = part
             with self._torch.inference_mode():
                 output = self._film(self._torch.from_numpy(padded).to(self._device))
-            answers += output.cpu().double().tolist()[: len(part)]
+            columns = output if isinstance(output, tuple) else (output,)
+            rows = zip(*(column.cpu().double().tolist() for column in columns), strict=True)
+            answers += [_raw(row) for row in rows][: len(part)]
         return answers
 
 
-def engine_for(folder: Path, name: str, properties: dict[str, Any]) -> Engine:
-    """The engine for what TorchServe gave this worker: a GPU or none."""
+def _raw(values: Iterable[float]) -> Raw:
+    logit, *gate = values
+    return Raw(logit, gate[0] if gate else None)
+
+
+def engine_for(folder: Path, name: str, architecture: str, properties: dict[str, Any]) -> Engine:
+    """The engine for what TorchServe gave this worker: a GPU or none.
+
+    Raises:
+        RuntimeError: the network is one of another version, and a GPU runs the code of this one.
+    """
     gpu = properties.get("gpu_id")
     if gpu is None:
         return OnnxEngine(folder, name)
+    from training.model import ARCHITECTURE  # noqa: PLC0415 - the CPU image has no torch
+
+    if architecture != ARCHITECTURE:
+        raise RuntimeError(
+            f"On a GPU this version runs the network {ARCHITECTURE}, the release has {architecture}; run it with the "
+            "models image of its own version, or on the CPU."
+        )
     return TorchEngine(folder, name, f"cuda:{gpu}")
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ class Handler:
     def _scored(self, payload: bytes | dict[str, Any]) -> dict[str, Any]:
         if isinstance(payload, bytes):
             (score,) = self._scorer.scores([_film(payload)])
-            return {"probability": score.probability, "logit": score.logit, "profile": score.profile}
+            return asdict(score)
         if "instances" in payload:
             scores = self._scorer.scores([_film(_v1_bytes(instance)) for instance in _list(payload["instances"])])
             return {"predictions": [{self._scorer.facts["output"]: score.probability} for score in scores]}

@@ -18,11 +18,15 @@ from pneumoserve.models.engine import Pixels, Profile, engine_for
 
 @dataclass(frozen=True)
 class Score:
-    """A model's answer for one film: calibrated probability, logit, and how it was computed."""
+    """A model's answer for one film: calibrated probability, logit, and how it was computed.
+
+    `chest_probability`: that it is an upright chest film at all, where the model has a gate that says so.
+    """
 
     probability: float
     logit: float
     profile: Profile
+    chest_probability: float | None = None
 
 
 class Scorer:
@@ -37,7 +41,7 @@ class Scorer:
         self.facts: dict[str, Any] = json.loads((folder / "model.json").read_text())
         if self.facts["preprocessing_version"] != PREPROCESSING_VERSION:
             raise RuntimeError(f"The model needs preprocessing version {self.facts['preprocessing_version']}.")
-        self._engine = engine_for(folder, self.facts["name"], properties)
+        self._engine = engine_for(folder, self.facts["name"], self.facts["architecture"], properties)
         self.profile: Profile = {
             **self._engine.profile,
             "preprocessing": PREPROCESSING_VERSION,
@@ -48,7 +52,15 @@ class Scorer:
     def scores(self, films: Sequence[Pixels]) -> list[Score]:
         """One score for each film of shape [224, 224]."""
         slope, intercept = self.facts["calibration"]["slope"], self.facts["calibration"]["intercept"]
-        return [Score(_sigmoid(slope * logit + intercept), logit, self.profile) for logit in self._engine.logits(films)]
+        return [
+            Score(
+                _sigmoid(slope * raw.logit + intercept),
+                raw.logit,
+                self.profile,
+                None if raw.chest_logit is None else _sigmoid(raw.chest_logit),
+            )
+            for raw in self._engine.outputs(films)
+        ]
 
 
 def _sigmoid(z: float) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pneumoserve.release.schema import RunFacts
+from pneumoserve.release.schema import Metric, RunFacts
 
 _LIMITS: Final = """\
 # Model card: pneumonia detector and typer
@@ -19,15 +20,46 @@ _LIMITS: Final = """\
 - The data set has shortcuts: compression, size and contrast alone tell its classes apart. Training distorts films
   against that; what remains is not known to be small.
 - Figures below come from other patients of the same source. Thresholds chosen there move when the source changes.
+- The gate knows films that are upside down, inverted or of nothing from pictures made for the purpose. Lateral films
+  and patients outside the population are known by what the file says alone: there were none to learn from.
 """
+
+
+_PREVALENCES: Final = (0.01, 0.05, 0.30)
+_RATES: Final = (
+    "detector_sensitivity",
+    "detector_specificity",
+    "confident_normal_among_pneumonias",
+    "confident_pneumonia_among_normals",
+)
 
 
 def model_card(facts: RunFacts) -> str:
     """The card in Markdown."""
     policy = facts.policy
     band = policy.detector_band
+    gate = "" if policy.chest_threshold is None else (
+        f"Films that are an upright chest film with a probability below {policy.chest_threshold} are referred as none. "
+    )  # fmt: skip
+    groups = ["folds", *facts.training.beside, str(facts.training.parameters.get("hold_out")), "calibration"]
+    measured = [name for name in dict.fromkeys(groups) if f"{name}/detector_auc" in facts.metrics]
     lines = [
         _LIMITS,
+        "## What it means where pneumonia is rare",
+        "",
+        *(prevalence_rows(facts.metrics, measured[0]) if measured else []),
+        "",
+        "## Figures, with 95 % intervals",
+        "`calibration`: the fold on which thresholds and calibration were chosen. Others: films held out of a training "
+        "by the same recipe, as their names say (`folds`: every patient outside the calibration fold, each scored by a "
+        "network that never saw them).",
+        "",
+        "| figure | value | from | to | films |",
+        "| --- | --- | --- | --- | --- |",
+        *metric_rows(facts.metrics, measured),
+        "",
+        "`report/report.md` has calibration, the bands' trade-off, shifts, shortcuts and the gate, with pictures.",
+        "",
         "## Data",
         f"{facts.data.source}. Digest `{facts.data.digest}`. Patients: {facts.data.grouping}. "
         f"{facts.data.excluded_patients} patients left out.",
@@ -49,16 +81,8 @@ def model_card(facts: RunFacts) -> str:
         "",
         "## Policy",
         f"Pneumonia from {policy.detector_threshold} on; referred from {band.low} to {band.high}; the type is referred "
-        f"from {policy.typer_band.low} to {policy.typer_band.high}. Assumed prevalence {policy.assumed_prevalence}. "
-        f"{policy.why}",
-        "",
-        "## Figures, with 95 % intervals",
-        "| figure | value | from | to | films |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {metric.value} | {metric.low} | {metric.high} | {metric.n} |"
-            for name, metric in sorted(facts.metrics.items())
-        ),
+        f"from {policy.typer_band.low} to {policy.typer_band.high}. {gate}"
+        f"Assumed prevalence {policy.assumed_prevalence}. {policy.why}",
         "",
         "## Training",
         f"Run {facts.training.run_id}, seed {facts.training.seed}, code {facts.training.code_version}. "
@@ -66,3 +90,40 @@ def model_card(facts: RunFacts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def metric_rows(metrics: Mapping[str, Metric], groups: Sequence[str]) -> list[str]:
+    """Rows of a Markdown table: the figures of each set of films, in the order of the sets."""
+    return [
+        f"| {name} | {metric.value} | {metric.low} | {metric.high} | {metric.n} |"
+        for group in groups
+        for name, metric in metrics.items()
+        if name.startswith(f"{group}/")
+    ]
+
+
+def prevalence_rows(metrics: Mapping[str, Metric], group: str) -> list[str]:
+    """A Markdown table of what a set's rates mean at 1, 5 and 30 % prevalence; a word where the set lacks a class."""
+    if any(f"{group}/{name}" not in metrics for name in _RATES):
+        return [f"`{group}` has not all classes."]
+    sensitivity, specificity, missed, alarmed = (metrics[f"{group}/{name}"].value for name in _RATES)
+    # The rest of each class is referred for its finding, or for being no chest film.
+    confident = (metrics.get(f"{group}/{name}") for name in ("referred_among_pneumonias", "referred_among_normals"))
+    ill_referred, well_referred = (0.0 if metric is None else metric.value for metric in confident)
+    rows = [
+        f"Of 1,000 films, at the rates measured on `{group}`; PPV and NPV are those of the threshold alone.",
+        "",
+        "| prevalence | PPV | NPV | referred | pneumonias confidently normal | normals confidently pneumonia |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for share in _PREVALENCES:
+        called_ill, called_well = share * sensitivity, (1 - share) * (1 - specificity)
+        cleared_ill, cleared_well = share * (1 - sensitivity), (1 - share) * specificity
+        ppv = called_ill / (called_ill + called_well) if called_ill + called_well else 0.0
+        npv = cleared_well / (cleared_well + cleared_ill) if cleared_well + cleared_ill else 0.0
+        referred = share * ill_referred + (1 - share) * well_referred
+        rows.append(
+            f"| {share:.0%} | {ppv:.1%} | {npv:.2%} | {1000 * referred:.0f} "
+            f"| {1000 * share * missed:.2f} | {1000 * (1 - share) * alarmed:.1f} |"
+        )
+    return rows

@@ -77,6 +77,10 @@ class TrainingFacts(_Strict):
     seed: int
     parameters: dict[str, Any]
     image_digest: str | None = None
+    beside: dict[str, str] = Field(
+        default_factory=dict,
+        description="what other runs of the recipe held out, on which the policy must hold too: their run ids",
+    )
 
 
 class Metric(_Strict):
@@ -92,7 +96,9 @@ class Metric(_Strict):
 class RunFacts(_Strict):
     """`run.json`: everything a finished training states. A run without it is unfinished."""
 
-    schema_: Literal["pneumoserve.run/1"] = Field(default="pneumoserve.run/1", alias="schema")
+    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2"] = Field(
+        default="pneumoserve.run/2", alias="schema", description="version 1 had no gate"
+    )
     models: tuple[ModelFacts, ModelFacts] = Field(description="detector, typer")
     policy: Policy
     data: DataFacts
@@ -107,7 +113,9 @@ class RunFacts(_Strict):
 class ReleaseManifest(RunFacts):
     """`release.json`: the run's facts and the digest of every other file of the release."""
 
-    schema_: Literal["pneumoserve.release/1"] = Field(default="pneumoserve.release/1", alias="schema")  # type: ignore[assignment]
+    schema_: Literal["pneumoserve.release/1", "pneumoserve.release/2"] = Field(  # type: ignore[assignment]
+        default="pneumoserve.release/2", alias="schema", description="version 1 had no gate"
+    )
     files: dict[str, Sha256] = Field(description="path within the release: SHA-256")
 
 

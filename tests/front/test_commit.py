@@ -58,12 +58,12 @@ class Models:
     ready = True
 
     async def score(self, *_: Any) -> Score:
-        return Score(0.999, 6.9, {"engine": "none"})
+        return Score(0.999, 6.9, {"engine": "none"}, chest_probability=1.0)
 
 
 def release() -> Release:
     facts = json.loads((REFERENCE_RUN / "run.json").read_bytes())
-    manifest = ReleaseManifest.model_validate({**facts, "schema": "pneumoserve.release/1", "files": {}})
+    manifest = ReleaseManifest.model_validate({**facts, "schema": "pneumoserve.release/2", "files": {}})
     return Release(Path(), "0" * 12, "0" * 64, manifest, "nobody")
 
 

@@ -279,7 +279,7 @@ def test_release_commands(stack: Stack, tmp_path: Path) -> None:
     assert {"id": stack.release, "state": "verified"} in listed
     assert run("release", "verify", stack.release, "--state", stack.state).returncode == 0
     shown = json.loads(run("release", "show", stack.release, "--state", stack.state, "--json").stdout)
-    assert shown["schema"] == "pneumoserve.release/1"
+    assert shown["schema"] == "pneumoserve.release/2"
     key, trust = tmp_path / "approver.pem", tmp_path / "trust"
     assert run("release", "key", key, "--trust", trust).returncode == 0
     assert stat.S_IMODE(key.stat().st_mode) == 0o600

@@ -18,7 +18,7 @@ from pneumoserve.archive.append import append
 from pneumoserve.archive.films import image_detail, image_key
 from pneumoserve.archive.record import CallDetail, ModelUse, Record
 from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.decision import decide
+from pneumoserve.decision import Scores, decide
 from pneumoserve.ids import openlineage_run_of, uuid7
 from pneumoserve.image import PREPROCESSING_VERSION, PreparedImage, prepare
 from pneumoserve.lineage import Lineage, trace
@@ -77,11 +77,12 @@ def record_of(film: PreparedImage, release: Release) -> Record:
                 weights=model.weights,
                 probability=scores[model.name],
                 logit=1.0,
+                chest_probability=1.0 if model.name == DETECTOR else None,
                 profile={"engine": "onnxruntime"},
             )
             for model in release.manifest.models
         ),
-        decision=decide(release.manifest.policy, film.facts, False, scores[DETECTOR], scores[TYPER]),
+        decision=decide(release.manifest.policy, film.facts, False, Scores(scores[DETECTOR], scores[TYPER], chest=1.0)),
     )
 
 

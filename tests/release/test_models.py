@@ -24,7 +24,7 @@ import pytest
 from pneumoserve.image import prepare
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.stack import REFERENCE_RUN
-from pneumoserve.models.engine import OnnxEngine
+from pneumoserve.models.engine import OnnxEngine, Raw
 from pneumoserve.models.handler import Handler
 from pneumoserve.models.probe import has_worker
 from pneumoserve.names import DETECTOR, TYPER
@@ -159,14 +159,14 @@ def test_a_fault_of_ours_on_one_item_leaves_the_others_their_answers(
     handler = Handler()
     items = [{"body": pixels.tobytes()} for pixels in PREPARED[:3]]
     wanted = handler.handle(items, context)
-    real = OnnxEngine.logits
+    real = OnnxEngine.outputs
 
-    def failing(engine: OnnxEngine, films: list[np.ndarray[Any, Any]]) -> list[float]:
+    def failing(engine: OnnxEngine, films: list[np.ndarray[Any, Any]]) -> list[Raw]:
         if np.array_equal(films[0], PREPARED[1]):
             raise MemoryError
         return real(engine, films)
 
-    monkeypatch.setattr(OnnxEngine, "logits", failing)
+    monkeypatch.setattr(OnnxEngine, "outputs", failing)
     first, failed, last = handler.handle(items, context)
     assert [first, last] == [wanted[0], wanted[2]]
     assert failed == {"error": "The model failed on this item."}
@@ -183,7 +183,7 @@ def test_every_run_of_the_network_has_one_shape(monkeypatch: pytest.MonkeyPatch)
         return real(wanted, given)
 
     monkeypatch.setattr(engine, "_session", SimpleNamespace(run=noted))
-    engine.logits(PREPARED[:3])
+    engine.outputs(PREPARED[:3])
     assert shapes == [(1, 224, 224)] * 3
 
 

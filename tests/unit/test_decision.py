@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumoserve.decision import Band, Decision, Policy, Population, decide, needs_type, of_study
+from pneumoserve.decision import Band, Decision, Policy, Population, Scores, decide, needs_type, of_study
 from pneumoserve.image import Facts
 
 POLICY = Policy(
@@ -16,6 +16,7 @@ POLICY = Policy(
     detector_band=Band(low=0.2, high=0.6),
     typer_threshold=0.5,
     typer_band=Band(low=0.4, high=0.7),
+    chest_threshold=0.25,
     population=Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer"),
     assumed_prevalence=0.3,
     why="a table to test with",
@@ -25,9 +26,13 @@ CHILD = Facts(modality="CR", body_part="CHEST", view_position="PA", age_years=3.
 
 
 def answer(
-    pneumonia: float | None, bacterial: float | None = None, facts: Facts = PLAIN, dicom: bool = False
+    pneumonia: float | None,
+    bacterial: float | None = None,
+    facts: Facts = PLAIN,
+    dicom: bool = False,
+    chest: float | None = 1.0,
 ) -> Decision:
-    return decide(POLICY, facts, dicom, pneumonia, bacterial)
+    return decide(POLICY, facts, dicom, Scores(pneumonia, bacterial, chest))
 
 
 def test_confident_normal() -> None:
@@ -87,20 +92,39 @@ def test_a_missing_probability_is_a_fault_not_a_normal() -> None:
         answer(None)
     with pytest.raises(ValueError, match="typer"):
         answer(0.9)
+    with pytest.raises(ValueError, match="gate"):
+        answer(0.1, chest=None)
+
+
+@pytest.mark.parametrize("pneumonia", [0.0, 0.3, 1.0])
+def test_what_the_gate_takes_for_no_chest_film_has_no_finding(pneumonia: float) -> None:
+    assert answer(pneumonia, chest=0.2499) == Decision(
+        finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("not_a_chest_film",)
+    )
+    assert not needs_type(POLICY, Scores(pneumonia, chest=0.2499))
+    assert answer(pneumonia, 0.9, chest=0.25) == answer(pneumonia, 0.9)
+
+
+def test_a_release_without_a_gate_takes_every_film_for_a_chest_film() -> None:
+    before = POLICY.model_copy(update={"chest_threshold": None})
+    assert decide(before, PLAIN, False, Scores(0.1)) == answer(0.1)
 
 
 probability = st.floats(0, 1)
 
 
-@given(probability, probability, st.sampled_from([PLAIN, CHILD, Facts(age_years=50.0)]), st.booleans())
-def test_nothing_is_ever_silently_normal(pneumonia: float, bacterial: float, facts: Facts, dicom: bool) -> None:
-    decision = answer(pneumonia, bacterial, facts, dicom)
+@given(probability, probability, probability, st.sampled_from([PLAIN, CHILD, Facts(age_years=50.0)]), st.booleans())
+def test_nothing_is_ever_silently_normal(
+    pneumonia: float, bacterial: float, chest: float, facts: Facts, dicom: bool
+) -> None:
+    decision = answer(pneumonia, bacterial, facts, dicom, chest)
     assert decision.referred == bool(decision.reasons)
     if decision.finding == "normal":
         assert pneumonia < POLICY.detector_band.low
+        assert chest >= 0.25
         assert not decision.referred
     if decision.finding == "pneumonia":
-        assert needs_type(POLICY, pneumonia)
+        assert needs_type(POLICY, Scores(pneumonia, chest=chest))
         assert (decision.pneumonia_type is None) == decision.referred
 
 

@@ -1,0 +1,87 @@
+"""What becomes of the films of a dataset in a training: which are learned from, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pneumoserve.release.data import DataError, Item
+
+DEFAULT: Final = "validation"
+WAYS: Final = (
+    "validation (that split), none, fold-1 to fold-3 (a third of the patients outside the calibration fold), earliest "
+    "(the lowest numbers of each kind of file name), prefix:TEXT (names that begin so)"
+)
+_FOLDS: Final = 3
+_EARLIEST_SHARE: Final = 0.12
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The films that are learned from, those that calibrate and those held out; the latter two never train.
+
+    The other films of a held out film's patient are in none of the parts.
+    """
+
+    learned: list[Item]
+    calibration: list[Item]
+    held_out: list[Item]
+
+
+def parted(items: Sequence[Item], hold_out: str) -> Parts:
+    """The parts of a dataset for a training that holds films out in one of the `WAYS`.
+
+    Of the calibration fold only `prefix:` takes films, since a whole source is to be unseen.
+
+    Raises:
+        DataError: there is no such way, or it holds out nothing.
+    """
+    held = _held_out(items, hold_out)
+    unseen, patients = {item.sha256 for item in held}, {item.patient for item in held}
+    return Parts(
+        learned=[item for item in items if item.split != "calibration" and item.patient not in patients],
+        calibration=[item for item in items if item.split == "calibration" and item.sha256 not in unseen],
+        held_out=held,
+    )
+
+
+def _held_out(items: Sequence[Item], hold_out: str) -> list[Item]:
+    kind, _, text = hold_out.partition(":")
+    open_to_training = [item for item in items if item.split != "calibration"]
+    if hold_out == "none":
+        return []
+    if hold_out == "validation":
+        found = [item for item in items if item.split == "validation"]
+    elif re.fullmatch(rf"fold-[1-{_FOLDS}]", hold_out):
+        found = [item for item in open_to_training if _fold_of(item.patient) == int(hold_out[-1])]
+    elif hold_out == "earliest":
+        found = _earliest(open_to_training)
+    elif kind == "prefix" and text:
+        found = [item for item in items if item.name.startswith(text)]
+    else:
+        raise DataError(f"{hold_out} is no way to hold films out; give one of: {WAYS}.")
+    if not found:
+        raise DataError(f"Holding out {hold_out} holds out no film of this dataset; give another --hold-out.")
+    return found
+
+
+def _fold_of(patient: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"fold {patient}".encode()).digest()[:8], "big") % _FOLDS + 1
+
+
+def _earliest(items: list[Item]) -> list[Item]:
+    """Files are numbered in the order in which the source made them, each kind of name by itself."""
+    numbered: dict[str, list[tuple[int, Item]]] = defaultdict(list)
+    for item in items:
+        if match := re.match(r"((?:NORMAL2-)?\D+)(\d+)", item.name):
+            numbered[match[1]].append((int(match[2]), item))
+    found = []
+    for rows in numbered.values():
+        numbers = sorted({number for number, _ in rows})
+        last = numbers[int(len(numbers) * _EARLIEST_SHARE)]
+        found += [item for number, item in rows if number < last]
+    return found

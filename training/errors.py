@@ -1,0 +1,7 @@
+"""What a training says when it cannot go on."""
+
+from __future__ import annotations
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; its text says what to do. What was reached stays in the run's checkpoint."""

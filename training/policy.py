@@ -1,0 +1,117 @@
+"""Thresholds and referral bands, chosen on stated rates that must hold on every set of evidence.
+
+The rates are of two kinds of error, each among those whom it would hurt. An error rate among confident answers would
+be met by always saying normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from pneumoserve.decision import Band, Policy, Population
+from training.fit import Bools, Floats
+
+LEAST_SENSITIVITY: Final = 0.96
+MISSED_CONFIDENTLY: Final = 0.005
+ALARMED_CONFIDENTLY: Final = 0.03
+TYPES_REFERRED: Final = 0.12
+FILMS_REFUSED: Final = 0.01
+_POPULATION: Final = Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Calibrated probabilities of films that never trained, each array of shape [N], and what the films are.
+
+    `name` tells the set in words: the calibration fold, one of its shifts, the source that another run left out.
+    """
+
+    name: str
+    pneumonia: Floats
+    chest: Floats
+    sick: Bools
+    patients: npt.NDArray[np.str_]
+
+
+def chosen_policy(evidence: Sequence[Evidence], bacterial: Floats) -> Policy:
+    """The policy that keeps every rate on every set of evidence.
+
+    `bacterial`: the typer's calibrated probabilities of the calibration fold's pneumonias.
+    """
+    ill = [each for each in evidence if each.sick.any()]
+    well = [each for each in evidence if not each.sick.all()]
+    thresholds = {each.name: highest_threshold(each) for each in ill}
+    lows = {each.name: _quantile(each.pneumonia[each.sick], MISSED_CONFIDENTLY) for each in ill}
+    highs = {each.name: -_quantile(-each.pneumonia[~each.sick], ALARMED_CONFIDENTLY) for each in well}
+    gates = {each.name: _quantile(each.chest, FILMS_REFUSED) for each in evidence}
+    threshold = min(thresholds.values())
+    low = min(*lows.values(), threshold)
+    high = max(*highs.values(), threshold)
+    half = float(np.quantile(np.abs(bacterial - 0.5), TYPES_REFERRED))
+    return Policy(
+        detector_threshold=_floor(threshold),
+        detector_band=Band(low=_floor(low), high=_ceil(high)),
+        typer_threshold=0.5,
+        typer_band=Band(low=round(0.5 - half, 4), high=round(0.5 + half, 4)),
+        chest_threshold=_floor(min(gates.values())),
+        population=_POPULATION,
+        assumed_prevalence=0.5,
+        why=(
+            f"On each of {len(evidence)} sets of films that never trained (the calibration fold, its shifts, what the "
+            "runs beside this one held out): from the threshold on are called so many pneumonias that the one-sided "
+            f"95 % lower bound of sensitivity by patient is at least {LEAST_SENSITIVITY} (decided by: "
+            f"{_decided(thresholds, threshold)}); at most {MISSED_CONFIDENTLY:.1%} of pneumonias are confidently "
+            f"normal ({_decided(lows, low)}) and {ALARMED_CONFIDENTLY:.0%} of normals confidently pneumonia "
+            f"({_decided(highs, high)}); at most {FILMS_REFUSED:.0%} of chest films are taken for none "
+            f"({_decided(gates, min(gates.values()))}). The {TYPES_REFERRED:.0%} of the calibration fold's pneumonias "
+            "that the typer is least sure of have their type referred. Probabilities assume that half of the patients "
+            "have pneumonia: read them with the prevalence where they are used."
+        ),
+    )
+
+
+def highest_threshold(evidence: Evidence) -> float:
+    """The highest threshold whose sensitivity by patient has a one-sided 95 % lower bound of 0.96.
+
+    A patient counts as missed where any film is, so that several films of one patient are one observation. Where the
+    set is too small for the bound, the lowest score of a sick film.
+    """
+    lowest = np.sort(_lowest_by_patient(evidence))
+    count = len(lowest)
+    allowed = [m for m in range(count) if lower_bound(count - m, count) >= LEAST_SENSITIVITY]
+    return float(lowest[max(allowed, default=0)])
+
+
+def lower_bound(hits: int, count: int) -> float:
+    """One-sided 95 % lower bound of a share (Clopper & Pearson 1934)."""
+    return float(stats.beta.ppf(0.05, hits, count - hits + 1)) if hits else 0.0
+
+
+def _lowest_by_patient(evidence: Evidence) -> Floats:
+    lowest: dict[str, float] = {}
+    for patient, value in zip(evidence.patients[evidence.sick], evidence.pneumonia[evidence.sick], strict=True):
+        lowest[patient] = min(value, lowest.get(patient, 1.0))
+    return np.array(list(lowest.values()))
+
+
+def _quantile(values: Floats, share: float) -> float:
+    """The value below which at most `share` of the values lie."""
+    return float(np.sort(values)[int(len(values) * share)])
+
+
+def _decided(values: dict[str, float], chosen: float) -> str:
+    return next((name for name, value in values.items() if value == chosen), "the threshold")
+
+
+def _floor(value: float) -> float:
+    return float(np.floor(value * 1e6) / 1e6)
+
+
+def _ceil(value: float) -> float:
+    return min(1.0, float(np.ceil(value * 1e6) / 1e6))
