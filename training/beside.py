@@ -7,25 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from pneumoserve.release.schema import RunFacts
 from training.errors import TrainingError
-from training.fit import calibrated
-from training.scores import Scores, read_scores
+from training.scores import Logits, Scores, read_scores
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A finished run and the scores of what it held out; these are calibrated logits, by the run's own calibration."""
+    """A finished run with the scores of the calibration fold and of what it held out."""
 
     facts: RunFacts
-    scores: Scores
+    calibration: Scores
+    held_out: Scores
 
     @property
     def hold_out(self) -> str:
         """What it held out."""
         return str(self.facts.training.parameters["hold_out"])
+
+    def on_scale_of(self, fold: Scores) -> Scores:
+        """The scores of what it held out, on the scale of another run that scored the calibration fold as `fold`.
+
+        Each run's scores are as wide as its films were easy to tell apart. What two runs share is the calibration fold:
+        a score becomes the one that has the same rank among its films (quantile mapping).
+        """
+        theirs = {item.sha256: place for place, item in enumerate(self.calibration.items)}
+        common = [place for place, item in enumerate(fold.items) if item.sha256 in theirs]
+        rows = [theirs[fold.items[place].sha256] for place in common]
+        return Scores(
+            self.held_out.items,
+            *(
+                _mapped(
+                    getattr(self.held_out, name), getattr(self.calibration, name)[rows], getattr(fold, name)[common]
+                )
+                for name in ("detector", "typer", "chest")
+            ),
+        )
 
     def check(self, dataset: str, parameters: dict[str, Any]) -> None:
         """Refuse a run of another dataset or recipe: what it says of unseen films is nothing of this one.
@@ -54,17 +74,23 @@ def read_beside(run: Path) -> Beside:
     try:
         facts = RunFacts.model_validate_json((run / "run.json").read_bytes())
         groups = read_scores(run / "oof.parquet")
-        scores = groups[str(facts.training.parameters["hold_out"])]
+        return Beside(facts, groups["calibration"], groups[str(facts.training.parameters["hold_out"])])
     except (OSError, KeyError, ValidationError):
         raise TrainingError(
             f"{run.name} is no finished run of this version that held films out; train it with --hold-out first."
         ) from None
-    detector, typer = (model.calibration for model in facts.models)
-    return Beside(facts, calibrated(scores, detector, typer))
 
 
-def pooled(runs: Sequence[Beside]) -> dict[str, Scores]:
-    """The scores of each run by what it held out, and those of all folds as one set, `folds`."""
-    groups = {run.hold_out: run.scores for run in runs}
-    folds = [run.scores for run in runs if run.hold_out.startswith("fold-")]
+def pooled(runs: Sequence[Beside], fold: Scores) -> dict[str, Scores]:
+    """What each run held out, on the scale of `fold`, by what that is; and all folds as one set, `folds`."""
+    groups = {run.hold_out: run.on_scale_of(fold) for run in runs}
+    folds = [scores for name, scores in groups.items() if name.startswith("fold-")]
     return {**groups, "folds": Scores.joined(folds)} if folds else groups
+
+
+def _mapped(values: Logits, source: Logits, target: Logits) -> Logits:
+    """Values of the scale of `source` on that of `target`; beyond their ends scores move along with the ends."""
+    source, target = np.sort(source), np.sort(target)
+    beyond = values - np.clip(values, source[0], source[-1])
+    mapped: Logits = (np.interp(values, source, target) + beyond).astype(np.float32)
+    return mapped

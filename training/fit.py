@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pneumoserve.decision import Policy
+from pneumoserve.decision import Band, Policy
 from pneumoserve.release.schema import Calibration, Metric
 from training.scores import Scores, auc
 
@@ -77,10 +77,11 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
     pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
     sick, kind = scores.sick, scores.bacterial
     called = pneumonia >= policy.detector_threshold
-    unsure = (pneumonia >= policy.detector_band.low) & (pneumonia < policy.detector_band.high)
+    unsure = _within(policy.detector_band, pneumonia)
     refused = sigmoid(scores.chest) < (policy.chest_threshold or 0.0)
     stated = ~unsure & ~refused
-    untyped = stated & called & (bacterial >= policy.typer_band.low) & (bacterial < policy.typer_band.high)
+    untyped = stated & called & _within(policy.typer_band, bacterial)
+    referred = is_referred(scores, policy)
     right = (bacterial >= policy.typer_threshold) == kind
     everyone = np.ones_like(sick)
     # Each figure with the films it is about; it is given rows of such films alone.
@@ -93,9 +94,9 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
         "detector_brier_balanced": (everyone, lambda rows: _brier(pneumonia[rows], sick[rows], balanced=True)),
         "not_a_chest_film": (everyone, lambda rows: mean(refused[rows])),
         "uncertain_finding": (everyone, lambda rows: mean((unsure & ~refused)[rows])),
-        "referred": (everyone, lambda rows: mean((~stated | untyped)[rows])),
-        "referred_among_pneumonias": (sick, lambda rows: mean((~stated | untyped)[rows])),
-        "referred_among_normals": (~sick, lambda rows: mean((~stated | untyped)[rows])),
+        "referred": (everyone, lambda rows: mean(referred[rows])),
+        "referred_among_pneumonias": (sick, lambda rows: mean(referred[rows])),
+        "referred_among_normals": (~sick, lambda rows: mean(referred[rows])),
         "confident_normal_among_pneumonias": (sick, lambda rows: mean((~called & stated)[rows])),
         "confident_pneumonia_among_normals": (~sick, lambda rows: mean((called & stated)[rows])),
         "typer_auc": (sick, lambda rows: auc(kind[rows], bacterial[rows])),
@@ -115,6 +116,18 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
                 value=round(value, 4), low=low, high=high, n=int(among.sum()), set=name
             )
     return metrics
+
+
+def is_referred(scores: Scores, policy: Policy) -> Bools:
+    """Which films, by calibrated logits, go to a human: for their finding, their type, or for being no chest film."""
+    pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
+    unsure = _within(policy.detector_band, pneumonia)
+    untyped = (pneumonia >= policy.detector_threshold) & _within(policy.typer_band, bacterial)
+    return unsure | untyped | (sigmoid(scores.chest) < (policy.chest_threshold or 0.0))
+
+
+def _within(band: Band, probabilities: Floats) -> Bools:
+    return (probabilities >= band.low) & (probabilities < band.high)
 
 
 def interval(drawn: Iterable[float]) -> tuple[float, float]:

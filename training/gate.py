@@ -19,13 +19,15 @@ from pneumoserve.decision import Policy
 from pneumoserve.release.schema import Metric
 from training.fit import fit_logistic, sigmoid
 from training.model import ThreeHeads, features
-from training.outliers import KINDS
+from training.outliers import OF_FILMS, OF_NOTHING, Made
 from training.shifts import SHIFTS
 
 Pixels = npt.NDArray[np.uint8]
 
-_FILMS: Final = 2000
-_OUTLIERS_PER_KIND: Final = 200
+_FILMS: Final = 2400
+# What is made of films is hardest to tell from films.
+_OUTLIERS_OF_FILMS: Final = 400
+_OUTLIERS_OF_NOTHING: Final = 150
 _PRIOR: Final = 1e-3
 _BATCH: Final = 32
 
@@ -34,7 +36,12 @@ def fit_gate(network: ThreeHeads, films: Pixels, seed: int) -> None:
     """Fit the gate of a trained network on films uint8 [N, 224, 224] that it learned from."""
     draw = np.random.default_rng(seed)
     chest = shifted(_some(films, _FILMS, draw), draw)
-    others = np.concatenate(list(outliers(_some(films, _OUTLIERS_PER_KIND, draw), draw).values()))
+    others = np.concatenate(
+        [
+            *_made(OF_FILMS, _some(films, _OUTLIERS_OF_FILMS, draw), draw).values(),
+            *_made(OF_NOTHING, _some(films, _OUTLIERS_OF_NOTHING, draw), draw).values(),
+        ]
+    )
     values = torch.cat([_features(network, chest), _features(network, others)]).double()
     labels = torch.cat([torch.ones(len(chest)), torch.zeros(len(others))])
     mean, deviation = values.mean(dim=0), values.std(dim=0).clamp_min(1e-6)
@@ -48,7 +55,7 @@ def fit_gate(network: ThreeHeads, films: Pixels, seed: int) -> None:
 
 def outliers(films: Pixels, draw: Generator) -> dict[str, Pixels]:
     """By kind, as many pictures that are no upright chest film as there are films."""
-    return {kind: np.stack([make(film, draw) for film in films]) for kind, make in KINDS.items()}
+    return _made({**OF_FILMS, **OF_NOTHING}, films, draw)
 
 
 def caught(logits: npt.NDArray[np.float32], policy: Policy, name: str) -> Metric:
@@ -70,6 +77,10 @@ def shifted(films: Pixels, draw: Generator) -> Pixels:
     return np.stack(
         [film if place % 2 else shifts[draw.integers(len(shifts))](film) for place, film in enumerate(films)]
     )
+
+
+def _made(kinds: dict[str, Made], films: Pixels, draw: Generator) -> dict[str, Pixels]:
+    return {kind: np.stack([make(film, draw) for film in films]) for kind, make in kinds.items()}
 
 
 def _some(films: Pixels, count: int, draw: Generator) -> Pixels:

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 _TRUNK: Final = "efficientnet-lite0"
 # The side in pixels at which the trunk sees a film. Trained at 160 px, a network told held out sources apart better at
-# 176 px than at the 224 px of prepared films (AUC .988 against .979, training/experiments/sizes.json).
+# 176 px than at the 224 px of prepared films (AUC .988 against .979, training/experiments/ablation.json).
 _SIDE: Final = 176
 ARCHITECTURE: Final = f"{_TRUNK}, standardised, {_SIDE} px"
 FEATURES: Final = 1280

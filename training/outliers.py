@@ -37,8 +37,8 @@ def sideways(film: Pixels, draw: Generator) -> Pixels:
 
 
 def in_pieces(film: Pixels, draw: Generator) -> Pixels:
-    """Cut into 2x2 to 4x4 parts that are put together anew, so that only its texture is a film's."""
-    parts = int(draw.choice([2, 4]))
+    """Cut into 4x4 parts that are put together anew, so that only its texture is a film's."""
+    parts = 4
     side = film.shape[0] // parts
     tiles = film.reshape(parts, side, parts, side).swapaxes(1, 2).reshape(-1, side, side)
     mixed = tiles[draw.permutation(len(tiles))]
@@ -133,7 +133,6 @@ OF_NOTHING: Final[dict[str, Made]] = {
     "limb": limb,
     "text": text,
 }
-KINDS: Final = {**OF_FILMS, **OF_NOTHING}
 
 
 def _shade(side: int, draw: Generator) -> npt.NDArray[np.float64]:

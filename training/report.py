@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from pneumoserve.release.card import metric_rows, prevalence_rows
 from pneumoserve.release.schema import RunFacts, canonical_json
 from training.audit import Audit
 from training.dataset import CLASSES
-from training.fit import Bools, Floats, ece, ece_of_perfection, sigmoid, slope_and_intercept
+from training.fit import Bools, Floats, ece, ece_of_perfection, is_referred, sigmoid, slope_and_intercept
 from training.policy import ALARMED_CONFIDENTLY, MISSED_CONFIDENTLY
 from training.scores import Scores, auc
 
@@ -236,6 +237,14 @@ def _text(facts: RunFacts, groups: dict[str, Scores], audit: Audit | None) -> st
         "",
         *prevalence_rows(facts.metrics, next(reversed(groups))),
         "",
+        "## By what is known of the films",
+        "",
+        "Answers right by the thresholds alone, and films referred; the kind of name tells the part of the source.",
+        "",
+        "| set | label | name | films | right | referred |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *_strata_rows(groups, facts.policy),
+        "",
         "## Calibration",
         "",
         "ECE beside the one that a perfectly calibrated model would show on as many films; slope and intercept are 1 "
@@ -280,6 +289,25 @@ def _text(facts: RunFacts, groups: dict[str, Scores], audit: Audit | None) -> st
             "",
         ]
     return "\n".join(lines)
+
+
+def _strata_rows(groups: dict[str, Scores], policy: Policy) -> list[str]:
+    rows = []
+    for name, scores in groups.items():
+        strata = np.array([f"| {item.cls} | {_kind_of(item.name)} |" for item in scores.items])
+        sick, called = scores.sick, sigmoid(scores.detector) >= policy.detector_threshold
+        referred = is_referred(scores, policy)
+        rows += [
+            f"| {name} {stratum} {here.sum()} | {(called == sick)[here].mean():.3f} | {referred[here].mean():.3f} |"
+            for stratum, here in ((stratum, strata == stratum) for stratum in np.unique(strata))
+        ]
+    return rows
+
+
+def _kind_of(name: str) -> str:
+    """What a file's name says before its number."""
+    match = re.match(r"(?:NORMAL2-)?[^\d.]+", name)
+    return match[0] if match else "-"
 
 
 def _calibration_rows(groups: dict[str, Scores]) -> list[str]:

@@ -173,7 +173,8 @@ def _run(
     # it serves is nobody's to know here. The policy says so.
     detector = fit_platt(fold.detector, fold.sick, balanced=True)
     typer = fit_platt(fold.typer[fold.sick], fold.bacterial[fold.sick], balanced=False)
-    groups = {name: calibrated(group, detector, typer) for name, group in scores.items()} | pooled(beside)
+    beside_groups = pooled(beside, fold)
+    groups = {name: calibrated(each, detector, typer) for name, each in {**scores, **beside_groups}.items()}
     audit = audited(graphs, fold, calibration.pixels, config.seed).calibrated(detector, typer) if config.audit else None
     facts = _facts(config, dataset.facts(config.source, excluded), (detector, typer), groups, audit, beside)
     report.draw(config.out / "report", facts, groups, audit, _history(config.out))
@@ -440,7 +441,7 @@ def _facts(
     evidence = [
         _evidence("the calibration fold", fold),
         *(_evidence(f"the calibration fold: {name}", scores) for name, scores in shifts.items()),
-        *(_evidence(f"{each.hold_out}, held out by another run", each.scores) for each in beside),
+        *(_evidence(f"{each.hold_out}, held out by another run", groups[each.hold_out]) for each in beside),
     ]
     policy = chosen_policy(evidence, sigmoid(fold.typer[fold.sick]))
     metrics: dict[str, Metric] = audit.metrics(policy) if audit else {}

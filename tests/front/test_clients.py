@@ -17,9 +17,11 @@ import pytest
 import tritonclient.http as triton_http
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import InferResponse
+from PIL import Image, ImageOps
 
 from pneumoserve.archive.find import find_record
 from pneumoserve.archive.store import ObjectStore
+from pneumoserve.image import prepare
 from tests import films
 from tests.conftest import Stack
 
@@ -297,6 +299,25 @@ def test_the_leg_is_referred_never_called_normal(stack: Stack) -> None:
     assert answer["referred"] is True
     assert answer["reasons"] == ["not_a_chest_film"]
     assert answer["pneumonia_probability"] is None
+
+
+@pytest.mark.parametrize("told", ["inverted", "upside down", "a leg without a header"])
+def test_what_no_header_tells_the_gate_refers(stack: Stack, told: str) -> None:
+    picture = {
+        "inverted": ImageOps.invert(films.film_image()),
+        "upside down": ImageOps.flip(films.film_image()),
+        "a leg without a header": Image.fromarray(prepare(films.LEG_DICOM.read_bytes()).pixels),
+    }[told]
+    response = httpx.post(f"{stack.url}/v1/models/pneumonia:predict", content=films.encoded(picture, "PNG"), timeout=30)
+    (answer,) = response.json()["predictions"]
+    assert response.status_code == 200
+    assert (answer["finding"], answer["confidence"], answer["bacterial_probability"]) == (None, None, None)
+    assert answer["reasons"] == ["not_a_chest_film"]
+    record = find_record(ObjectStore(stack.s3), answer["prediction_id"])
+    assert record is not None
+    assert [use.name for use in record.models] == ["pneumonia-detector"]
+    assert record.models[0].chest_probability is not None
+    assert record.models[0].chest_probability < 0.9
 
 
 def test_films_of_one_study_have_one_answer_too(stack: Stack) -> None:

@@ -1,0 +1,145 @@
+"""Thresholds hold on every set of evidence; figures are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pneumoserve.release.schema import Calibration, RunFacts
+from tests.training.test_training import item
+from training.beside import Beside
+from training.fit import calibrated, ece, ece_of_perfection, fit_platt, is_referred, measured, slope_and_intercept
+from training.policy import Evidence, chosen_policy, highest_threshold, lower_bound
+from training.scores import Scores, auc
+
+
+def evidence(name: str, seed: int, shift: float = 0.0, count: int = 900) -> Evidence:
+    draw = np.random.default_rng(seed)
+    sick = draw.random(count) < 0.6
+    logits = np.where(sick, 4.0, -4.0) + draw.normal(shift, 2.0, count)
+    chest = 6.0 + draw.normal(0, 2, count)
+    patients = np.array([f"p{number}" for number in draw.integers(0, count // 2, count)])
+    return Evidence(name, 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-chest)), sick, patients)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_rate_holds_on_every_set(seed: int) -> None:
+    sets = [evidence("fold", seed), evidence("brighter", seed + 10, 1.5), evidence("darker", seed + 20, -1.5)]
+    policy = chosen_policy(sets, np.random.default_rng(seed).random(500))
+    for each in sets:
+        ill, well = each.pneumonia[each.sick], each.pneumonia[~each.sick]
+        assert (ill < policy.detector_band.low).mean() <= 0.005
+        assert (well >= policy.detector_band.high).mean() <= 0.03
+        assert (each.chest < policy.chest_threshold).mean() <= 0.01
+        missed = {*each.patients[each.sick & (each.pneumonia < policy.detector_threshold)]}
+        count = len({*each.patients[each.sick]})
+        assert lower_bound(count - len(missed), count) >= 0.96
+    for decided in ("brighter", "darker"):
+        assert decided in policy.why
+
+
+def test_a_set_that_is_worse_moves_the_policy_its_way() -> None:
+    alone = chosen_policy([evidence("fold", 0)], np.linspace(0, 1, 100))
+    bound = chosen_policy([evidence("fold", 0), evidence("other", 1, -2.0)], np.linspace(0, 1, 100))
+    assert bound.detector_threshold < alone.detector_threshold
+    assert bound.detector_band.low < alone.detector_band.low
+
+
+def test_a_patient_is_missed_if_any_film_is() -> None:
+    scores = np.array([0.1] + [0.9] * 399)
+    every = Evidence("x", scores, scores, np.ones(400, bool), np.array([f"p{n}" for n in range(400)]))
+    assert highest_threshold(every) == pytest.approx(0.9)
+    # All films are of four patients: one film missed is a quarter of them, and none may be.
+    few = Evidence("x", scores, scores, np.ones(400, bool), np.array([f"p{n % 4}" for n in range(400)]))
+    assert highest_threshold(few) == pytest.approx(0.1)
+
+
+def test_the_lower_bound_is_the_exact_one() -> None:
+    assert lower_bound(59, 59) == pytest.approx(0.95, abs=0.001)
+    assert lower_bound(0, 10) == 0.0
+
+
+def test_the_band_of_the_type_holds_the_least_sure_eighth() -> None:
+    bacterial = np.linspace(0, 1, 1001)
+    band = chosen_policy([evidence("fold", 0)], bacterial).typer_band
+    assert ((bacterial >= band.low) & (bacterial < band.high)).mean() == pytest.approx(0.12, abs=0.01)
+
+
+def drawn(count: int = 3000, stated_slope: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and labels that follow them but for a slope."""
+    draw = np.random.default_rng(3)
+    logits = draw.normal(0, 2, count)
+    labels = draw.random(count) < 1 / (1 + np.exp(-logits))
+    return 1 / (1 + np.exp(-logits * stated_slope)), labels
+
+
+def test_calibration_figures_tell_a_model_that_is_too_sure() -> None:
+    honest, labels = drawn()
+    too_sure, _ = drawn(stated_slope=2.5)
+    slope, intercept = slope_and_intercept(honest, labels, balanced=False)
+    assert (slope, intercept) == (pytest.approx(1, abs=0.1), pytest.approx(0, abs=0.1))
+    assert slope_and_intercept(too_sure, labels, balanced=False)[0] == pytest.approx(0.4, abs=0.05)
+    perfect = ece_of_perfection(honest, labels, balanced=False)
+    assert ece(honest, labels, balanced=False) == pytest.approx(perfect, abs=0.01)
+    assert ece(too_sure, labels, balanced=False) > 3 * perfect
+
+
+def test_platt_scaling_finds_the_line_again() -> None:
+    honest, labels = drawn()
+    logits = np.log(honest / (1 - honest))
+    found = fit_platt(logits / 3 - 1, labels, balanced=False)
+    assert (found.slope, found.intercept) == (pytest.approx(3, abs=0.4), pytest.approx(3, abs=0.4))
+
+
+def test_scores_of_another_run_come_onto_the_scale_of_this_one() -> None:
+    """The other run's network is twice as sure and leans to pneumonia; it lacks a film that this one has."""
+    ours = np.linspace(-6, 6, 41, dtype=np.float32)
+    films = [item(f"p{n}", "calibration", f"{n}") for n in range(41)]
+    fold = Scores(films, ours, ours, ours)
+    theirs = Scores(films[1:], 2 * ours[1:] + 3, ours[1:], ours[1:] - 1)
+    unseen = np.array([-1.5, 0.3, 7.0], dtype=np.float32)
+    held = Scores([item(f"q{n}", "train", f"q{n}") for n in range(3)], 2 * unseen + 3, unseen, unseen - 1)
+    beside = Beside(RunFacts.model_construct(), theirs, held)
+    mapped = beside.on_scale_of(fold)
+    # Beyond the highest film that both scored nothing is known but the distance from it.
+    assert mapped.detector == pytest.approx([-1.5, 0.3, 6 + 2 * (7 - 6)], abs=1e-5)
+    assert mapped.typer == pytest.approx(unseen)
+    assert mapped.chest == pytest.approx(unseen)
+    assert mapped.items == held.items
+
+
+def test_the_auc_counts_ties_as_halves() -> None:
+    labels = np.array([True, True, False, False])
+    assert auc(labels, np.array([3, 1, 1, 0])) == 0.875
+    assert np.isnan(auc(np.ones(3, bool), np.arange(3)))
+
+
+def test_figures_are_those_of_the_policy() -> None:
+    policy = chosen_policy([evidence("fold", 0)], np.linspace(0, 1, 100)).model_copy(
+        update={"detector_threshold": 0.5, "chest_threshold": 0.5}
+    )
+    policy = policy.model_copy(
+        update={
+            "detector_band": policy.detector_band.model_copy(update={"low": 0.25, "high": 0.75}),
+            "typer_band": policy.typer_band.model_copy(update={"low": 0.5, "high": 0.5}),
+        }
+    )
+    # normal: right, uncertain, alarmed; sick: missed, found, found but of the other type, no chest film by the gate
+    films = [item(f"p{n}", "calibration", f"{n}", "normal" if n < 3 else "bacterial") for n in range(6)]
+    films.append(item("p6", "calibration", "6", "viral"))
+    logits = np.array([-3, 0.5, 3, -3, 3, 3, 3], dtype=np.float32)
+    typer = np.array([0, 0, 0, 0, 3, -3, 3], dtype=np.float32)
+    chest = np.array([9, 9, 9, 9, 9, 9, -9], dtype=np.float32)
+    scores = Scores(films, logits, typer, chest)
+    found = {name: metric.value for name, metric in measured(scores, "x", policy).items()}
+    assert found["x/detector_sensitivity"] == 0.75
+    assert found["x/detector_specificity"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["x/confident_normal_among_pneumonias"] == 0.25
+    assert found["x/confident_pneumonia_among_normals"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["x/not_a_chest_film"] == pytest.approx(1 / 7, abs=1e-4)
+    assert found["x/referred"] == pytest.approx(2 / 7, abs=1e-4)
+    assert found["x/typer_accuracy_where_stated"] == 0.5
+    assert is_referred(scores, policy).tolist() == [False, True, False, False, False, False, True]
+    half = calibrated(scores, Calibration(slope=0.5, intercept=0), Calibration(slope=1, intercept=1))
+    assert half.detector[0] == -1.5
+    assert half.typer[0] == 1
