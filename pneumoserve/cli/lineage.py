@@ -70,7 +70,8 @@ def _tree(found: Lineage) -> Tree:
         use = model.recorded
         _branch(
             tree,
-            f"{use.name} {use.version}: probability {use.probability}, logit {use.logit}",
+            f"{use.name} {use.version}: probability {use.probability}, logit {use.logit}"
+            + ("" if use.chest_probability is None else f", a chest film with {use.chest_probability}"),
             f"weights {use.weights}",
             f"graph {model.graph or 'not known'}",
             "profile " + ", ".join(f"{key} {value}" for key, value in sorted(use.profile.items())),
@@ -110,10 +111,12 @@ def _decision(tree: Tree, found: Lineage) -> None:
     policy = found.policy
     if policy is not None:
         band, typed, ages = policy.detector_band, policy.typer_band, policy.population
+        gate = "no gate" if policy.chest_threshold is None else f"a chest film from {policy.chest_threshold} on"
         _branch(
             tree,
             f"policy: pneumonia from {policy.detector_threshold} on, referred from {band.low} to {band.high}",
             f"bacterial from {policy.typer_threshold} on, the type referred from {typed.low} to {typed.high}",
+            gate,
             f"for ages from {ages.min_age_years} to under {ages.below_age_years} years; "
             f"a DICOM age that is not known: {ages.unknown_dicom_age}",
             policy.why,
@@ -127,7 +130,7 @@ def _decision(tree: Tree, found: Lineage) -> None:
         f"decision: {decided.finding or 'no finding'}"
         + (f", {decided.pneumonia_type}" if decided.pneumonia_type else "")
         + (", referred: " + ", ".join(decided.reasons) if decided.referred else ", not referred"),
-        "no confidence: no model was asked" if decided.confidence is None else f"confidence {decided.confidence}",
+        "no confidence: it is no chest film" if decided.confidence is None else f"confidence {decided.confidence}",
         f"derived again from the recorded scores and the policy: {follows}",
     )
 
