@@ -438,12 +438,11 @@ def _facts(
 ) -> RunFacts:
     fold = groups["calibration"]
     shifts = audit.shifts if audit else {}
-    evidence = [
-        _evidence("the calibration fold", fold),
+    others = [
         *(_evidence(f"the calibration fold: {name}", scores) for name, scores in shifts.items()),
         *(_evidence(f"{each.hold_out}, held out by another run", groups[each.hold_out]) for each in beside),
     ]
-    policy = chosen_policy(evidence, sigmoid(fold.typer[fold.sick]))
+    policy = chosen_policy(_evidence("the calibration fold", fold), others, sigmoid(fold.typer[fold.sick]))
     metrics: dict[str, Metric] = audit.metrics(policy) if audit else {}
     for name, group in groups.items():
         metrics |= measured(group, name, policy)
