@@ -54,12 +54,11 @@ class Beside:
             TrainingError: it is one.
         """
         theirs = self.facts.training.parameters
-        differing = sorted(
-            name for name in parameters.keys() | theirs.keys() if parameters.get(name) != theirs.get(name)
-        )
+        compared = (parameters.keys() | theirs.keys()) - {"hold_out"}
+        differing = sorted(name for name in compared if parameters.get(name) != theirs.get(name))
         if self.facts.data.digest != dataset:
             raise TrainingError(f"The run beside that held out {self.hold_out} is of another dataset; leave it out.")
-        if differing not in ([], ["hold_out"]):
+        if differing:
             raise TrainingError(
                 f"The run beside that held out {self.hold_out} has another {differing[0]}; train it by the same recipe."
             )

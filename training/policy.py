@@ -59,8 +59,8 @@ def chosen_policy(fold: Evidence, others: Sequence[Evidence], bacterial: Floats)
     highs = {each.name: -_quantile(-each.pneumonia[~each.sick], ALARMED_CONFIDENTLY) for each in well}
     gates = {each.name: _quantile(each.chest, FILMS_REFUSED) for each in evidence}
     threshold = min(thresholds.values())
-    low = min(*lows.values(), threshold)
-    high = max(*highs.values(), threshold)
+    low = min([*lows.values(), threshold])
+    high = max([*highs.values(), threshold])
     half = float(np.quantile(np.abs(bacterial - 0.5), TYPES_REFERRED))
     return Policy(
         detector_threshold=_floor(threshold),

@@ -14,7 +14,7 @@ import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from pneumoserve.decision import Policy
-from pneumoserve.release.card import metric_rows, prevalence_rows
+from pneumoserve.release.card import metric_rows, prevalence_rows, worst_of
 from pneumoserve.release.schema import RunFacts, canonical_json
 from training.audit import Audit
 from training.dataset import CLASSES
@@ -196,7 +196,7 @@ def _draw_shifts(path: Path, facts: RunFacts, audit: Audit) -> None:
 def _draw_gate(path: Path, policy: Policy, audit: Audit) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     rows = {"chest films": audit.plain.chest, **audit.outliers}
-    axes.boxplot(list(rows.values()), vert=False, whis=(1, 99), showfliers=False)
+    axes.boxplot(list(rows.values()), orientation="horizontal", whis=(1, 99), showfliers=False)
     axes.set_yticks(range(1, len(rows) + 1), list(rows))
     threshold = np.clip(policy.chest_threshold or 0.0, 1e-9, 1 - 1e-9)
     axes.axvline(np.log(threshold / (1 - threshold)), color="gray", linewidth=1)
@@ -235,7 +235,7 @@ def _text(facts: RunFacts, groups: dict[str, Scores], audit: Audit | None) -> st
         "",
         "## At the prevalence where it is used",
         "",
-        *prevalence_rows(facts.metrics, next(reversed(groups))),
+        *prevalence_rows(facts.metrics, worst_of(facts.metrics, [*groups])),
         "",
         "## By what is known of the films",
         "",

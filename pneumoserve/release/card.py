@@ -47,7 +47,7 @@ def model_card(facts: RunFacts) -> str:
         _LIMITS,
         "## What it means where pneumonia is rare",
         "",
-        *(prevalence_rows(facts.metrics, measured[0]) if measured else []),
+        *(prevalence_rows(facts.metrics, worst_of(facts.metrics, measured)) if measured else []),
         "",
         "## Figures, with 95 % intervals",
         "`calibration`: the fold on which thresholds and calibration were chosen. Others: films held out of a training "
@@ -100,6 +100,11 @@ def metric_rows(metrics: Mapping[str, Metric], groups: Sequence[str]) -> list[st
         for name, metric in metrics.items()
         if name.startswith(f"{group}/")
     ]
+
+
+def worst_of(metrics: Mapping[str, Metric], groups: Sequence[str]) -> str:
+    """The set of films on which the detector does worst: what to expect where films are not those it knows."""
+    return min(groups, key=lambda group: metrics[f"{group}/detector_auc"].value)
 
 
 def prevalence_rows(metrics: Mapping[str, Metric], group: str) -> list[str]:

@@ -58,7 +58,7 @@ class Asked:
 
 def record_of(film: PreparedImage, release: Release) -> Record:
     prediction_id = uuid7()
-    scores = {DETECTOR: 0.99, TYPER: 0.9}
+    scores = {DETECTOR: 0.9995, TYPER: 0.9}
     return Record(
         kind="prediction",
         prediction_id=prediction_id,
@@ -150,12 +150,26 @@ def test_a_film_that_was_learned_from_is_warned_of(by: str, asked: Asked) -> Non
         "by": by,
         "sha256": item.sha256,
         "split": "calibration",
+        "learned": False,
         "patient": item.patient,
     }
     (warning,) = lineage.warnings
     assert warning.startswith({"file": "The very file", "pixels": "A film of the very same pixels"}[by])
     assert lineage.faults == ()
     assert "is in (calibration)" in svg(lineage)
+
+
+def test_what_the_models_learned_from_is_told_whatever_its_split(asked: Asked) -> None:
+    """The reference held out nothing but the calibration fold, so its validation split was learned from too."""
+    facts = RunFacts.model_validate_json((REFERENCE_RUN / "run.json").read_bytes())
+    item = next(item for item in read_data(REFERENCE_RUN, facts.data.digest).items if item.split == "validation")
+    assert asked.record.image is not None
+    image = asked.record.image.model_copy(update={"input_sha256": item.sha256})
+    lineage = replace(asked, record=asked.record.model_copy(update={"image": image})).lineage()
+    assert lineage.films is not None
+    assert lineage.films.asked is not None
+    assert lineage.films.asked.learned
+    assert "the models learned from it" in lineage.warnings[0]
 
 
 def missing_image(asked: Asked) -> Asked:

@@ -226,7 +226,8 @@ def test_both_engines_read_the_same_weights(run: Path) -> None:
         assert all((raw.chest_logit is None) == (name == TYPER) for raw in onnx + eager)
         # Fitted to so few films, the gate's weights are large, and so are its logits.
         for ours, theirs in zip(onnx, eager, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+            assert ours.logit == pytest.approx(theirs.logit, abs=1e-4)
+            assert (ours.chest_logit or 0.0) == pytest.approx(theirs.chest_logit or 0.0, rel=1e-3, abs=1e-4)
         # At a fixed shape, an answer does not depend on its neighbours, padding included.
         assert TorchEngine(run / "weights", name, "cpu").outputs(pixels[3:4]) == [eager[3]]
 
