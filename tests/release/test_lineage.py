@@ -58,7 +58,7 @@ class Asked:
 
 def record_of(film: PreparedImage, release: Release) -> Record:
     prediction_id = uuid7()
-    scores = {DETECTOR: 0.9995, TYPER: 0.9}
+    scores = {DETECTOR: 0.999, TYPER: 0.9}
     return Record(
         kind="prediction",
         prediction_id=prediction_id,
@@ -314,7 +314,7 @@ def test_the_picture_holds_every_step_and_no_markup_of_others(asked: Asked) -> N
     assert source in texts
     assert {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()} == {
         "svg", "title", "defs", "marker", "path", "rect", "text", "g"}  # fmt: skip
-    for told in (asked.record.prediction_id, lineage.release.id, str(lineage.release.signer), "p = 0.990", "signed"):
+    for told in (asked.record.prediction_id, lineage.release.id, str(lineage.release.signer), "p = 0.999", "signed"):
         assert told in texts
 
 
