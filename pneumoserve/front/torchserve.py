@@ -16,6 +16,8 @@ from pneumoserve.models.scorer import Score
 
 # A killed worker costs the request it held (507) and takes about 2 s to come back.
 _DEADLINE_SECONDS: Final = 20.0
+# Rarely TorchServe never answers the request that a dying worker held: one try must not take the whole time.
+_TRY_SECONDS: Final = 6.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _READY_PERIOD_SECONDS: Final = 1.0
@@ -30,7 +32,7 @@ class TorchServe:
         self._models = models
         self._slots = asyncio.Semaphore(concurrency)
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_DEADLINE_SECONDS), connector=aiohttp.TCPConnector(limit=concurrency)
+            timeout=aiohttp.ClientTimeout(total=_TRY_SECONDS), connector=aiohttp.TCPConnector(limit=concurrency)
         )
         self._watch: asyncio.Task[None] | None = None
         self.ready = False

@@ -1,0 +1,51 @@
+"""The client of the models container, against a server that stands for TorchServe where it misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from pneumoserve.front import torchserve
+from pneumoserve.models.scorer import Score
+
+SCORE = Score(0.25, -1.0, {"engine": "none"}, chest_probability=0.9)
+FILM = np.zeros((224, 224), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("misdeed", ["never answers", "507", "hangs up"])
+async def test_a_request_that_a_dying_worker_drops_is_sent_again(misdeed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchserve, "_TRY_SECONDS", 0.5)
+    calls = 0
+
+    async def predict(request: web.Request) -> web.StreamResponse:
+        nonlocal calls
+        calls += 1
+        assert await request.read() == FILM.tobytes()
+        if calls > 1:
+            return web.json_response(dataclasses.asdict(SCORE))
+        if misdeed == "507":
+            return web.Response(status=507)
+        if misdeed == "hangs up":
+            assert request.transport is not None
+            request.transport.close()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/predictions/pneumonia-detector", predict)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    client = torchserve.TorchServe(url, url, ("pneumonia-detector",), 2)
+    try:
+        assert await client.score("pneumonia-detector", FILM) == SCORE
+    finally:
+        await client.close()
+        await runner.cleanup()
+    assert calls == 2
