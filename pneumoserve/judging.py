@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Protocol
 
 from pneumoserve.archive.record import ModelUse
@@ -34,12 +34,21 @@ async def judge(release: Release, backend: Backend, model: str, film: PreparedIm
         return (), decide(policy, film.facts, is_dicom, Scores())
     detector = await backend.score(DETECTOR, film.pixels)
     uses = [_use(release, DETECTOR, detector)]
-    scores = Scores(detector.probability, chest=detector.chest_probability)
-    if needs_type(policy, scores):
+    if needs_type(policy, scores_of(uses)):
         typer = await backend.score(TYPER, film.pixels)
         uses.append(_use(release, TYPER, typer))
-        scores = replace(scores, bacterial=typer.probability)
-    return tuple(uses), decide(policy, film.facts, is_dicom, scores)
+    return tuple(uses), decide(policy, film.facts, is_dicom, scores_of(uses))
+
+
+def scores_of(uses: Iterable[ModelUse]) -> Scores:
+    """What the models that were asked said, as the decision takes it."""
+    by_name = {use.name: use for use in uses}
+    detector, typer = by_name.get(DETECTOR), by_name.get(TYPER)
+    return Scores(
+        pneumonia=None if detector is None else detector.probability,
+        bacterial=None if typer is None else typer.probability,
+        chest=None if detector is None else detector.chest_probability,
+    )
 
 
 def _use(release: Release, model: str, score: Score) -> ModelUse:

@@ -15,7 +15,7 @@ from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import Item
 from pneumoserve.release.schema import Calibration, Metric
 from training.export import Graph
-from training.fit import Bools, Rows, calibrated, interval, mean, resamples, sigmoid
+from training.fit import Bools, Rows, calibrated, interval, is_refused, mean, resamples, sigmoid
 from training.gate import caught, outliers
 from training.scores import Scores, auc
 from training.shifts import SHIFTS
@@ -95,7 +95,7 @@ def _shifted(graphs: dict[str, Graph], plain: Scores, pixels: Pixels, name: str)
 def _shift_figures(plain: Scores, shifted: Scores, policy: Policy) -> dict[str, tuple[Bools, Callable[[Rows], float]]]:
     sick, kind = plain.sick, plain.bacterial
     called = sigmoid(shifted.detector) >= policy.detector_threshold
-    refused = sigmoid(shifted.chest) < (policy.chest_threshold or 0.0)
+    refused = is_refused(shifted.chest, policy)
     everyone = np.ones_like(sick)
     return {
         "detector_auc": (everyone, lambda rows: auc(sick[rows], shifted.detector[rows])),

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumoserve.image import ImageError, prepare
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.data import Item
 from pneumoserve.release.schema import Metric, ReleaseManifest, RunFacts, canonical_json
 from training.dataset import DatasetError
-from training.export import Graph
+from training.export import Graph, scored
 from training.fit import calibrated, measured
 from training.gate import caught
 from training.report import answers, draw_confusion, draw_roc
-from training.scores import Scores
 from training.source import open_dataset, pixels_of
 
 
@@ -40,7 +37,8 @@ def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None
     pixels = pixels_of(items, read, "reading films")
     with tempfile.TemporaryDirectory() as temporary:
         facts, graphs = _opened(source, Path(temporary))
-        scores = _scored(facts, graphs, items, pixels)
+        detector, typer = (model.calibration for model in facts.models)
+        scores = calibrated(scored(graphs, items, pixels, "scoring films"), detector, typer)
         figures = measured(scores, "dataset", facts.policy)
         if outliers is not None:
             figures["outliers/caught"] = _caught(facts, graphs[DETECTOR], outliers)
@@ -56,15 +54,7 @@ def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None
     return metrics
 
 
-def _scored(facts: RunFacts, graphs: dict[str, Path], items: list[Item], pixels: npt.NDArray[np.uint8]) -> Scores:
-    """Calibrated logits; a release made before there was a gate takes every film for a chest film."""
-    detector, *gate = Graph(graphs[DETECTOR]).outputs(pixels, "scoring: is it pneumonia")
-    (typer,) = Graph(graphs[TYPER]).outputs(pixels, "scoring: of which type")
-    chest = gate[0] if gate else np.full(len(items), np.inf, dtype=np.float32)
-    return calibrated(Scores(items, detector, typer, chest), *(model.calibration for model in facts.models))
-
-
-def _caught(facts: RunFacts, detector: Path, folder: Path) -> Metric:
+def _caught(facts: RunFacts, detector: Graph, folder: Path) -> Metric:
     if facts.policy.chest_threshold is None:
         raise DatasetError("This release has no gate, so it catches nothing; leave out --outliers.")
     pictures = []
@@ -73,15 +63,15 @@ def _caught(facts: RunFacts, detector: Path, folder: Path) -> Metric:
             pictures.append(prepare(path.read_bytes()).pixels)
     if not pictures:
         raise DatasetError(f"{folder.name} holds no JPEG, PNG or DICOM picture; give a folder that does.")
-    _, chest = Graph(detector).outputs(np.stack(pictures), "scoring outliers")
+    _, chest = detector.outputs(np.stack(pictures), "scoring outliers")
     return caught(chest, facts.policy, "outliers")
 
 
-def _opened(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Path]]:
-    """The facts of a run or release and the paths of its graphs, those of a release unpacked."""
+def _opened(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Graph]]:
+    """The facts of a run or release and its graphs, those of a release unpacked for them."""
     if (source / "run.json").is_file():
         facts = RunFacts.model_validate_json((source / "run.json").read_bytes())
-        return facts, {name: source / "weights" / f"{name}.onnx" for name in (DETECTOR, TYPER)}
+        return facts, {name: Graph(source / "weights" / f"{name}.onnx") for name in (DETECTOR, TYPER)}
     if not (source / "release.json").is_file():
         raise DatasetError(f"{source.name} holds neither run.json nor release.json; give a run or a release.")
     for name in (DETECTOR, TYPER):
@@ -89,4 +79,4 @@ def _opened(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Path]]:
             for suffix in ("onnx", "safetensors"):
                 archive.extract(f"{name}.{suffix}", temporary)
     manifest = ReleaseManifest.model_validate_json((source / "release.json").read_bytes())
-    return manifest, {name: temporary / f"{name}.onnx" for name in (DETECTOR, TYPER)}
+    return manifest, {name: Graph(temporary / f"{name}.onnx") for name in (DETECTOR, TYPER)}

@@ -19,7 +19,10 @@ import torch
 from rich.progress import track
 from safetensors.torch import save_file
 
+from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release.data import Item
 from training.model import Film
+from training.scores import Scores
 
 _OPSET: Final = 17
 
@@ -38,6 +41,13 @@ def export(film: Film, folder: Path, name: str) -> tuple[Path, Path]:
     _refer(model, weights)
     graph.write_bytes(model.SerializeToString(deterministic=True))
     return weights, graph
+
+
+def scored(graphs: dict[str, Graph], items: list[Item], pixels: npt.NDArray[np.uint8], told: str) -> Scores:
+    """Both models' logits of films and prepared pixels [N, 224, 224]; without a gate every film is a chest film."""
+    detector, *gate = graphs[DETECTOR].outputs(pixels, told)
+    (typer,) = graphs[TYPER].outputs(pixels, told)
+    return Scores(items, detector, typer, gate[0] if gate else np.full(len(items), np.inf, dtype=np.float32))
 
 
 def _traced(film: Film) -> Any:

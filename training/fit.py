@@ -78,7 +78,7 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
     sick, kind = scores.sick, scores.bacterial
     called = pneumonia >= policy.detector_threshold
     unsure = _within(policy.detector_band, pneumonia)
-    refused = sigmoid(scores.chest) < (policy.chest_threshold or 0.0)
+    refused = is_refused(scores.chest, policy)
     stated = ~unsure & ~refused
     untyped = stated & called & _within(policy.typer_band, bacterial)
     referred = is_referred(scores, policy)
@@ -118,12 +118,17 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
     return metrics
 
 
+def is_refused(chest: npt.NDArray[np.float32], policy: Policy) -> Bools:
+    """Which films, by the gate's logits [N], are taken for no chest film; none by a release without a gate."""
+    return sigmoid(chest) < (policy.chest_threshold or 0.0)
+
+
 def is_referred(scores: Scores, policy: Policy) -> Bools:
     """Which films, by calibrated logits, go to a human: for their finding, their type, or for being no chest film."""
     pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
     unsure = _within(policy.detector_band, pneumonia)
     untyped = (pneumonia >= policy.detector_threshold) & _within(policy.typer_band, bacterial)
-    return unsure | untyped | (sigmoid(scores.chest) < (policy.chest_threshold or 0.0))
+    return unsure | untyped | is_refused(scores.chest, policy)
 
 
 def _within(band: Band, probabilities: Floats) -> Bools:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pneumoserve.decision import Policy
 from pneumoserve.release.schema import Metric
-from training.fit import fit_logistic, sigmoid
+from training.fit import fit_logistic, is_refused
 from training.model import ThreeHeads, features
 from training.outliers import OF_FILMS, OF_NOTHING, Made
 from training.shifts import SHIFTS
@@ -60,7 +60,7 @@ def outliers(films: Pixels, draw: Generator) -> dict[str, Pixels]:
 
 def caught(logits: npt.NDArray[np.float32], policy: Policy, name: str) -> Metric:
     """The share of pictures that the gate takes for no chest film, with its exact 95 % interval (Clopper & Pearson)."""
-    found = int((sigmoid(logits) < (policy.chest_threshold or 0.0)).sum())
+    found = int(is_refused(logits, policy).sum())
     interval = stats.binomtest(found, len(logits)).proportion_ci(method="exact")
     return Metric(
         value=round(found / len(logits), 4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from scipy import stats
 from pneumoserve.release.data import Item
 
 Logits = npt.NDArray[np.float32]
+# Columns of the file and what an item calls them.
+_FILM: Final = {"sha256": "sha256", "class": "cls", "patient": "patient", "split": "split", "name": "name"}
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,7 @@ def write_scores(path: Path, groups: dict[str, Scores]) -> None:
     """The scores of films that never trained, by the set they are measured in, one row a film, as Parquet."""
     rows = [(name, item) for name, scores in groups.items() for item in scores.items]
     columns: dict[str, Any] = {"set": [name for name, _ in rows]}
-    columns |= {
-        told: [getattr(item, name) for _, item in rows]
-        for told, name in (
-            ("sha256", "sha256"),
-            ("class", "cls"),
-            ("patient", "patient"),
-            ("split", "split"),
-            ("name", "name"),
-        )
-    }
+    columns |= {told: [getattr(item, name) for _, item in rows] for told, name in _FILM.items()}
     columns |= {
         f"{name}_logit": np.concatenate([getattr(scores, name) for scores in groups.values()])
         for name in ("detector", "typer", "chest")
@@ -97,9 +90,6 @@ def read_scores(path: Path) -> dict[str, Scores]:
     groups = {}
     for name in dict.fromkeys(table["set"].to_pylist()):
         part = table.filter(pa.compute.equal(table["set"], name))
-        items = [
-            Item(row["sha256"], row["class"], row["patient"], row["split"], row["name"])
-            for row in part.select(["sha256", "class", "patient", "split", "name"]).to_pylist()
-        ]
+        items = [Item(**{name: row[told] for told, name in _FILM.items()}) for row in part.select([*_FILM]).to_pylist()]
         groups[name] = Scores(items, *(part[f"{model}_logit"].to_numpy() for model in ("detector", "typer", "chest")))
     return groups

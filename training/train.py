@@ -54,7 +54,7 @@ from training.augment import augment
 from training.beside import Beside, pooled, read_beside
 from training.dataset import CLASSES, HELD_OUT_FILE, Dataset, DatasetError, held_out
 from training.errors import TrainingError
-from training.export import Graph, export
+from training.export import Graph, export, scored
 from training.fit import calibrated, fit_platt, measured, sigmoid
 from training.gate import fit_gate
 from training.memory import keep_memory
@@ -164,9 +164,9 @@ def _run(
     console.print("fitting the gate, exporting, scoring, calibrating, auditing")
     fit_gate(network, learned.pixels, config.seed)
     graphs = _exported(config.out, network)
-    scores = {"calibration": _scored(graphs, calibration, "scoring the calibration fold")}
+    scores = {"calibration": scored(graphs, calibration.items, calibration.pixels, "scoring the calibration fold")}
     if held.items:
-        scores[config.hold_out] = _scored(graphs, held, "scoring what is held out")
+        scores[config.hold_out] = scored(graphs, held.items, held.pixels, "scoring what is held out")
     write_scores(config.out / "oof.parquet", scores)
     fold = scores["calibration"]
     # Both classes weigh the same: the network was taught with as many normal as sick films, and the prevalence where
@@ -419,13 +419,6 @@ def _exported(out: Path, network: ThreeHeads) -> dict[str, Graph]:
     return {
         name: Graph(export(film, out / "weights", name)[1]) for film, name in zip(network.split(), names, strict=True)
     }
-
-
-def _scored(graphs: dict[str, Graph], films: _Films, told: str) -> Scores:
-    """Films that never trained through the exported graphs, as serving would score them."""
-    detector, chest = graphs[DETECTOR].outputs(films.pixels, told)
-    (typer,) = graphs[TYPER].outputs(films.pixels, told)
-    return Scores(films.items, detector, typer, chest)
 
 
 def _facts(

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.archive.record import ImageDetail, ModelUse, Record
 from pneumoserve.archive.store import NotFoundError, ObjectStore
-from pneumoserve.decision import Decision, Policy, Scores, decide
+from pneumoserve.decision import Decision, Policy, decide
 from pneumoserve.ids import openlineage_run_of
 from pneumoserve.image import Facts
-from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.judging import scores_of
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
 from pneumoserve.release.holdout import DEFAULT, parted
@@ -197,16 +197,9 @@ def _decision(record: Record, manifest: ReleaseManifest | None) -> DecisionPart 
         return None
     if manifest is None or record.image is None:
         return DecisionPart(recorded=record.decision, derived=None, agrees=None)
-    uses = {use.name: use for use in record.models}
-    detector, typer = uses.get(DETECTOR), uses.get(TYPER)
-    scores = Scores(
-        None if detector is None else detector.probability,
-        None if typer is None else typer.probability,
-        None if detector is None else detector.chest_probability,
-    )
     facts = Facts(**{name: getattr(record.image, name) for name in Facts.__dataclass_fields__})
     try:
-        derived = decide(manifest.policy, facts, record.image.format == "dicom", scores)
+        derived = decide(manifest.policy, facts, record.image.format == "dicom", scores_of(record.models))
     except ValueError:
         derived = None
     return DecisionPart(recorded=record.decision, derived=derived, agrees=derived == record.decision)
