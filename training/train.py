@@ -2,8 +2,8 @@
 
 One EfficientNet-Lite0 trunk with two heads learns both questions at once and is split into the two served models. It
 learns in stages: the heads alone on the trunk as ImageNet left it, then all but the earliest layers, which stay as they
-are. Last a gate is fitted on the trained trunk. Half of every batch is normal, a quarter of each kind of pneumonia,
-whatever the dataset's shares.
+are. Last a gate is fitted on the trained trunk. Of every batch 12 films of 32 are normal and 10 of each kind of
+pneumonia, whatever the dataset's shares.
 
 Each step draws its films, their distortions and its dropout from a generator seeded by (seed, step), so a run that was
 killed goes on from its last checkpoint to the very weights it would have had. CPU runs of one machine and thread count
@@ -64,7 +64,7 @@ from training.policy import Evidence, chosen_policy
 from training.scores import Scores, auc, write_scores
 from training.source import Read, open_dataset, pixels_of
 
-_MIX: Final = {"normal": 0.5, "bacterial": 0.25, "viral": 0.25}
+_MIX: Final = {"normal": 0.375, "bacterial": 0.3125, "viral": 0.3125}
 _SEED_STRIDE: Final = 1_000_003
 # However slow the machine, nobody waits longer without a word.
 _TELL_SECONDS: Final = 15.0
@@ -169,8 +169,7 @@ def _run(
         scores[config.hold_out] = scored(graphs, held.items, held.pixels, "scoring what is held out")
     write_scores(config.out / "oof.parquet", scores)
     fold = scores["calibration"]
-    # Both classes weigh the same: the network was taught with as many normal as sick films, and the prevalence where
-    # it serves is nobody's to know here. The policy says so.
+    # Both classes weigh the same: the prevalence where it serves is nobody's to know here. The policy says so.
     detector = fit_platt(fold.detector, fold.sick, balanced=True)
     typer = fit_platt(fold.typer[fold.sick], fold.bacterial[fold.sick], balanced=False)
     beside_groups = pooled(beside, fold)

@@ -49,21 +49,27 @@ def _default(name: str) -> Any:
 
 
 def table() -> str:
-    """All experiments, best known by what they held out."""
-    lines = [
-        "| held out | detector AUC | sensitivity | specificity | typer AUC | typer accuracy | by |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for file in sorted(HERE.glob("run-*.json")):
-        found = json.loads(file.read_text())
-        hold_out = found["parameters"]["hold_out"]
+    """All experiments as a table."""
+    heads = ("held out", "batches", "normal films", "detector AUC", "sensitivity", "specificity", "typer AUC")
+    lines = [_row([*heads, "typer accuracy", "by"]), _row(["---"] * (len(heads) + 2))]
+    runs = [(json.loads(file.read_text()), file.name) for file in HERE.glob("run-*.json")]
+    for run, name in sorted(runs, key=lambda each: _order(each[0])):
+        hold_out, share = run["parameters"]["hold_out"], run["parameters"]["mix"]["normal"]
         group = "calibration" if hold_out == "none" else hold_out
-        cells = [_cell(found["metrics"].get(f"{group}/{name}")) for name in _FIGURES]
         told = "nothing: the calibration fold" if hold_out == "none" else hold_out
-        lines.append(
-            f"| {told} | {' | '.join(cells)} | `{found['command']}` ([result](../training/experiments/{file.name})) |"
-        )
+        figures = [_cell(run["metrics"].get(f"{group}/{figure}")) for figure in _FIGURES]
+        by = f"`{run['command']}` ([result](../training/experiments/{name}))"
+        lines.append(_row([told, str(run["parameters"]["steps"]), f"{share:.0%}", *figures, by]))
     return "\n".join(lines) + "\n"
+
+
+def _order(run: dict[str, Any]) -> tuple[int, str]:
+    """The longest trained first, then by what they held out."""
+    return -run["parameters"]["steps"], run["parameters"]["hold_out"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(metric: dict[str, float] | None) -> str:
