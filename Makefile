@@ -4,7 +4,7 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 PIP_INSTALL = $(PIP) install --require-hashes
 TRAIN ?=
 
-.PHONY: help install demo test e2e bench cluster-packages lint clean
+.PHONY: help install demo test e2e bench manifests cluster-packages lint clean
 help:  ## what this Makefile does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 18
 
@@ -46,6 +46,9 @@ bench: .venv/.dev  ## the measurements in benchmarks/, an hour: each writes its 
 cluster-packages:  ## Debian packages that a node of our own needs
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(cat tests/cluster/packages.txt)
+
+manifests: .venv/.dev  ## manifests/ anew from the chart; ARGS="--release ID --namespace N --values FILE": your site's
+	.venv/bin/python -m tests.chart.manifests $(ARGS)
 
 lint: .venv/.dev  ## ruff and mypy --strict
 	.venv/bin/ruff check

@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     from pneumoserve.archive.references import ReferenceKeyError, References  # noqa: PLC0415
     from pneumoserve.archive.store import StoreError  # noqa: PLC0415
     from pneumoserve.archive.writer import LockRule  # noqa: PLC0415
+    from pneumoserve.front.callers import Callers  # noqa: PLC0415
     from pneumoserve.front.server import Archiving, FrontServer, Settings  # noqa: PLC0415
     from pneumoserve.release import ReleaseError, verify  # noqa: PLC0415
     from pneumoserve.release.signing import KeyFileError, load_key  # noqa: PLC0415
@@ -27,7 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         release = verify(options.release, options.trust)
         settings = Settings(
-            options.host, options.http_port, options.grpc_port, options.models_url, options.management_url
+            options.host,
+            options.http_port,
+            options.grpc_port,
+            options.models_url,
+            options.management_url,
+            Callers(options.subject_header),
         )
         archiving = Archiving(
             load_key(options.archive_key),
@@ -75,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         "must have object lock",
     )  # fmt: skip
     parser.add_argument("--lock-mode", choices=["GOVERNANCE", "COMPLIANCE"], default="GOVERNANCE", help="by whom")
+    parser.add_argument(
+        "--subject-header", type=str.lower, default=None, help="header in which a gateway names the caller it has "
+        "verified, whatever the caller sent there; calls without it are refused. Without one, nobody is named",
+    )  # fmt: skip
     parser.add_argument("--models-url", default="http://127.0.0.1:8085", help="TorchServe's inference address")
     parser.add_argument("--management-url", default="http://127.0.0.1:8086", help="TorchServe's management address")
     return parser

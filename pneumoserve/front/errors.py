@@ -9,6 +9,7 @@ import grpc
 # gRPC's names for what HTTP says with a number; anything else our code answers is UNAVAILABLE or INTERNAL.
 _GRPC_CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.OUT_OF_RANGE,
     415: grpc.StatusCode.INVALID_ARGUMENT,

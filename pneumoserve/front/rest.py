@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -12,12 +13,12 @@ from kserve.errors import ModelNotFound, ModelNotReady, ServerNotReady
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pneumoserve.archive.record import Encoding, Protocol, Receipt
+from pneumoserve.archive.record import Protocol, Receipt
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.models import FrontModel, check_outputs, columns, predictions, study
 from pneumoserve.front.service import MODEL_NAMES, Answer, Refusal, Service
-from pneumoserve.front.wire import HEADER_LENGTH, Call, encode_v2, json_text, parse_v1, parse_v2
+from pneumoserve.front.wire import HEADER_LENGTH, Call, Origin, encode_v2, json_text, parse_v1, parse_v2
 from pneumoserve.ids import uuid7
 
 MAX_BODY_BYTES: Final = 44 * 1024 * 1024
@@ -93,22 +94,23 @@ class Routes:
         return response
 
     async def _answered(self, request: Request, model: str, protocol: Protocol, version: str | None) -> Response:
-        encoding: Encoding = "binary" if HEADER_LENGTH in request.headers else "json"
+        origin = Origin(protocol, "binary" if HEADER_LENGTH in request.headers else "json")
         try:
+            origin = replace(origin, subject=self._service.callers.subject(request.headers.items()))
             async with self._service.admitted(_announced(request)):
                 body = await _body(request)
                 if (error := self._unknown(model, version)) is not None:
                     raise error
-                call = _parsed(request, body, protocol)
+                call = replace(_parsed(request, body, protocol), subject=origin.subject)
                 check_outputs(model, call)
                 answers = await self._service.answer(model, call)
                 return self._encoded(model, call, answers)
         except CallError as error:
-            raise await self._service.refused(model, (protocol, encoding), error) from error
+            raise await self._service.refused(model, origin, error) from error
         except (Refusal, ClientDisconnect):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the record says 500
-            raise await self._service.refused(model, (protocol, encoding), unexpected(error)) from None
+            raise await self._service.refused(model, origin, unexpected(error)) from None
 
     def _unknown(self, model: str, version: str | None) -> CallError | None:
         if model not in MODEL_NAMES:

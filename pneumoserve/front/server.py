@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc
@@ -28,12 +28,13 @@ from pneumoserve.archive.references import References
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.archive.writer import ArchiveWriter, LockRule
 from pneumoserve.front import metrics
+from pneumoserve.front.callers import Callers
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.models import FrontModel, check_outputs, columns
 from pneumoserve.front.rest import MAX_BODY_BYTES, Routes, register_error_handlers, response_head, unexpected
 from pneumoserve.front.service import MODEL_NAMES, Refusal, Service
 from pneumoserve.front.torchserve import TorchServe
-from pneumoserve.front.wire import encode_grpc, parse_grpc
+from pneumoserve.front.wire import Origin, encode_grpc, parse_grpc
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release
 
@@ -48,13 +49,14 @@ _BACKEND_CONCURRENCY: Final = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the front listens, and where TorchServe does."""
+    """Where the front listens, where TorchServe does, and how callers are known."""
 
     host: str
     http_port: int
     grpc_port: int
     models_url: str
     management_url: str
+    callers: Callers
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
         # What ends without an outcome of ours was given up by its caller.
         outcome, label = grpc.StatusCode.CANCELLED, model if model in MODEL_NAMES else "unknown"
         try:
-            response = await self._answered(model, request)
+            response = await self._answered(model, request, context)
         except Refusal as refusal:
             outcome = refusal.error.grpc_code
             trailing = [("prediction-id", refusal.prediction_id), ("pneumoserve-release", self._service.release.id)]
@@ -111,22 +113,26 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
         finally:
             metrics.CALLS.labels(label, "grpc", outcome.name).inc()
 
-    async def _answered(self, model: str, request: pb.ModelInferRequest | None) -> pb.ModelInferResponse:
+    async def _answered(
+        self, model: str, request: pb.ModelInferRequest | None, context: grpc.aio.ServicerContext
+    ) -> pb.ModelInferResponse:
+        origin = Origin("grpc", "binary")
         try:
+            origin = replace(origin, subject=self._service.callers.subject(context.invocation_metadata()))
             if request is None:
                 raise CallError(400, "The message is no ModelInferRequest; send one as the V2 protocol defines it.")
             async with self._service.admitted(request.ByteSize()):
                 self._check(request)
-                call = parse_grpc(request)
+                call = replace(parse_grpc(request), subject=origin.subject)
                 check_outputs(model, call)
                 answers = await self._service.answer(model, call)
                 return encode_grpc(call, response_head(model, call, answers), columns(model, answers))
         except CallError as error:
-            raise await self._service.refused(model, ("grpc", "binary"), error) from error
+            raise await self._service.refused(model, origin, error) from error
         except Refusal:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the record says 500
-            raise await self._service.refused(model, ("grpc", "binary"), unexpected(error)) from None
+            raise await self._service.refused(model, origin, unexpected(error)) from None
 
     def _check(self, request: pb.ModelInferRequest) -> None:
         if request.model_name not in MODEL_NAMES:
@@ -250,7 +256,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
         archive = ArchiveWriter(ObjectStore(S3Settings.from_env()), how.key, self._release.id, how.journal, how.lock)
         await archive.start()
         backend.start()
-        service = Service(self._release, backend, archive, how.references, _DECODERS)
+        service = Service(self._release, backend, archive, how.references, settings.callers, _DECODERS)
         for name in MODEL_NAMES:
             self.register_model(FrontModel(name, service))
         dataplane = _FrontDataPlane(self.registered_models, service)

@@ -16,9 +16,7 @@ from pneumoserve.archive.chain import now_text
 from pneumoserve.archive.films import image_detail
 from pneumoserve.archive.record import (
     CallDetail,
-    Encoding,
     ErrorDetail,
-    Protocol,
     Receipt,
     Record,
     RefusedInput,
@@ -28,9 +26,10 @@ from pneumoserve.archive.store import StoreError
 from pneumoserve.archive.writer import ArchiveWriter
 from pneumoserve.decision import Decision
 from pneumoserve.front import metrics
+from pneumoserve.front.callers import Callers
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.torchserve import TorchServe
-from pneumoserve.front.wire import Call
+from pneumoserve.front.wire import Call, Origin
 from pneumoserve.ids import uuid7
 from pneumoserve.image import ImageError, PreparedImage, prepare
 from pneumoserve.judging import judge
@@ -75,9 +74,16 @@ class Service:
     """The front's work, free of transport."""
 
     def __init__(
-        self, release: Release, backend: TorchServe, archive: ArchiveWriter, references: References, decoders: int
+        self,
+        release: Release,
+        backend: TorchServe,
+        archive: ArchiveWriter,
+        references: References,
+        callers: Callers,
+        decoders: int,
     ) -> None:
         self.release = release
+        self.callers = callers
         self._references = references
         self._backend = backend
         self._archive = archive
@@ -132,12 +138,9 @@ class Service:
             _count(record)
         return [_answer(record, receipt) for record, receipt in zip(records, receipts, strict=True)]
 
-    async def refused(
-        self, model: str, call: Call | tuple[Protocol, Encoding], error: CallError, call_id: str | None = None
-    ) -> Refusal:
+    async def refused(self, model: str, call: Call | Origin, error: CallError, call_id: str | None = None) -> Refusal:
         """Record a call that gets no answer, and say under which id."""
         prediction_id = uuid7()
-        protocol, encoding = (call.protocol, call.encoding) if isinstance(call, Call) else call
         culprit = call.images[error.index] if isinstance(call, Call) and error.index is not None else None
         record = self._record(
             kind="refusal" if error.status < 500 else "failure",
@@ -147,8 +150,9 @@ class Service:
                 index=error.index or 0,
                 count=len(call.images) if isinstance(call, Call) else 0,
                 model=model if model in MODEL_NAMES else "unknown",
-                protocol=protocol,
-                encoding=encoding,
+                protocol=call.protocol,
+                encoding=call.encoding,
+                subject=call.subject,
                 **self._hashed(call if isinstance(call, Call) else None),
             ),
             refused=RefusedInput(
@@ -201,6 +205,7 @@ class Service:
                     model=model,
                     protocol=call.protocol,
                     encoding=call.encoding,
+                    subject=call.subject,
                     **self._hashed(call),
                 ),
                 image=image_detail(film),

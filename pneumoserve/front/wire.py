@@ -39,6 +39,18 @@ class Named:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """How a call came, known before its body is read: `subject` is who the gateway says the caller is.
+
+    It may name a person: it is recorded, and shown nowhere else.
+    """
+
+    protocol: Protocol
+    encoding: Encoding
+    subject: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Call:
     """What a client asked, free of transport: encoded images, and which outputs it wants in which form.
 
@@ -52,6 +64,7 @@ class Call:
     outputs: dict[str, bool] | None = None
     binary_default: bool = False
     named: Named = Named()
+    subject: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pneumoserve.archive.find import find_record
 from pneumoserve.archive.references import References
 from pneumoserve.archive.store import Lock, ObjectStore, S3Settings
 from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.front.callers import Callers
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.service import Refusal, Service
 from pneumoserve.front.wire import Call
@@ -74,7 +75,7 @@ async def serving(store: ObjectStore) -> AsyncIterator[Service]:
     if isinstance(store, HeldStore):
         assert await asyncio.to_thread(store.opened.wait, 30)
     try:
-        yield Service(release(), Models(), archive, References(b"k" * 32), 1)  # type: ignore[arg-type]
+        yield Service(release(), Models(), archive, References(b"k" * 32), Callers(None), 1)  # type: ignore[arg-type]
     finally:
         await archive.close()
 
