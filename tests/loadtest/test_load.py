@@ -1,0 +1,225 @@
+"""`python -m loadtest` as it is run: against a stub that misbehaves on demand, and against the real local stack."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.calls import KINDS
+from tests import films
+from tests.conftest import Stack, wait_for
+from tests.loadtest.stub_server import Stub, served
+
+NAME = "Mustermann"
+SECRET = "Bearer 0123456789"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its exit code, what it printed, and where its reports are."""
+
+    code: int
+    out: str
+    err: str
+    reports: Path
+
+    @property
+    def summary(self) -> Any:
+        return json.loads((self.reports / "summary.json").read_text())
+
+
+def command(url: str, out: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "loadtest", "--url", url, "--out", str(out), *words]
+
+
+def load(url: str, out: Path, *words: str) -> Run:
+    done = subprocess.run(command(url, out, *words), capture_output=True, text=True, timeout=60, check=False)
+    return Run(done.returncode, done.stdout, done.stderr, out)
+
+
+def v1(rate: float, seconds: float, *words: str) -> tuple[str, ...]:
+    return ("--kinds", "v1", "--rate", f"{rate:g}", "--seconds", f"{seconds:g}", *words)
+
+
+# --- the truth about time
+
+
+@pytest.fixture(scope="module")
+def stalled(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A service that stands still for 1 s once, under 50 calls a second for 5 s."""
+    # The call before the clock starts is the first.
+    with served(Stub(stall_at=100, stall_seconds=1.0)) as stub:
+        thresholds = ("--p50-ms", "100", "--p99-ms", "500")
+        return load(stub.url, tmp_path_factory.mktemp("stalled"), *v1(50, 5, *thresholds))
+
+
+def test_a_second_of_standing_still_is_the_wait_of_every_call_that_was_due_in_it(stalled: Run) -> None:
+    found = stalled.summary
+    latency = found["latency"]
+    assert found["due"] == 250
+    assert found["failed"] == 0
+    assert latency["p50_ms"] < 100
+    # 50 calls waited, from a whole second down to nothing: the 13th longest of 250 for three quarters of one.
+    assert 650 < latency["p95_ms"] < 900
+    assert 900 < latency["p99_ms"] < 1100
+    # A closed loop of one user would have one slow call, and this many fewer.
+    assert stalled.summary["generator"]["most_under_way"] >= 45
+
+
+def test_a_missed_threshold_is_exit_code_1_and_told(stalled: Run) -> None:
+    assert stalled.code == 1
+    assert stalled.summary["verdict"] == "missed"
+    assert [(check["name"], check["met"]) for check in stalled.summary["thresholds"]] == [
+        ("failed_share", True),
+        ("rate", True),
+        ("p50_ms", True),
+        ("p99_ms", False),
+    ]
+    assert "MISSED p99_ms <= 500" in stalled.out
+
+
+def test_locusts_reports_are_there_and_count_from_due_too(stalled: Run) -> None:
+    with (stalled.reports / "locust_stats.csv").open() as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file)}
+    assert rows["v1"]["Request Count"] == "250"
+    assert 900 <= float(rows["v1"]["99%"]) <= 1100
+    with (stalled.reports / "locust_stats_history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) >= 4
+    html = (stalled.reports / "report.html").read_text()
+    assert html.startswith("<!DOCTYPE html>") or html.lstrip().lower().startswith("<!doctype html>")
+    assert '"num_requests": 250' in html
+
+
+def test_parameters_are_in_the_summary(stalled: Run) -> None:
+    parameters = stalled.summary["parameters"]
+    assert (parameters["rate"], parameters["seconds"], parameters["shape"]) == (50, 5, "constant")
+    assert parameters["kinds"] == ["v1"]
+    assert parameters["films"]["different"] == 6
+
+
+def test_a_generator_that_was_held_up_says_that_its_result_is_invalid(tmp_path: Path) -> None:
+    with served(Stub()) as stub:
+        process = subprocess.Popen(
+            command(stub.url, tmp_path, *v1(50, 3)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: stub.calls > 20)
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.8)
+        os.kill(process.pid, signal.SIGCONT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["verdict"] == "invalid"
+    assert "INVALID. The generator fell behind" in out
+    # Every call was made all the same, and none is left out of the figures.
+    assert found["due"] == 150
+    assert found["failed"] == 0
+
+
+def test_calls_that_do_not_fit_make_the_result_invalid(tmp_path: Path) -> None:
+    with served(Stub(stall_at=10, stall_seconds=1.0)) as stub:
+        run = load(stub.url, tmp_path, *v1(30, 2, "--most-under-way", "5"))
+    assert run.code == 1
+    assert "INVALID" in run.out
+    assert "raise --most-under-way" in run.summary["invalid_because"]
+    assert run.summary["due"] == 60
+    assert 0 < run.summary["failed"] == run.summary["problems"]["not sent: too many calls under way"] <= 30
+
+
+# --- thresholds and failures
+
+
+def test_failed_calls_are_allowed_as_far_as_told_and_reports_hold_no_word_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / NAME
+    folder.mkdir()
+    for number, path in enumerate(films.sample_films()[:2]):
+        (folder / f"{NAME}-{number}.jpeg").write_bytes(path.read_bytes())
+    (tmp_path / "headers").write_text(f"Authorization: {SECRET}\n\n")
+    with served(Stub(fail_every=10)) as stub:
+        words = ("--films", str(folder), "--headers", str(tmp_path / "headers"), "--max-failed", "0.11")
+        run = load(stub.url, tmp_path / "out", *v1(40, 1, *words, "--min-rate", "25"))
+    assert run.code == 0, run.out
+    assert run.summary["verdict"] == "met"
+    assert run.summary["problems"] == {"status 503": 4}
+    assert {headers["Authorization"] for headers in stub.seen_headers} == {SECRET}
+    texts = [run.out, run.err, *(path.read_text() for path in run.reports.iterdir())]
+    assert len(texts) == 8
+    assert not [text for text in texts if NAME in text or SECRET in text or "busy" in text]
+
+
+@pytest.mark.parametrize(
+    ("stub", "told"),
+    [
+        (Stub(status=500, body=NAME.encode()), "v1: status 500"),
+        (Stub(body=b'{"predictions": []}'), "v1: 0 predictions for 1 films"),
+    ],
+)
+def test_a_service_that_does_not_answer_rightly_gets_no_load(stub: Stub, told: str, tmp_path: Path) -> None:
+    with served(stub):
+        run = load(stub.url, tmp_path, *v1(10, 1))
+    assert run.code == 1
+    assert told in run.err
+    assert NAME not in run.out + run.err
+    assert stub.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--rate", "0"), "--rate: a number above 0"),
+        (("--kinds", "v1,v3"), "--kinds: choose among v1,v2-json"),
+        (("--url", "http://user:pass@host"), "put a header into --headers"),
+        (("--url", "host:80"), "give it as http://host:port"),
+        (("--grpc", "http://host"), "give it as host:port"),
+        (("--films", "nowhere"), "there is no such folder"),
+        (("--films", "."), "has no images"),
+        (("--headers", "nowhere"), "the file cannot be read"),
+        (("--max-failed", "5"), "a share from 0 to 1"),
+        (("--images", "17"), "--images"),
+        (("--seconds", "0.1"), "each kind needs a call"),
+    ],
+)
+def test_what_is_used_wrongly_is_exit_code_2_with_what_to_do(
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from loadtest.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["--url", "http://127.0.0.1:1", *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+# --- the real service
+
+
+@pytest.fixture(scope="module")
+def real(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """All kinds against the local stack, two films a call."""
+    words = ("--grpc", stack.grpc, "--rate", "5", "--seconds", "4", "--images", "2", "--min-rate", "1")
+    return load(stack.url, tmp_path_factory.mktemp("real"), *words)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_user_gets_right_answers_of_the_real_service(kind: str, real: Run) -> None:
+    found = real.summary["by_kind"][kind]
+    assert (found["due"], found["failed"], found["problems"]) == (4, 0, {})
+    assert found["latency"]["p50_ms"] > 1
+
+
+def test_a_real_load_names_the_release_and_meets_its_thresholds(real: Run, stack: Stack) -> None:
+    assert real.code == 0, real.out + real.err
+    assert real.summary["releases"] == {stack.release: 20}
+    assert "met    failed_share <= 0: 0" in real.out
