@@ -1,21 +1,22 @@
 """Send real films to a running pneumoserve at a rate that does not depend on how fast it answers.
 
 Each call is sent when it is due, whatever became of the others, and its time counts from when it was due. So a service
-that stands still for a second shows the wait of every call that fell due in that second. Every answer is checked: status
-200, a prediction for each film, and the release that made them. One call of each kind is made before the clock starts.
+that stands still for a second shows the wait of every call that fell due in it. Every answer is checked: status 200, a
+prediction for each film, and the release that made them. One call of each kind is made before the clock starts.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from loadtest.calls import KINDS, MAX_IMAGES, NoFilms, find_films
-from loadtest.shapes import DEFAULT_SECONDS, SHAPES, shape
+from loadtest.calls import KINDS, MAX_IMAGES, Films, NoFilms, find_films
+from loadtest.shapes import DEFAULT_SECONDS, SHAPES, Shape, shape
 from loadtest.summary import Thresholds, table
 
 _RATE_SHARE: Final = 0.95
@@ -41,49 +42,51 @@ def options() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_target(parser.add_argument_group("the service"))
-    _add_load(parser.add_argument_group("the load"))
-    _add_thresholds(parser.add_argument_group("thresholds, which set the exit code"))
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/load"), metavar="DIR",
-        help="where report.html, summary.json and locust's CSV files go (default: runs/load); earlier ones are replaced",
-    )  # fmt: skip
+    _add_target(parser.add_argument_group("the service").add_argument)
+    _add_load(parser.add_argument_group("the load").add_argument)
+    _add_thresholds(parser.add_argument_group("thresholds, which set the exit code").add_argument)
+    told = "where report.html, summary.json and locust's CSV files go, in place of earlier ones (default: runs/load)"
+    parser.add_argument("--out", type=Path, default=Path("runs/load"), metavar="DIR", help=told)
     return parser
 
 
-def _add_target(group: Any) -> None:
-    group.add_argument("--url", required=True, type=_url, help="REST, as http://host:port or https://host")
-    group.add_argument("--grpc", type=_address, metavar="HOST:PORT", help="gRPC (default: where --url is, as behind a gateway)")  # fmt: skip
-    group.add_argument("--host-name", metavar="NAME", help="host name to ask for, where that of --url is another one")
-    group.add_argument("--headers", type=_headers, default={}, metavar="FILE",
-                       help="headers for every call, `Name: value` a line, such as a credential; in no report")  # fmt: skip
+def _add_target(add: Callable[..., Any]) -> None:
+    add("--url", required=True, type=_url, help="REST, as http://host:port or https://host")
+    told = "gRPC (default: where --url is, as behind a gateway)"
+    add("--grpc", type=_address, metavar="HOST:PORT", help=told)
+    add("--host-name", metavar="NAME", help="host name to ask for, where that of --url is another one")
+    told = "headers of every call, `Name: value` a line, such as a credential; in no report"
+    add("--headers", type=_headers, default={}, metavar="FILE", help=told)
+    told = "certificate authorities (PEM) to trust instead of the public ones, for https"
+    add("--ca", type=_file, metavar="FILE", help=told)
 
 
-def _add_load(group: Any) -> None:
-    group.add_argument("--kinds", type=_kinds, default=list(KINDS), metavar="LIST",
-                       help=f"how to ask, separated by commas; they take turns (default: {','.join(KINDS)})")  # fmt: skip
-    group.add_argument("--films", type=_folder, metavar="DIR",
-                       help="films to send: *.jpeg, *.jpg, *.png, and *.dcm for dicom (default: originals of the sample)")  # fmt: skip
-    group.add_argument("--images", type=int, default=1, choices=range(1, MAX_IMAGES + 1), metavar="N",
-                       help=f"films a call, 1 to {MAX_IMAGES}; a dicom call has one (default: 1)")  # fmt: skip
-    group.add_argument("--shape", choices=SHAPES, default="constant",
-                       help="constant; ramp: from 0 evenly up to --rate; soak: up within a minute, then constant for long")  # fmt: skip
-    group.add_argument("--rate", type=_positive, default=5.0, help="calls a second, of all kinds together (default: 5)")
+def _add_load(add: Callable[..., Any]) -> None:
+    told = f"how to ask, separated by commas; they take turns (default: {','.join(KINDS)})"
+    add("--kinds", type=_kinds, default=list(KINDS), metavar="LIST", help=told)
+    told = "what to send: *.jpeg, *.jpg, *.png, and *.dcm for dicom (default: originals of the sample)"
+    add("--films", type=_folder, metavar="DIR", help=told)
+    told = f"films a call, 1 to {MAX_IMAGES}; a dicom call has one (default: 1)"
+    add("--images", type=int, default=1, choices=range(1, MAX_IMAGES + 1), metavar="N", help=told)
+    told = "constant; ramp: from 0 evenly up to --rate; soak: up within a minute, then constant for long"
+    add("--shape", choices=SHAPES, default="constant", help=told)
+    add("--rate", type=_positive, default=5.0, help="calls a second, of all kinds together (default: 5)")
     seconds = ", ".join(f"{name} {number:.0f}" for name, number in DEFAULT_SECONDS.items())
-    group.add_argument("--seconds", type=_positive, help=f"how long (default: {seconds})")
-    group.add_argument("--timeout", type=_positive, default=60.0, metavar="SECONDS",
-                       help="a call without an answer after this time has failed (default: 60)")  # fmt: skip
-    group.add_argument("--most-under-way", type=int, default=1000, metavar="N",
-                       help="calls kept under way at once; where more fall due the result is INVALID (default: 1000)")  # fmt: skip
+    add("--seconds", type=_positive, help=f"how long (default: {seconds})")
+    told = "a call without an answer after this time has failed (default: 60)"
+    add("--timeout", type=_positive, default=60.0, metavar="SECONDS", help=told)
+    told = "calls kept under way at once; where more fall due, the result is INVALID (default: 1000)"
+    add("--most-under-way", type=_count, default=1000, metavar="N", help=told)
 
 
-def _add_thresholds(group: Any) -> None:
-    group.add_argument("--max-failed", type=_share, default=0.0, metavar="SHARE",
-                       help="share of calls that may fail, 0 to 1 (default: 0)")  # fmt: skip
-    group.add_argument("--min-rate", type=_positive, metavar="N",
-                       help=f"right answers a second at least (default: {_RATE_SHARE:g} of what is due)")  # fmt: skip
+def _add_thresholds(add: Callable[..., Any]) -> None:
+    told = "share of calls that may fail, 0 to 1 (default: 0)"
+    add("--max-failed", type=_share, default=0.0, metavar="SHARE", help=told)
+    told = f"right answers a second at least (default: {_RATE_SHARE:g} of what is due)"
+    add("--min-rate", type=_positive, metavar="N", help=told)
     for name in ("p50", "p95", "p99"):
-        group.add_argument(f"--{name}-ms", type=_positive, metavar="MS", help=f"{name} of the time from when calls were due, at most")  # fmt: skip
+        told = f"{name} of the time from when calls were due, at most"
+        add(f"--{name}-ms", type=_positive, metavar="MS", help=told)
 
 
 def _url(text: str) -> str:
@@ -127,6 +130,18 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError("there is no such file")
+    return Path(text)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number above 0")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
@@ -147,8 +162,8 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     seconds = given.seconds or DEFAULT_SECONDS[given.shape]
     shaped = shape(given.shape, given.rate, seconds)
-    if given.most_under_way < 1 or sum(1 for _ in zip(shaped.due(), given.kinds, strict=False)) < len(given.kinds):
-        parser.error("each kind needs a call: raise --rate or --seconds; and --most-under-way is 1 at least")
+    if len(list(islice(shaped.due(), len(given.kinds)))) < len(given.kinds):
+        parser.error("not even one call of each kind would fall due; raise --rate or --seconds")
     try:
         films = find_films(given.films)
         for kind in given.kinds:
@@ -161,12 +176,13 @@ def main(words: Sequence[str] | None = None) -> int:
     return _load(given, shaped, films, seconds)
 
 
-def _load(given: argparse.Namespace, shaped: Any, films: Any, seconds: float) -> int:
+def _load(given: argparse.Namespace, shaped: Shape, films: Films, seconds: float) -> int:
     # Locust patches the standard library when it is imported: only where a load is made.
     from loadtest.run import NotServing, run  # noqa: PLC0415
     from loadtest.users import Load, Target  # noqa: PLC0415
 
-    target = Target(given.url, given.grpc or _grpc_of(given.url), given.host_name, given.headers, given.timeout)
+    grpc = given.grpc or _grpc_of(given.url)
+    target = Target(given.url, grpc, given.host_name, given.ca, given.headers, given.timeout)
     load = Load(target, shaped, given.kinds, films, given.images, given.most_under_way)
     limits = Thresholds(
         given.max_failed, given.min_rate or _RATE_SHARE * shaped.rate, given.p50_ms, given.p95_ms, given.p99_ms
@@ -176,7 +192,7 @@ def _load(given: argparse.Namespace, shaped: Any, films: Any, seconds: float) ->
                   ("url", "kinds", "images", "shape", "rate", "timeout", "most_under_way")}  # fmt: skip
     sent = [film for kind in given.kinds for film in films.of(kind)]
     parameters |= {
-        "grpc": target.grpc,
+        "grpc": grpc,
         "seconds": seconds,
         "films": {"different": len(set(sent)), "mean_bytes": round(sum(map(len, sent)) / len(sent))},
     }

@@ -1,4 +1,4 @@
-"""Running a load with locust, and its reports: locust's HTML and CSV, whose times count from when calls were due too."""
+"""Running a load with locust, and its reports: locust's HTML and CSV too, whose times count from due."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from locust import LoadTestShape
 from locust.html import get_html_report
-from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter, stats_history
+from locust.stats import CSV_STATS_INTERVAL_SEC, PERCENTILES_TO_REPORT, StatsCSVFileWriter, stats_history
 
 from loadtest.summary import Summary, Thresholds
 from loadtest.users import USERS, Load, LoadEnvironment
+
+_SPARE_SECONDS: Final = 0.5
+
 
 class NotServing(Exception):  # noqa: N818 - it is how the service is
     """The service does not answer rightly even before the load; the text says how."""
@@ -24,7 +27,7 @@ class UntilDone(LoadTestShape):
     """For locust: one user of each kind, until the last call has ended. When calls are due is the load's own shape."""
 
     def __init__(self, load: Load) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._load = load
 
     def tick(self) -> tuple[int, float] | None:
@@ -48,14 +51,15 @@ def run(load: Load, thresholds: Thresholds, parameters: dict[str, Any], out: Pat
     beside = [gevent.spawn(csv.stats_writer), gevent.spawn(stats_history, runner)]
     started, busy = time.monotonic(), _processor_seconds()
     runner.start_shape()
-    runner.shape_greenlet.join()
+    gevent.joinall([runner.shape_greenlet])
     if load.refusals:
         told = "; ".join(f"{kind}: {problem}" for kind, problem in load.refusals.items())
         raise NotServing(f"A first call was not answered rightly, so no load was made ({told}).")
     share = (_processor_seconds() - busy) / (time.monotonic() - started)
-    (out / "report.html").write_text(get_html_report(environment, show_download_link=False))
-    # The files are written every second: the last one has to pass.
-    gevent.sleep(1.5)
+    html = get_html_report(environment, show_download_link=False)  # type: ignore[no-untyped-call]
+    (out / "report.html").write_text(html)
+    # Locust writes its files every second: the next time holds everything.
+    gevent.sleep(CSV_STATS_INTERVAL_SEC + _SPARE_SECONDS)
     gevent.killall(beside)
     csv.close_files()
     summary = Summary(

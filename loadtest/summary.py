@@ -1,7 +1,7 @@
 """What became of a load: figures, thresholds and the verdict. Times count from when a call was due.
 
-A call that failed has no time that could count, so it stands at the end of the order, later than every answer: a service
-cannot look quick by failing. A percentile that falls among failed calls is none (null).
+A call that failed has no time that could count, so it stands at the end of the order, later than every answer: a
+service cannot look quick by failing. A percentile that falls among failed calls is none (null).
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Locust users, one for each way to ask. A user does not wait for its answers: each call has a greenlet of its own.
 
-Locust's own loop is closed: a user sends its next call when it has the last answer, so a service that stands still for a
-second is asked less in that second, and the calls that a real caller would have made have no time at all (coordinated
+Locust's own loop is closed: a user sends its next call when it has the last answer, so a service that stands still for
+a second is asked less in that second, and the calls that real callers would have made have no time at all (coordinated
 omission). Here the shape says when each call is due; it is sent then, whatever became of the others.
 """
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
@@ -44,6 +44,7 @@ class Target:
     url: str
     grpc: str
     host_name: str | None
+    ca: Path | None
     headers: dict[str, str] = field(repr=False)
     timeout: float
 
@@ -128,7 +129,8 @@ class OpenLoopUser(User):
         load.most_under_way = max(load.most_under_way, load.under_way)
         ended, answer, problem, length = self.attempt(call)
         load.under_way -= 1
-        self._note(Outcome(self.kind, due, sent, ended, problem, answer and answer.release), length)
+        release = answer.release if answer else None
+        self._note(Outcome(self.kind, due, sent, ended, problem, release), length)
 
     def _note(self, outcome: Outcome, length: int) -> None:
         self.load.outcomes.append(outcome)
@@ -189,7 +191,7 @@ class HttpUser(OpenLoopUser):
             connection_timeout=target.timeout,
             network_timeout=target.timeout,
             concurrency=self.load.most_allowed,
-            ssl_context_factory=ssl.create_default_context,
+            ssl_options=_ssl_options(target),
         )
 
     def send(self, call: Call) -> tuple[Any, ...]:
@@ -201,6 +203,12 @@ class HttpUser(OpenLoopUser):
         """Status, header and body."""
         response, body = parts
         return checked(call, response.status_code, response.get, body)
+
+
+def _ssl_options(target: Target) -> dict[str, Any]:
+    """Whom to trust, and which name the certificate must have."""
+    name = {"server_hostname": target.host_name} if target.host_name else {}
+    return name | ({"ca_certs": str(target.ca)} if target.ca else {})
 
 
 class V1User(HttpUser):
@@ -239,7 +247,8 @@ class GrpcUser(OpenLoopUser):
         if target.host_name:
             options.append(("grpc.default_authority", target.host_name))
         if urlsplit(target.url).scheme == "https":
-            channel = grpc.secure_channel(target.grpc, grpc.ssl_channel_credentials(), options)
+            authorities = target.ca.read_bytes() if target.ca else None
+            channel = grpc.secure_channel(target.grpc, grpc.ssl_channel_credentials(authorities), options)
         else:
             channel = grpc.insecure_channel(target.grpc, options)
         self.metadata = [(name.lower(), value) for name, value in target.headers.items()]

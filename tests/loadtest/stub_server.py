@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
+import struct
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+
+RELEASE = "0123456789ab"
+
+
+def infer_response(predictions: list[str], releases: list[str]) -> bytes:
+    """A ModelInfer response as the service gives it, as far as it is looked at."""
+    made = messages.ModelInferResponse()
+    for name, values in (("prediction_id", predictions), ("release", releases)):
+        made.outputs.add(name=name, datatype="BYTES", shape=[len(values)])
+        made.raw_output_contents.append(b"".join(struct.pack("<I", len(v)) + v.encode() for v in values))
+    whole: bytes = made.SerializeToString()
+    return whole
 
 
 @dataclass
@@ -40,7 +56,7 @@ class Stub:
         time.sleep(max(self.seconds, until - time.monotonic()))
         if self.fail_every and number % self.fail_every == 0:
             return 503, b'{"error": "busy"}'
-        prediction = {"prediction_id": str(uuid.uuid4()), "release": "0123456789ab"}
+        prediction = {"prediction_id": str(uuid.uuid4()), "release": RELEASE}
         return self.status, self.body or json.dumps({"predictions": [prediction]}).encode()
 
 
@@ -54,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("pneumoserve-release", "0123456789ab")
+            self.send_header("pneumoserve-release", RELEASE)
             self.end_headers()
             self.wfile.write(body)
 
@@ -69,11 +85,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def served(stub: Stub) -> Iterator[Stub]:
+def served(stub: Stub, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """The stub, listening on loopback."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.stub = stub
-        stub.url = f"http://127.0.0.1:{server.server_port}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        stub.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +23,9 @@ from loadtest.calls import (
 )
 from loadtest.shapes import shape
 from loadtest.summary import NOT_SENT, Outcome, Summary, Thresholds, table
+from tests.loadtest.stub_server import RELEASE, infer_response
 
 ASKS_NOTHING = Thresholds(1.0, 0.0, None, None, None)
-RELEASE = "0123456789ab"
 FILMS = [b"one", b"two", b"three"]
 
 
@@ -177,19 +176,10 @@ def test_a_wrong_answer_is_told_by_what_is_wrong(
     assert str(wrong.value) == told
 
 
-def response(predictions: list[str], releases: list[str]) -> bytes:
-    made = messages.ModelInferResponse()
-    for name, values in (("prediction_id", predictions), ("release", releases)):
-        made.outputs.add(name=name, datatype="BYTES", shape=[len(values)])
-        made.raw_output_contents.append(b"".join(struct.pack("<I", len(v)) + v.encode() for v in values))
-    whole: bytes = made.SerializeToString()
-    return whole
-
-
 def test_grpc_answers_are_checked_too() -> None:
     call = Call("grpc", "", b"", {}, 2)
-    assert checked_grpc(call, messages, response(["a", "b"], [RELEASE] * 2)).predictions == ["a", "b"]
-    for body in (response(["a"], [RELEASE]), response(["a", "b"], [RELEASE, "x"]), b"\xff", b""):
+    assert checked_grpc(call, messages, infer_response(["a", "b"], [RELEASE] * 2)).predictions == ["a", "b"]
+    for body in (infer_response(["a"], [RELEASE]), infer_response(["a", "b"], [RELEASE, "x"]), b"\xff", b""):
         with pytest.raises(WrongAnswer):
             checked_grpc(call, messages, body)
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
+from loadtest.__main__ import main
 from loadtest.calls import KINDS
 from tests import films
 from tests.conftest import Stack, wait_for
-from tests.loadtest.stub_server import Stub, served
+from tests.loadtest.stub_server import RELEASE, Stub, infer_response, served
 
 NAME = "Mustermann"
 SECRET = "Bearer 0123456789"
@@ -97,7 +108,7 @@ def test_locusts_reports_are_there_and_count_from_due_too(stalled: Run) -> None:
     with (stalled.reports / "locust_stats_history.csv").open() as file:
         assert len(list(csv.DictReader(file))) >= 4
     html = (stalled.reports / "report.html").read_text()
-    assert html.startswith("<!DOCTYPE html>") or html.lstrip().lower().startswith("<!doctype html>")
+    assert html.startswith("<!DOCTYPE html>")
     assert '"num_requests": 250' in html
 
 
@@ -187,19 +198,72 @@ def test_a_service_that_does_not_answer_rightly_gets_no_load(stub: Stub, told: s
         (("--headers", "nowhere"), "the file cannot be read"),
         (("--max-failed", "5"), "a share from 0 to 1"),
         (("--images", "17"), "--images"),
-        (("--seconds", "0.1"), "each kind needs a call"),
+        (("--seconds", "0.1"), "not even one call of each kind"),
     ],
 )
 def test_what_is_used_wrongly_is_exit_code_2_with_what_to_do(
-    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from loadtest.__main__ import main
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["--url", "http://127.0.0.1:1", *words])
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+# --- a gateway with TLS
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "ca.pem", folder / "key.pem"
+
+
+def grpc_stub(ca: Path, key: Path) -> tuple[grpc.Server, int]:
+    """A gRPC server that answers ModelInfer as the service does, behind TLS."""
+    answers = (infer_response([str(number)], [RELEASE]) for number in count())
+    handler = grpc.unary_unary_rpc_method_handler(lambda *_: next(answers))
+    methods = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler})
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[methods])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), ca.read_bytes())])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return server, port
+
+
+def test_a_gateway_with_tls_and_another_name_is_loaded(tmp_path: Path) -> None:
+    ca, key = certificate(tmp_path, "pneumonia.example.org")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca, key)
+    server, port = grpc_stub(ca, key)
+    words = ("--kinds", "v1,grpc", "--rate", "10", "--seconds", "1", "--grpc", f"127.0.0.1:{port}", "--min-rate", "1")
+    named = ("--host-name", "pneumonia.example.org")
+    with served(Stub(), context) as stub:
+        run = load(stub.url, tmp_path / "out", *words, *named, "--ca", str(ca))
+        refused = load(stub.url, tmp_path / "refused", *words, *named)
+    server.stop(None).wait()
+    assert run.code == 0, run.out + run.err
+    assert {headers["Host"] for headers in stub.seen_headers} == {"pneumonia.example.org"}
+    assert refused.code == 1
+    assert "v1: SSLCertVerificationError" in refused.err
+    assert "grpc: gRPC UNAVAILABLE" in refused.err
 
 
 # --- the real service
