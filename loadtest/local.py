@@ -10,11 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from loadtest.__main__ import options
 from pneumoserve.local.demo import serving
 
 
 def main() -> int:
     """Serve, load, stop; the load's exit code."""
+    # Wrong options are told before anything is started.
+    options().parse_args(["--url", "http://127.0.0.1", *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="pneumoserve-load-") as folder, serving(Path(folder) / "state", None) as at:
         # A process of its own: locust patches the standard library, and the stack's keeper must not be patched.
         command = [sys.executable, "-m", "loadtest", "--url", at["url"], "--grpc", at["grpc"], *sys.argv[1:]]

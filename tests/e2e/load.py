@@ -114,7 +114,7 @@ class Load:
         except httpx.HTTPError as error:
             outcome = type(error).__name__
         except made.WrongAnswer as wrong:
-            outcome = f"{wrong} {response.text[:200]}"
+            outcome = f"{response.status_code} {wrong} {response.text[:200]}"
         else:
             outcome = "ok"
         self.calls.append(Call("http", due, time.monotonic(), outcome, prediction_id))

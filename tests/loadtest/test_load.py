@@ -215,6 +215,14 @@ def test_what_is_used_wrongly_is_exit_code_2_with_what_to_do(
     assert told in capsys.readouterr().err
 
 
+def test_the_local_load_refuses_wrong_options_before_it_starts_anything() -> None:
+    words = [sys.executable, "-m", "loadtest.local", "--rate", "0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "--rate: a number above 0" in done.stderr
+    assert done.stdout == ""
+
+
 # --- a gateway with TLS
 
 
