@@ -67,18 +67,18 @@ class Summary:
     @property
     def invalid(self) -> str | None:
         """Why the result tells nothing about the service, if it does not."""
-        unsent = sum(outcome.problem == NOT_SENT for outcome in self.outcomes)
-        if unsent:
-            return (
-                f"{unsent} calls were due and not sent, since {self.most_under_way} were under way, the most that the "
-                "generator keeps. Ask for a lower rate, or raise --most-under-way if the machine has the memory."
-            )
         late = self._late_share
         if late > LATE_SHARE:
             return (
                 f"The generator fell behind: {late:.1%} of the calls were sent more than {LATE_SECONDS * 1000:.0f} ms "
                 f"after they were due (at most {LATE_SHARE:.0%} may). The times hold its own delay. Ask for a lower "
                 "rate, or run it on a machine with a core to spare."
+            )
+        unsent = sum(outcome.problem == NOT_SENT for outcome in self.outcomes)
+        if unsent:
+            return (
+                f"{unsent} calls were due and not sent, since {self.most_under_way} were under way, the most that the "
+                "generator keeps. Ask for a lower rate, or raise --most-under-way if the machine has the memory."
             )
         return None
 
@@ -190,11 +190,12 @@ def _milliseconds(seconds: list[float]) -> dict[str, float | None]:
 def table(summary: Summary) -> str:
     """What a person reads first."""
     document = summary.document()
-    rows = [("all", document), *document["by_kind"].items()]
-    lines = [f"{'':10} {'due':>7} {'failed':>7} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'max ms':>9}"]
-    for name, of in rows:
-        times = "".join(f" {'failed' if value is None else f'{value:.1f}':>9}" for value in of["latency"].values())
-        lines.append(f"{name:10} {of['due']:>7} {of['failed']:>7}{times}")
+    lines = [_HEAD.format(""), _row("all", document), *(_row(*item) for item in document["by_kind"].items())]
+    if summary.parameters.get("shape") != "constant":
+        lines += ["", _HEAD.format("from s, due/s")]
+        windows = document["windows"]
+        lines += [_row(f"{of['from_seconds']:.0f}, {of['due_per_second']:.1f}", of) for of in windows]
+        lines.append("")
     rates, lag = document["calls_per_second"], document["generator"]["sent_late_ms"]
     lines += [
         f"calls a second: {rates['due']:.2f} due, {rates['answered']:.2f} answered right; "
@@ -208,3 +209,12 @@ def table(summary: Summary) -> str:
         sign = ">=" if check.name == "rate" else "<="
         lines.append(f"{'met   ' if check.met else 'MISSED'} {check.name} {sign} {check.limit:g}: {told}")
     return "\n".join(lines)
+
+
+_HEAD: Final = f"{{:14}} {'due':>7} {'failed':>7} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9} {'max ms':>9}"
+
+
+def _row(name: str, of: dict[str, Any]) -> str:
+    none = "failed" if of["due"] else "-"
+    times = "".join(f" {none if value is None else f'{value:.1f}':>9}" for value in of["latency"].values())
+    return f"{name:14} {of['due']:>7} {of['failed']:>7}{times}"

@@ -34,7 +34,7 @@ def outcome(due: float, late: float = 0.0, took: float = 0.01, problem: str | No
 
 
 def summary(outcomes: list[Outcome], thresholds: Thresholds = ASKS_NOTHING, seconds: float = 10.0) -> Summary:
-    return Summary({}, outcomes, thresholds, seconds, most_under_way=7, processor_share=0.1)
+    return Summary({"shape": "ramp"}, outcomes, thresholds, seconds, most_under_way=7, processor_share=0.1)
 
 
 # --- shapes
@@ -100,6 +100,7 @@ def test_windows_show_where_it_became_slow() -> None:
     windows = summary(calls).document()["windows"]
     assert [window["latency"]["p99_ms"] for window in windows] == [10.0] * 9 + [500.0]
     assert [window["due"] for window in windows] == [10] * 10
+    assert "9, 10.0             10       0     500.0     500.0     500.0     500.0" in table(summary(calls))
 
 
 @pytest.mark.parametrize(
