@@ -97,6 +97,12 @@ def test_with_a_gateway_it_may_call_that_one_and_no_release(everything: list[Obj
     assert "pneumoserve-loaded" not in {item["metadata"]["name"] for item in everything}
 
 
+def test_the_notes_tell_how_to_start_it(helm: Helm) -> None:
+    command = "kubectl create job -n pneumo --from=cronjob/pneumoserve-load load-1"
+    assert command in helm.notes(TRIAL, ARMS, ON)
+    assert command not in helm.notes(TRIAL, ARMS)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -59,6 +59,15 @@ def load(url: str, out: Path, *words: str) -> Run:
     return Run(done.returncode, done.stdout, done.stderr, out)
 
 
+def valid(make: Callable[[], Run]) -> Run:
+    """A load's run whose generator kept up: on a machine that is busy for a moment, one is made again."""
+    for _ in range(3):
+        run = make()
+        if "INVALID" not in run.out:
+            break
+    return run
+
+
 def v1(rate: float, seconds: float, *words: str) -> tuple[str, ...]:
     return ("--kinds", "v1", "--rate", f"{rate:g}", "--seconds", f"{seconds:g}", *words)
 
@@ -69,10 +78,14 @@ def v1(rate: float, seconds: float, *words: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def stalled(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A service that stands still for 1 s once, under 50 calls a second for 5 s."""
-    # The call before the clock starts is the first.
-    with served(Stub(stall_at=100, stall_seconds=1.0)) as stub:
-        thresholds = ("--p50-ms", "100", "--p99-ms", "500")
-        return load(stub.url, tmp_path_factory.mktemp("stalled"), *v1(50, 5, *thresholds))
+    words = v1(50, 5, "--p50-ms", "100", "--p99-ms", "500")
+
+    def make() -> Run:
+        # The call before the clock starts is the first.
+        with served(Stub(stall_at=100, stall_seconds=1.0)) as stub:
+            return load(stub.url, tmp_path_factory.mktemp("stalled"), *words)
+
+    return valid(make)
 
 
 def test_a_second_of_standing_still_is_the_wait_of_every_call_that_was_due_in_it(stalled: Run) -> None:
@@ -157,12 +170,12 @@ def test_failed_calls_are_allowed_as_far_as_told_and_reports_hold_no_word_of_the
     for number, path in enumerate(films.sample_films()[:2]):
         (folder / f"{NAME}-{number}.jpeg").write_bytes(path.read_bytes())
     (tmp_path / "headers").write_text(f"Authorization: {SECRET}\n\n")
+    words = ("--films", str(folder), "--headers", str(tmp_path / "headers"), "--max-failed", "0.11")
     with served(Stub(fail_every=10)) as stub:
-        words = ("--films", str(folder), "--headers", str(tmp_path / "headers"), "--max-failed", "0.11")
-        run = load(stub.url, tmp_path / "out", *v1(40, 1, *words, "--min-rate", "25"))
+        run = valid(lambda: load(stub.url, tmp_path / "out", *v1(40, 1, *words, "--min-rate", "25")))
     assert run.code == 0, run.out
     assert run.summary["verdict"] == "met"
-    assert run.summary["problems"] == {"status 503": 4}
+    assert run.summary["failed"] == run.summary["problems"]["status 503"] == 4
     assert {headers["Authorization"] for headers in stub.seen_headers} == {SECRET}
     texts = [run.out, run.err, *(path.read_text() for path in run.reports.iterdir())]
     assert len(texts) == 8
@@ -264,24 +277,27 @@ def test_a_gateway_with_tls_and_another_name_is_loaded(tmp_path: Path) -> None:
     words = ("--kinds", "v1,grpc", "--rate", "10", "--seconds", "1", "--grpc", f"127.0.0.1:{port}", "--min-rate", "1")
     named = ("--host-name", "pneumonia.example.org")
     with served(Stub(), context) as stub:
-        run = load(stub.url, tmp_path / "out", *words, *named, "--ca", str(ca))
+        run = valid(lambda: load(stub.url, tmp_path / "out", *words, *named, "--ca", str(ca)))
         refused = load(stub.url, tmp_path / "refused", *words, *named)
+        no_authority = load(stub.url, tmp_path / "refused", *words, *named, "--ca", str(key))
     server.stop(None).wait()
     assert run.code == 0, run.out + run.err
     assert {headers["Host"] for headers in stub.seen_headers} == {"pneumonia.example.org"}
     assert refused.code == 1
     assert "v1: SSLCertVerificationError" in refused.err
     assert "grpc: gRPC UNAVAILABLE" in refused.err
+    assert no_authority.code == 1
+    assert "v1: SSLError" in no_authority.err
 
 
 # --- the real service
 
 
 @pytest.fixture(scope="module")
-def real(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def real(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All kinds against the local stack, two films a call."""
     words = ("--grpc", stack.grpc, "--rate", "5", "--seconds", "4", "--images", "2", "--min-rate", "1")
-    return load(stack.url, tmp_path_factory.mktemp("real"), *words)
+    return valid(lambda: load(stack.url, tmp_path_factory.mktemp("real"), *words))
 
 
 @pytest.mark.parametrize("kind", KINDS)
