@@ -202,6 +202,9 @@ def _load(given: argparse.Namespace, shaped: Shape, films: Films, seconds: float
     except NotServing as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        print("Stopped by hand; there is no result.", file=sys.stderr)  # noqa: T201
+        return 1
     print(f"{table(summary)}\nreports: {given.out}/report.html, summary.json, locust_*.csv")  # noqa: T201
     return 0 if summary.verdict == "met" else 1
 

@@ -228,6 +228,19 @@ def test_what_is_used_wrongly_is_exit_code_2_with_what_to_do(
     assert told in capsys.readouterr().err
 
 
+def test_a_load_that_is_stopped_by_hand_has_no_result(tmp_path: Path) -> None:
+    with served(Stub()) as stub:
+        words = command(stub.url, tmp_path, *v1(20, 30))
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: stub.calls > 5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert err.endswith("Stopped by hand; there is no result.\n")
+    assert "Traceback" not in err
+    assert not (tmp_path / "summary.json").exists()
+
+
 def test_the_local_load_refuses_wrong_options_before_it_starts_anything() -> None:
     words = [sys.executable, "-m", "loadtest.local", "--rate", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
