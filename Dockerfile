@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Images of pneumoserve: --target front | models | models-gpu | training. Each runs as 65532 on a read-only root file system
+# Images of pneumoserve: --target front | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
 # that gives it a writable /tmp.
 #
 #   BASE           any image with Python 3.11 and its venv module; give it by digest for builds that repeat
@@ -66,3 +66,14 @@ RUN sh /requirements/install.sh /requirements/train.txt
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["pneumoserve"]
+
+# Locust, and films of the sample; nothing of pneumoserve.
+FROM environment AS loadtest
+ARG PIP_INDEX_URL=
+COPY requirements/loadtest.txt /requirements/
+RUN sh /requirements/install.sh /requirements/loadtest.txt
+COPY tests/data/xray-sample/originals /opt/code/tests/data/xray-sample/originals
+COPY tests/data/xray-sample/dicom /opt/code/tests/data/xray-sample/dicom
+COPY loadtest /opt/code/loadtest
+USER 65532:65532
+ENTRYPOINT ["python", "-m", "loadtest"]

@@ -4,7 +4,7 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 PIP_INSTALL = $(PIP) install --require-hashes
 TRAIN ?=
 
-.PHONY: help install demo test e2e bench manifests cluster-packages lint clean
+.PHONY: help install demo test e2e bench load manifests cluster-packages lint clean
 help:  ## what this Makefile does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 18
 
@@ -28,6 +28,11 @@ help:  ## what this Makefile does
 	$(PIP_INSTALL) -r requirements/dev.txt
 	@touch $@ .venv/.train
 
+.venv/.loadtest: requirements/loadtest.txt .venv/.local
+	@echo "installing what the load test needs (locust) into .venv ..."
+	$(PIP_INSTALL) -r requirements/loadtest.txt
+	@touch $@
+
 install: .venv/.local  ## make .venv with all that serving needs
 
 demo: .venv/.local $(if $(TRAIN),.venv/.train)  ## the main job, from nothing; TRAIN=1 trains a small release first
@@ -42,6 +47,13 @@ e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, 
 
 bench: .venv/.dev  ## the measurements in benchmarks/, an hour: each writes its result beside its program
 	for name in commit outage kills verify replay; do .venv/bin/python -m benchmarks.$$name || exit 1; done
+
+# The load's options by variables: make load RATE=10 SHAPE=ramp P99_MS=800
+LOAD = shape=SHAPE rate=RATE seconds=SECONDS kinds=KINDS films=FILMS images=IMAGES timeout=TIMEOUT out=OUT \
+  max-failed=MAX_FAILED min-rate=MIN_RATE p50-ms=P50_MS p95-ms=P95_MS p99-ms=P99_MS
+given = $(if $($(2)),--$(1) "$($(2))")
+load: .venv/.loadtest  ## load the local stack, started for it, and check thresholds; RATE=10 P99_MS=800 … (loadtest/README.md)
+	.venv/bin/python -m loadtest.local $(foreach pair,$(LOAD),$(call given,$(firstword $(subst =, ,$(pair))),$(lastword $(subst =, ,$(pair)))))
 
 cluster-packages:  ## Debian packages that a node of our own needs
 	apt-get update -qq

@@ -12,8 +12,10 @@ compile() {
   echo "requirements/$out.txt: $(grep -c '==' "requirements/$out.txt") packages"
 }
 compile build requirements/build.in
-compile dev pyproject.toml --extra dev
+compile dev pyproject.toml --extra dev requirements/loadtest.in
 for extra in front models local gpu; do compile "$extra" -c requirements/dev.txt pyproject.toml --extra "$extra"; done
 # A layer of its own in the images that need it: 5 GB that a new version of anything else must not move.
 compile torch -c requirements/dev.txt requirements/torch.in
 compile train -c requirements/dev.txt pyproject.toml --extra local --extra train
+# The load generator holds nothing of pneumoserve.
+compile loadtest -c requirements/dev.txt requirements/loadtest.in

@@ -1,4 +1,8 @@
-"""A steady load of real films over HTTP and gRPC, and what became of each call."""
+"""A steady load of real films over HTTP and gRPC inside the test's own process, and what became of each call.
+
+Beside loadtest/, whose calls and checks it shares: locust patches the standard library, which a test's process cannot
+have, and a test asks while the load runs which calls were answered, and with which predictions.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,9 @@ from typing import Any, Final
 
 import grpc
 import httpx
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+
+from loadtest import calls as made
 
 _TIMEOUT_SECONDS: Final = 60.0
 
@@ -85,38 +90,44 @@ class Load:
             grpc.aio.insecure_channel(self.grpc_address or self.gateway) as channel,
             asyncio.TaskGroup() as calls,
         ):
-            stub = pb_grpc.GRPCInferenceServiceStub(channel)
+            infer = channel.unary_unary(made.GRPC_INFER)
+            over_http = made.calls_of("v1", self.films, 1)
+            over_grpc = made.calls_of("grpc", self.films, 1, messages)
             started, number = time.monotonic(), 0
             while not self._stop.is_set():
                 due = started + number / self.per_second
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                film = self.films[number % len(self.films)]
-                calls.create_task(self._grpc(stub, film, due) if number % 2 else self._http(http, film, due))
+                film = number % len(self.films)
+                if number % 2:
+                    calls.create_task(self._grpc(infer, over_grpc[film], due))
+                else:
+                    calls.create_task(self._http(http, over_http[film], due))
                 number += 1
 
-    async def _http(self, client: httpx.AsyncClient, film: bytes, due: float) -> None:
+    async def _http(self, client: httpx.AsyncClient, call: made.Call, due: float) -> None:
         prediction_id = None
         try:
-            response = await client.post("/v1/models/pneumonia:predict", content=film)
+            response = await client.post(call.path, content=call.body, headers=call.headers)
+            (prediction_id,) = made.checked(
+                call, response.status_code, response.headers.get, response.content
+            ).predictions
         except httpx.HTTPError as error:
             outcome = type(error).__name__
-        else:
-            outcome = "ok" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
-            if response.status_code == 200:
-                prediction_id = response.json()["predictions"][0]["prediction_id"]
-        self.calls.append(Call("http", due, time.monotonic(), outcome, prediction_id))
-
-    async def _grpc(self, stub: Any, film: bytes, due: float) -> None:
-        tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
-        tensor.contents.bytes_contents.append(film)
-        request = pb.ModelInferRequest(model_name="pneumonia", inputs=[tensor])
-        prediction_id = None
-        try:
-            response = await stub.ModelInfer(request, timeout=_TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            outcome = f"{error.code().name} {(error.details() or '')[:200]}"
+        except made.WrongAnswer as wrong:
+            outcome = f"{response.status_code} {wrong} {response.text[:200]}"
         else:
             outcome = "ok"
-            # The first raw output is prediction_id: a four-byte length, then the text.
-            prediction_id = response.raw_output_contents[0][4:].decode()
+        self.calls.append(Call("http", due, time.monotonic(), outcome, prediction_id))
+
+    async def _grpc(self, infer: Any, call: made.Call, due: float) -> None:
+        prediction_id = None
+        try:
+            body = await infer(call.body, timeout=_TIMEOUT_SECONDS)
+            (prediction_id,) = made.checked_grpc(call, messages, body).predictions
+        except grpc.aio.AioRpcError as error:
+            outcome = f"{error.code().name} {(error.details() or '')[:200]}"
+        except made.WrongAnswer as wrong:
+            outcome = str(wrong)
+        else:
+            outcome = "ok"
         self.calls.append(Call("grpc", due, time.monotonic(), outcome, prediction_id))

@@ -57,6 +57,11 @@ with all of them.
 {{- if and $values.release.id (has $values.release.id $values.release.standby) -}}
 {{- $new = append $new (printf "Release %s is in release.id and in release.standby; remove it from release.standby." $values.release.id) -}}
 {{- end -}}
+{{- if and $values.loadTest.enabled (not $values.loadTest.url) (not $values.release.id) -}}
+{{- $new = append $new "loadTest has nothing to load; set release.id, or loadTest.url." -}}
+{{- else if and $values.loadTest.enabled $values.loadTest.grpc (not $values.loadTest.url) -}}
+{{- $new = append $new "loadTest.grpc is set and loadTest.url is not, so two services would be loaded; set both, or none." -}}
+{{- end -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) (add (int $values.front.preStopSeconds) 20 | int) -}}
 {{- $new = append $new "terminationGracePeriodSeconds leaves less than 20 s after front.preStopSeconds to answer what was taken in; raise it." -}}
 {{- end -}}
