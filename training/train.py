@@ -116,6 +116,10 @@ class TrainConfig:
         """The same training, other patients left out; None leaves out nobody."""
         return replace(self, exclude=patients)
 
+    def of(self, dataset: str) -> TrainConfig:
+        """The same training of another dataset."""
+        return replace(self, dataset=dataset)
+
     @property
     def parameters(self) -> dict[str, Any]:
         """What decides the weights; where the films are and where the run is written do not."""
@@ -140,7 +144,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         StoreError: the store does not give or take a checkpoint.
     """
     console = console or Console()
-    _settle(config)
+    settle(config)
     with config.workers.joined(config.device):
         return _trained(config, console)
 
@@ -209,7 +213,12 @@ def _run(
 # --- what a training must have before it starts
 
 
-def _settle(config: TrainConfig) -> None:
+def settle(config: TrainConfig) -> None:
+    """Set this process up for a training, before it meets other workers.
+
+    Raises:
+        TrainingError: no such device, or a batch that the workers cannot share.
+    """
     if config.device != "cpu" and not torch.cuda.is_available():
         raise TrainingError(f"There is no {config.device} device here; leave out --device to train on the CPU.")
     films = sum(_counts(config.batch).values())

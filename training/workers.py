@@ -10,12 +10,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.errors import TrainingError
+
+# The others wait for as long while the first worker ingests or checks.
+_PATIENCE: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,16 @@ class Workers:
     def joined(self, device: str) -> Iterator[None]:
         """Meet the others, by NCCL between GPUs and Gloo between CPUs, and leave them at the end.
 
+        Within itself it does nothing more.
+
         Raises:
             TrainingError: not all of them came, or one is gone.
         """
-        if self.count == 1:
+        if self.count == 1 or distributed.is_initialized():
             yield
             return
         try:
-            distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+            distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_PATIENCE)
             yield
         except RuntimeError as error:
             # Gloo raises a plain RuntimeError where a peer's connection ends, and names itself in its text alone.
