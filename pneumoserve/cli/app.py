@@ -255,12 +255,20 @@ def verify_release(
 def sign_release(
     release: Annotated[str, typer.Argument(help="Id or folder of a release.")],
     key: Annotated[Path, typer.Option(help="The approver's private key (PEM).")],
+    pushed: Annotated[bool, typer.Option("--pushed", help="Sign it in the object store, by its id.")] = False,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Sign a release: the act of a person who answers for it."""
+    from pneumoserve.cli.stores import store_of
     from pneumoserve.release.package import sign
+    from pneumoserve.release.push import sign_pushed
     from pneumoserve.release.signing import load_key
 
+    if pushed:
+        with told(), store_of(state) as store:
+            sign_pushed(release, store, load_key(key))
+        console.print(f"release {release} is signed in the store")
+        return
     folder = _folder(release, state)
     with told():
         sign(folder, load_key(key))
