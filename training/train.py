@@ -7,12 +7,14 @@ pneumonia, whatever the dataset's shares.
 
 Each step draws its films, their distortions and its dropout from a generator seeded by (seed, step), so a run that was
 killed goes on from its last checkpoint to the very weights it would have had. CPU runs of one machine and thread count
-are bit-for-bit repeatable.
+are bit-for-bit repeatable. Under torchrun several workers share each batch (`training.workers`); their number is one of
+the parameters, since each distorts and normalises its own share.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import platform
@@ -20,7 +22,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 import pneumoserve
@@ -61,11 +63,15 @@ from training.memory import keep_memory
 from training.model import ARCHITECTURE, ThreeHeads, early_layers
 from training.openlineage import recorded
 from training.policy import Evidence, chosen_policy
+from training.remote import RemoteCheckpoints
 from training.scores import Scores, auc, write_scores
 from training.source import Read, open_dataset, pixels_of
+from training.workers import Workers
 
 _MIX: Final = {"normal": 0.375, "bacterial": 0.3125, "viral": 0.3125}
 _SEED_STRIDE: Final = 1_000_003
+# Far from what seeds and steps reach.
+_RANK_STRIDE: Final = 1_000_000_000_039
 # However slow the machine, nobody waits longer without a word.
 _TELL_SECONDS: Final = 15.0
 
@@ -79,6 +85,8 @@ class TrainConfig:
     other films out: thresholds must hold on those too. `size` is the side in pixels of the distorted films it learns
     from; the served graph takes 224. `frozen_blocks` of the trunk never learn, and for `head_steps` none does.
     `audit`: measure the shift suite, the gate on what is no chest film, and what covering parts of films does.
+    `checkpoints` is an s3://bucket/prefix for copies of the checkpoint, from which an empty `out` goes on; of several
+    `workers` each learns from an equal part of every batch.
     """
 
     dataset: str
@@ -101,29 +109,47 @@ class TrainConfig:
     check_every: int = 200
     save_every: int = 50
     audit: bool = True
+    checkpoints: str = ""
+    workers: Workers = field(default_factory=Workers)
 
     def excluding(self, patients: Path | None) -> TrainConfig:
         """The same training, other patients left out; None leaves out nobody."""
         return replace(self, exclude=patients)
 
+    def of(self, dataset: str) -> TrainConfig:
+        """The same training of another dataset."""
+        return replace(self, dataset=dataset)
+
     @property
     def parameters(self) -> dict[str, Any]:
         """What decides the weights; where the films are and where the run is written do not."""
         values = asdict(self)
-        for name in ("dataset", "out", "exclude", "source", "beside", "save_every", "seed", "audit"):
+        for name in ("dataset", "out", "exclude", "source", "beside", "save_every", "seed", "audit", "checkpoints"):
             del values[name]
+        del values["workers"]
+        if self.workers.count > 1:
+            values["workers"] = self.workers.count
         return {**values, "optimizer": "AdamW, one cycle", "mix": _MIX, "architecture": ARCHITECTURE}
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Train, calibrate, choose thresholds and measure; returns the run's folder, whose `run.json` comes last.
 
+    Of several workers the first does all of this; the others only learn, write nothing and are then done.
+
     Raises:
         DatasetError: the dataset is not usable.
-        TrainingError: no such device, a run of something else in `out`, or a loss that is no number.
+        TrainingError: no such device, a run of something else in `out` or `checkpoints`, a loss that is no number, a
+            batch that the workers cannot share, or a worker that is gone.
+        StoreError: the store does not give or take a checkpoint.
     """
     console = console or Console()
-    _settle(config)
+    settle(config)
+    with config.workers.joined(config.device):
+        return _trained(config, console)
+
+
+def _trained(config: TrainConfig, console: Console) -> Path:
     beside = [read_beside(run) for run in config.beside]
     whole, read = open_dataset(config.dataset)
     patients = held_out(config.exclude) & {item.patient for item in whole.items}
@@ -133,9 +159,12 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         f"{len(whole.items) - len(dataset.items)} films of left out patients; of the others {len(parts.learned)} are "
         f"learned from, {len(parts.calibration)} calibrate, {len(parts.held_out)} are held out ({config.hold_out})"
     )
-    _claim(config, dataset)
     for each in beside:
         each.check(dataset.digest, config.parameters)
+    if not config.workers.leads:
+        _learned(config, _films(parts.learned, read, "reading films"), None, console)
+        return config.out
+    _claim(config, dataset)
     # What comes next replaces what an earlier `run.json` states: without it the run is unfinished.
     (config.out / "run.json").unlink(missing_ok=True)
     with recorded(config.out, _training(config), dataset.facts(config.source, len(patients))) as completed:
@@ -183,9 +212,19 @@ def _run(
 # --- what a training must have before it starts
 
 
-def _settle(config: TrainConfig) -> None:
+def settle(config: TrainConfig) -> None:
+    """Set this process up for a training, before it meets other workers.
+
+    Raises:
+        TrainingError: no such device, or a batch that the workers cannot share.
+    """
     if config.device != "cpu" and not torch.cuda.is_available():
         raise TrainingError(f"There is no {config.device} device here; leave out --device to train on the CPU.")
+    films = sum(_counts(config.batch).values())
+    if films % config.workers.count:
+        raise TrainingError(
+            f"{config.workers.count} workers cannot share a batch of {films} films evenly; start fewer."
+        )
     keep_memory()
     torch.set_num_threads(config.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -236,6 +275,21 @@ def _claim(config: TrainConfig, dataset: Dataset) -> None:
         file.write_bytes(claim)
     elif file.read_bytes() != claim:
         raise TrainingError(f"The folder {config.out.name} holds another training; give another --out or remove it.")
+    if config.checkpoints and not _last(config.out).exists():
+        _fetch(config, claim)
+
+
+def _fetch(config: TrainConfig, claim: bytes) -> None:
+    """Take the checkpoint of this training from the store, where it has one."""
+    saved = RemoteCheckpoints(config.checkpoints).load()
+    if saved is None:
+        return
+    if torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu").get("claim") != claim.decode():
+        raise TrainingError(
+            f"{config.checkpoints} holds the checkpoint of another training (of other films, parameters or seed); "
+            "give another --checkpoints or remove it."
+        )
+    _write(config.out, saved)
 
 
 @dataclass(frozen=True)
@@ -263,8 +317,14 @@ def _films(items: list[Item], read: Read, told: str) -> _Films:
 # --- learning
 
 
-def _learned(config: TrainConfig, learned: _Films, checked: _Films, console: Console) -> ThreeHeads:
-    """The network after its last step, from the last checkpoint on where there is one."""
+def _learned(config: TrainConfig, learned: _Films, checked: _Films | None, console: Console) -> ThreeHeads:
+    """The network after its last step, from the last checkpoint on where there is one.
+
+    `checked`: what the first worker is measured on; the others have none.
+    """
+    workers = config.workers
+    # Of several workers each says who it is.
+    who = f"worker {workers.rank} of {workers.count}: " if workers.count > 1 else ""
     torch.manual_seed(config.seed)
     network: ThreeHeads = ThreeHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for layer in early_layers(network.trunk, config.frozen_blocks):
@@ -276,45 +336,63 @@ def _learned(config: TrainConfig, learned: _Films, checked: _Films, console: Con
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
     films, classes = torch.from_numpy(learned.pixels), np.array([item.cls for item in learned.items])
-    start, history = _restored(config.out, network, optimizer, schedule)
+    saved_bytes = workers.told_by_the_leader(_saved(config.out) if workers.leads else None)
+    start, history = _restored(saved_bytes, network, optimizer, schedule)
     if start:
-        console.print(f"going on after step {start} of {config.steps}")
+        console.print(f"{who}going on after step {start} of {config.steps}")
+    # What it averages is fixed when it is wrapped, so each stage has a wrapping of its own.
+    wrapped: nn.Module | None = None
 
     started = told = time.monotonic()
     for step in range(start, config.steps):
         generator = Generator().manual_seed(config.seed * _SEED_STRIDE + step)
         torch.manual_seed(config.seed * _SEED_STRIDE + step)
-        chosen = _drawn(classes, config.batch, generator)
+        chosen = workers.share(_drawn(classes, config.batch, generator))
+        if workers.rank:
+            # The draw is common; distortions and dropout are each worker's own.
+            generator.manual_seed(workers.rank * _RANK_STRIDE + config.seed * _SEED_STRIDE + step)
+            torch.manual_seed(workers.rank * _RANK_STRIDE + config.seed * _SEED_STRIDE + step)
         _set_stage(network, config, step)
-        loss = _step(config, network, augment(films[chosen], config.size, generator), classes[chosen.numpy()])
-        if not torch.isfinite(loss):
+        if wrapped is None or step == config.head_steps:
+            wrapped = workers.wrapped(network)
+        loss = _step(config, wrapped, augment(films[chosen], config.size, generator), classes[chosen.numpy()])
+        mean = workers.mean(loss)
+        if not torch.isfinite(mean):
             raise TrainingError(f"The loss is no number at step {step}; lower --learning-rate and train anew.")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        history["loss"].append(round(loss.item(), 5))
+        history["loss"].append(round(mean.item(), 5))
         done = step + 1
-        if done % config.check_every == 0 or done == config.steps:
+        if checked is not None and (done % config.check_every == 0 or done == config.steps):
             history["checks"].append({"step": done, **_checked(network, checked.items, checked.pixels)})
             console.print(f"step {done}/{config.steps}  {_told(history)}")
-        if saved := done % config.save_every == 0 or done == config.steps:
-            _save(config.out, network, optimizer, schedule, done, history)
+        saved = done % config.save_every == 0 or done == config.steps
+        if saved and workers.leads:
+            _save(config, network, optimizer, schedule, done, history)
         if saved or time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
             pace = (told - started) / (done - start)
             left = timedelta(seconds=round(pace * (config.steps - done)))
-            console.print(f"step {done}/{config.steps}  {pace:.2f} s a step, {left} left{', saved' if saved else ''}")
+            figures = f"loss {loss.item():.3f}  " if who else ""
+            end = ", saved" if saved and workers.leads else ""
+            console.print(f"{who}step {done}/{config.steps}  {figures}{pace:.2f} s a step, {left} left{end}")
     return network.cpu().eval()
 
 
 def _drawn(classes: npt.NDArray[Any], batch: int, generator: Generator) -> Tensor:
     """Indices of a batch with the classes in fixed shares, films of a class at random."""
     parts = []
-    for cls, share in _MIX.items():
+    for cls, count in _counts(batch).items():
         pool = torch.from_numpy(np.flatnonzero(classes == cls))
-        parts.append(pool[torch.randint(len(pool), (round(batch * share),), generator=generator)])
+        parts.append(pool[torch.randint(len(pool), (count,), generator=generator)])
     return torch.cat(parts)
+
+
+def _counts(batch: int) -> dict[str, int]:
+    """Films of each class in a batch."""
+    return {cls: round(batch * share) for cls, share in _MIX.items()}
 
 
 def _set_stage(network: ThreeHeads, config: TrainConfig, step: int) -> None:
@@ -326,7 +404,7 @@ def _set_stage(network: ThreeHeads, config: TrainConfig, step: int) -> None:
         layer.eval().requires_grad_(False)
 
 
-def _step(config: TrainConfig, network: ThreeHeads, films: Tensor, classes: npt.NDArray[Any]) -> Tensor:
+def _step(config: TrainConfig, network: nn.Module, films: Tensor, classes: npt.NDArray[Any]) -> Tensor:
     """The loss of one batch: is it pneumonia, and, of those that are, is it bacterial."""
     # A GPU is several times faster in bfloat16; on CPUs it was five times slower.
     with torch.autocast(config.device.partition(":")[0], torch.bfloat16, enabled=config.device != "cpu"):
@@ -363,39 +441,54 @@ def _told(history: dict[str, list[Any]]) -> str:
 # --- checkpoints
 
 
+def _last(out: Path) -> Path:
+    return out / "checkpoints" / "last.pt"
+
+
 def _save(
-    out: Path,
+    config: TrainConfig,
     network: ThreeHeads,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     done: int,
     history: dict[str, list[Any]],
 ) -> None:
-    folder = out / "checkpoints"
-    folder.mkdir(exist_ok=True)
     state = {
+        "claim": (config.out / "config.json").read_text(),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "done": done,
         "history": json.dumps(history),
     }
-    temporary = folder / "last.pt.part"
-    torch.save(state, temporary)
-    temporary.replace(folder / "last.pt")
+    data = io.BytesIO()
+    torch.save(state, data)
+    _write(config.out, data.getvalue())
+    if config.checkpoints:
+        RemoteCheckpoints(config.checkpoints).save(_last(config.out))
+
+
+def _write(out: Path, checkpoint: bytes) -> None:
+    _last(out).parent.mkdir(exist_ok=True)
+    temporary = _last(out).with_suffix(".pt.part")
+    temporary.write_bytes(checkpoint)
+    temporary.replace(_last(out))
+
+
+def _saved(out: Path) -> bytes | None:
+    return _last(out).read_bytes() if _last(out).exists() else None
 
 
 def _restored(
-    out: Path,
+    saved: bytes | None,
     network: ThreeHeads,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> tuple[int, dict[str, list[Any]]]:
     """The number of steps done and the history so far; (0, empty) without a checkpoint."""
-    file = out / "checkpoints" / "last.pt"
-    if not file.exists():
+    if saved is None:
         return 0, {"loss": [], "checks": []}
-    state = torch.load(file, weights_only=True)
+    state = torch.load(io.BytesIO(saved), weights_only=True)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
@@ -403,9 +496,7 @@ def _restored(
 
 
 def _history(out: Path) -> dict[str, list[Any]]:
-    history: dict[str, list[Any]] = json.loads(
-        torch.load(out / "checkpoints" / "last.pt", weights_only=True)["history"]
-    )
+    history: dict[str, list[Any]] = json.loads(torch.load(_last(out), weights_only=True)["history"])
     return history
 
 
@@ -465,6 +556,8 @@ def _training(config: TrainConfig, beside: Sequence[Beside] = ()) -> TrainingFac
         code_version=pneumoserve.__version__,
         seed=config.seed,
         parameters=config.parameters,
+        # Which image this is only what starts it can say.
+        image_digest=os.environ.get("PNEUMOSERVE_IMAGE") or None,
         beside={each.hold_out: each.facts.training.run_id for each in beside},
     )
 

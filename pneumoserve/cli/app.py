@@ -255,12 +255,20 @@ def verify_release(
 def sign_release(
     release: Annotated[str, typer.Argument(help="Id or folder of a release.")],
     key: Annotated[Path, typer.Option(help="The approver's private key (PEM).")],
+    pushed: Annotated[bool, typer.Option("--pushed", help="Sign it in the object store, by its id.")] = False,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Sign a release: the act of a person who answers for it."""
+    from pneumoserve.cli.stores import store_of
     from pneumoserve.release.package import sign
+    from pneumoserve.release.push import sign_pushed
     from pneumoserve.release.signing import load_key
 
+    if pushed:
+        with told(), store_of(state) as store:
+            sign_pushed(release, store, load_key(key))
+        console.print(f"release {release} is signed in the store")
+        return
     folder = _folder(release, state)
     with told():
         sign(folder, load_key(key))
@@ -361,9 +369,14 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 8e-4,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of what makes a run repeatable.")] = 2,
+    checkpoints: Annotated[
+        str, typer.Option(help="s3://bucket/prefix for copies of the checkpoint, from which an empty --out goes on.")
+    ] = "",
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Train detector and typer by transfer learning; goes on from its last checkpoint.
+
+    Started by torchrun, several workers share each batch, and the first one writes the run.
 
     A whole recipe: first runs that hold out other sources and folds, then one that holds out nothing, with --beside
     for each of them.
@@ -373,8 +386,10 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
     with told(), told_training():
         from training.train import TrainConfig
         from training.train import train as run
+        from training.workers import Workers
 
-        with environment_of(state, dataset.startswith("s3://")):
+        workers = Workers.from_env()
+        with environment_of(state, dataset.startswith("s3://") or bool(checkpoints)):
             config = TrainConfig(
                 dataset=dataset,
                 out=out,
@@ -388,11 +403,14 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
                 device=device,
                 threads=threads,
                 check_every=min(200, steps),
+                checkpoints=checkpoints,
+                workers=workers,
             )
             if exclude != "sample":
                 config = config.excluding(None if exclude == "none" else Path(exclude))
             run(config, console)
-    console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")
+    if workers.leads:
+        console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")
 
 
 @app.command(epilog="Example: pneumoserve evaluate runs/first --dataset films/")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from pneumoserve.archive.store import ObjectStore
-from pneumoserve.release.verify import MANIFEST, read_manifest
+from pneumoserve.release.fetch import download
+from pneumoserve.release.schema import digest_of
+from pneumoserve.release.signing import signature_of
+from pneumoserve.release.verify import MANIFEST, SIGNATURE, ReleaseError, check_files, read_manifest
 
 
 def upload(folder: Path, store: ObjectStore) -> Iterator[str]:
@@ -22,3 +28,22 @@ def upload(folder: Path, store: ObjectStore) -> Iterator[str]:
         key = f"releases/{folder.name}/{path.relative_to(folder).as_posix()}"
         store.put(key, path.read_bytes(), "application/octet-stream")
         yield key
+
+
+def sign_pushed(release_id: str, store: ObjectStore, key: Ed25519PrivateKey) -> None:
+    """Sign a release where it was pushed to, after a look at whether it is whole and the one that was asked for.
+
+    Raises:
+        ReleaseError: the store has none of this id, or it is not what its manifest states.
+        StoreError: the store does not give or take a file.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = download(release_id, store, Path(temporary))
+        if folder is None:
+            raise ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
+        data, manifest = read_manifest(folder)
+        found = digest_of(data)[:12]
+        if found != release_id:
+            raise ReleaseError("altered", f"The store's releases/{release_id} holds {found}; push the right one.")
+        check_files(folder, manifest.files, f"Release {release_id}")
+    store.put(f"releases/{release_id}/{SIGNATURE}", signature_of(data, key), "application/octet-stream")
