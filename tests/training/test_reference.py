@@ -77,8 +77,9 @@ def test_a_leg_a_photograph_noise_and_nothing_are_caught(detector: Graph) -> Non
 
 @pytest.mark.parametrize("name", SHIFTS)
 def test_what_leaves_the_film_as_it_is_leaves_the_answer(detector: Graph, name: str) -> None:
+    """How much it costs is measured on 742 films (report.md); here one of the 40 sick ones alone is an AUC of .025."""
     shifted = np.stack([SHIFTS[name](film) for film in FILMS])
-    assert auc(SICK, pneumonia(detector, shifted)) >= auc(SICK, pneumonia(detector, FILMS)) - 0.02
+    assert auc(SICK, pneumonia(detector, shifted)) >= auc(SICK, pneumonia(detector, FILMS)) - 0.03
     assert refused(detector, shifted).sum() <= 2
 
 
