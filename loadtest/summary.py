@@ -92,9 +92,10 @@ class Summary:
             Checked("failed_share", wanted.failed_share, share, share <= wanted.failed_share),
             Checked("rate", round(wanted.rate, 3), rate, rate >= round(wanted.rate, 3)),
         ]
+        times = latencies(self.outcomes)
         for name, limit in (("p50_ms", wanted.p50_ms), ("p95_ms", wanted.p95_ms), ("p99_ms", wanted.p99_ms)):
             if limit is not None:
-                measured = latencies(self.outcomes)[name]
+                measured = times[name]
                 found.append(Checked(name, limit, measured, measured is not None and measured <= limit))
         return found
 

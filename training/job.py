@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.cli.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
 from pneumoserve.cli.output import Failure, console, told
 from pneumoserve.cli.stores import told_training
 from pneumoserve.release.package import package
@@ -129,17 +130,15 @@ def main(  # noqa: PLR0913, PLR0917 - each is an option of the command
     datasets: Annotated[str, typer.Option(help="s3://bucket/prefix to copy films to.")],
     checkpoints: Annotated[str, typer.Option(help="s3://bucket/prefix for checkpoints, one of each training.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; it may be empty each time.")],
-    source: Annotated[str, typer.Option(help="Where the films come from, for the record.")] = "a folder of films",
-    exclude: Annotated[
-        str, typer.Option(help="File of patients to leave out, or 'none'; default: those of the test sample.")
-    ] = "sample",
+    source: Source = "a folder of films",
+    exclude: Exclude = "sample",
     measure_on: Annotated[str, typer.Option(help="Manifest of a dataset of other films to measure it on.")] = "",
-    steps: Annotated[int, typer.Option(help="Batches to learn from.")] = TrainConfig.steps,
+    steps: Steps = TrainConfig.steps,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = TrainConfig.save_every,
-    audit: Annotated[bool, typer.Option(help="Measure shifts, shortcuts and the gate.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
-    threads: Annotated[int, typer.Option(help="CPU threads; part of what makes a run repeatable.")] = 2,
+    audit: Audit = True,
+    seed: Seed = 0,
+    device: Device = "cuda",
+    threads: Threads = 2,
 ) -> None:
     """Ingest, train, evaluate, package and push, as one Job."""
     training = TrainConfig(
@@ -156,9 +155,7 @@ def main(  # noqa: PLR0913, PLR0917 - each is an option of the command
         threads=threads,
         checkpoints=checkpoints,
         workers=Workers.from_env(),
-    )
-    if exclude != "sample":
-        training = training.excluding(None if exclude == "none" else Path(exclude))
+    ).excluding(exclude)
     try:
         with told(), told_training():
             run(Job(films, datasets, training, measure_on))

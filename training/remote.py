@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pneumoserve.archive.store import NotFoundError, ObjectStore, S3Settings
 from training.source import bucket_and_key
 
@@ -24,13 +22,13 @@ class RemoteCheckpoints:
         self._store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
         self._key = f"{prefix}/{_NAME}".lstrip("/")
 
-    def save(self, file: Path) -> None:
+    def save(self, checkpoint: bytes) -> None:
         """Put a checkpoint in the place of the one before.
 
         Raises:
             StoreError: the store did not take it.
         """
-        self._store.put(self._key, file.read_bytes(), "application/octet-stream")
+        self._store.put(self._key, checkpoint, "application/octet-stream")
 
     def load(self) -> bytes | None:
         """The last checkpoint, None where there is none.

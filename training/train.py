@@ -112,9 +112,10 @@ class TrainConfig:
     checkpoints: str = ""
     workers: Workers = field(default_factory=Workers)
 
-    def excluding(self, patients: Path | None) -> TrainConfig:
-        """The same training, other patients left out; None leaves out nobody."""
-        return replace(self, exclude=patients)
+    def excluding(self, patients: str) -> TrainConfig:
+        """The same training with patients left out as commands are told: `sample`, `none`, or a file of them."""
+        files = {"sample": HELD_OUT_FILE, "none": None}
+        return replace(self, exclude=files[patients] if patients in files else Path(patients))
 
     def of(self, dataset: str) -> TrainConfig:
         """The same training of another dataset."""
@@ -465,7 +466,7 @@ def _save(
     torch.save(state, data)
     _write(config.out, data.getvalue())
     if config.checkpoints:
-        RemoteCheckpoints(config.checkpoints).save(_last(config.out))
+        RemoteCheckpoints(config.checkpoints).save(data.getvalue())
 
 
 def _write(out: Path, checkpoint: bytes) -> None:

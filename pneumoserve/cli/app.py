@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from pneumoserve.archive.store import StoreError
+from pneumoserve.cli.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
 from pneumoserve.cli.output import AsJson, Failure, console, print_json, told
 
 if TYPE_CHECKING:
@@ -348,10 +349,8 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
         str, typer.Option(help="Folder of films, or the manifest of an ingested dataset, s3://… or a file.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; a training that was stopped goes on from there.")],
-    exclude: Annotated[
-        str, typer.Option(help="File of patients to leave out, or 'none'; default: those of the test sample.")
-    ] = "sample",
-    source: Annotated[str, typer.Option(help="Where the films come from, for the record.")] = "a folder of films",
+    exclude: Exclude = "sample",
+    source: Source = "a folder of films",
     hold_out: Annotated[
         str,
         typer.Option(
@@ -363,12 +362,12 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
         list[Path] | None,
         typer.Option(help="Finished run of this recipe that held other films out: thresholds hold there too. Repeat."),
     ] = None,
-    audit: Annotated[bool, typer.Option(help="Measure shifts, shortcuts and the gate.")] = True,
-    steps: Annotated[int, typer.Option(help="Batches to learn from.")] = 800,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    audit: Audit = True,
+    steps: Steps = 800,
+    seed: Seed = 0,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 8e-4,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; part of what makes a run repeatable.")] = 2,
+    device: Device = "cpu",
+    threads: Threads = 2,
     checkpoints: Annotated[
         str, typer.Option(help="s3://bucket/prefix for copies of the checkpoint, from which an empty --out goes on.")
     ] = "",
@@ -405,9 +404,7 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
                 check_every=min(200, steps),
                 checkpoints=checkpoints,
                 workers=workers,
-            )
-            if exclude != "sample":
-                config = config.excluding(None if exclude == "none" else Path(exclude))
+            ).excluding(exclude)
             run(config, console)
     if workers.leads:
         console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")

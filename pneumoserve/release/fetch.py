@@ -33,10 +33,10 @@ def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Releas
                 "extra_file", f"The store holds {strange[0]}, which leads out of the release; remove it."
             )
         if not folder.is_dir():
-            raise ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
+            raise missing(release_id)
         release = verify(folder, trust)
         if release.id != release_id:
-            raise ReleaseError("altered", f"The store's releases/{release_id} holds {release.id}; push the right one.")
+            raise misplaced(release_id, release.id)
         shutil.rmtree(out / release_id, ignore_errors=True)
         return replace(release, folder=folder.rename(out / release_id))
 
@@ -50,6 +50,16 @@ def download(release_id: str, store: ObjectStore, into: Path) -> Path | None:
     folder = into / release_id
     _copied(store, release_id, folder)
     return folder if (folder / MANIFEST).is_file() else None
+
+
+def missing(release_id: str) -> ReleaseError:
+    """The store has no such release."""
+    return ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
+
+
+def misplaced(release_id: str, found: str) -> ReleaseError:
+    """The store has another release in the place of one."""
+    return ReleaseError("altered", f"The store's releases/{release_id} holds {found}; push the right one.")
 
 
 def _copied(store: ObjectStore, release_id: str, folder: Path) -> list[str]:

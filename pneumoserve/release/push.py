@@ -9,10 +9,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.store import ObjectStore
-from pneumoserve.release.fetch import download
+from pneumoserve.release.fetch import download, misplaced, missing
 from pneumoserve.release.schema import digest_of
 from pneumoserve.release.signing import signature_of
-from pneumoserve.release.verify import MANIFEST, SIGNATURE, ReleaseError, check_files, read_manifest
+from pneumoserve.release.verify import MANIFEST, SIGNATURE, check_files, read_manifest
 
 
 def upload(folder: Path, store: ObjectStore) -> Iterator[str]:
@@ -40,10 +40,10 @@ def sign_pushed(release_id: str, store: ObjectStore, key: Ed25519PrivateKey) -> 
     with tempfile.TemporaryDirectory() as temporary:
         folder = download(release_id, store, Path(temporary))
         if folder is None:
-            raise ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
+            raise missing(release_id)
         data, manifest = read_manifest(folder)
         found = digest_of(data)[:12]
         if found != release_id:
-            raise ReleaseError("altered", f"The store's releases/{release_id} holds {found}; push the right one.")
+            raise misplaced(release_id, found)
         check_files(folder, manifest.files, f"Release {release_id}")
     store.put(f"releases/{release_id}/{SIGNATURE}", signature_of(data, key), "application/octet-stream")

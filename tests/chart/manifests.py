@@ -12,11 +12,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release.package import package
 from pneumoserve.release.schema import canonical_json, digest_of
 from tests.chart.api import Object
@@ -45,10 +47,11 @@ def overlays(release: str, candidate: str) -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
 def reference_release() -> str:
     """The id of the reference release, which is the same wherever it is packaged."""
     with tempfile.TemporaryDirectory() as folder:
-        return package(ROOT / "model-store" / "reference", Path(folder), None).name
+        return package(REFERENCE_RUN, Path(folder), None).name
 
 
 def write(

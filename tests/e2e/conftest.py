@@ -98,10 +98,11 @@ class Images:
 
     def values(self) -> dict[str, Any]:
         """The chart's values that name them."""
-        return {"front": _named(self.front), "models": _named(self.models)}
+        return {"front": named(self.front), "models": named(self.models)}
 
 
-def _named(reference: str) -> dict[str, str]:
+def named(reference: str) -> dict[str, str]:
+    """Repository, and digest or tag, of an image\'s reference."""
     repository, _, digest = reference.partition("@")
     if digest:
         return {"repository": repository, "digest": digest}

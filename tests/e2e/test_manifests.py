@@ -14,7 +14,7 @@ import yaml
 
 from tests import films
 from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
-from tests.e2e.conftest import SEAWEEDFS, Cluster, Images
+from tests.e2e.conftest import SEAWEEDFS, Cluster, Images, named
 from tests.e2e.product import Product, wait_until
 
 HOST = "manifests.example.org"
@@ -65,11 +65,8 @@ def _site(folder: Path, images: Images) -> Path:
 
 
 def _renamed(name: str, reference: str) -> dict[str, str]:
-    repository, at, digest = reference.partition("@")
-    if at:
-        return {"name": name, "newName": repository, "digest": digest}
-    repository, _, tag = reference.rpartition(":")
-    return {"name": name, "newName": repository, "newTag": tag}
+    keys = {"repository": "newName", "digest": "digest", "tag": "newTag"}
+    return {"name": name, **{keys[key]: value for key, value in named(reference).items()}}
 
 
 def test_apply_k_and_a_pushed_release_answer_through_the_gateway(applied: Product, gateway: str) -> None:

@@ -7,14 +7,13 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
 import pytest
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 
+from loadtest.calls import calls_of, checked_grpc
 from pneumoserve.archive.find import find_record
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.store import ObjectStore
@@ -78,13 +77,13 @@ def front(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fr
     assert process.wait(60) == 0
 
 
-def over_grpc(address: str, *metadata: tuple[str, str]) -> Any:
-    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
-    tensor.contents.bytes_contents.append(FILM)
+def over_grpc(address: str, *metadata: tuple[str, str]) -> str:
+    """The id of the one prediction."""
+    (call,) = calls_of("grpc", [FILM], 1, messages)
     with grpc.insecure_channel(address) as channel:
-        stub = pb_grpc.GRPCInferenceServiceStub(channel)
-        request = pb.ModelInferRequest(model_name="pneumonia", inputs=[tensor])
-        return stub.ModelInfer(request, metadata=metadata, timeout=60)
+        body = channel.unary_unary(call.path)(call.body, metadata=metadata, timeout=60)
+    (prediction_id,) = checked_grpc(call, messages, body).predictions
+    return prediction_id
 
 
 def test_the_verified_caller_stands_in_the_record(front: Front) -> None:
@@ -93,8 +92,7 @@ def test_the_verified_caller_stands_in_the_record(front: Front) -> None:
 
 
 def test_over_grpc_too(front: Front) -> None:
-    response = over_grpc(front.grpc, (HEADER, SUBJECT))
-    prediction_id = response.raw_output_contents[0][4:].decode()
+    prediction_id = over_grpc(front.grpc, (HEADER, SUBJECT))
     assert front.record(prediction_id).call.subject == SUBJECT
 
 

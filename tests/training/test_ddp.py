@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +15,8 @@ from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.local.process import free_ports
 from pneumoserve.release.schema import RunFacts
 from tests import films
+from tests.conftest import wait_for
+from tests.training import torchrun
 
 STEPS = 8
 TRAIN = f"""
@@ -54,13 +54,11 @@ class Pair:
         self.folder = folder
         self.processes = []
         for rank in range(2):
-            command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-            command += [f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}", "--max-restarts=0"]
-            command += [str(script), str(folder / f"run-{rank}"), checkpoints, str(pause)]
+            words = torchrun.command(rank, port, str(script), str(folder / f"run-{rank}"), checkpoints, str(pause))
             environment = {**os.environ, **settings.to_env(), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
             with (folder / f"{rank}.log").open("w") as log:
                 self.processes.append(
-                    subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+                    subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
                 )
 
     def log(self, rank: int) -> str:
@@ -80,13 +78,6 @@ class Pair:
                 process.wait()
 
 
-def until(condition: object, what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 def run_of(folder: Path) -> RunFacts:
     return RunFacts.model_validate_json((folder / "run-0" / "run.json").read_bytes())
 
@@ -102,7 +93,7 @@ def test_two_workers_go_on_to_the_same_weights_after_one_was_killed(s3_server: S
     assert (whole.folder / "run-0.sha256").read_text() == (whole.folder / "run-1.sha256").read_text()
     cut = Pair(tmp_path / "cut", "s3://tests/ddp-cut", s3_server, pause=0.5)
     try:
-        until(lambda: store.exists("ddp-cut/last.pt"), cut.log(0))
+        wait_for(lambda: store.exists("ddp-cut/last.pt") and f"step 4/{STEPS}" in cut.log(0), 90)
         cut.kill(1)
         assert all(code != 0 for code in cut.wait())
         assert "Another worker of this training is gone" in cut.log(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.local.process import free_ports
 from pneumoserve.release.schema import ReleaseManifest
 from tests import films
+from tests.training import torchrun
 from training import job as module
 from training.job import main
 
@@ -119,9 +119,7 @@ def test_two_workers_of_a_job_make_one_release(store: ObjectStore, tmp_path: Pat
     words += ["--checkpoints", f"s3://{bucket}/checkpoints", "--steps", "2", "--device", "cpu", "--threads", "1"]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}",
-             "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "training.job", *words,
-             "--out", str(tmp_path / str(rank) / "run")],
+            torchrun.command(rank, port, "-m", "training.job", *words, "--out", str(tmp_path / str(rank) / "run")),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(2)

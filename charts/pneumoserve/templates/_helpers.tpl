@@ -93,6 +93,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* Where a pod runs and with what its images are pulled; empty where nothing is said of it. */}}
+{{- define "pneumoserve.placement" -}}
+{{- $placement := dict -}}
+{{- with include "pneumoserve.pullSecrets" . -}}{{- $_ := set $placement "imagePullSecrets" (fromYamlArray .) -}}{{- end -}}
+{{- with .Values.nodeSelector -}}{{- $_ := set $placement "nodeSelector" . -}}{{- end -}}
+{{- with .Values.tolerations -}}{{- $_ := set $placement "tolerations" . -}}{{- end -}}
+{{- with $placement -}}{{- toYaml . -}}{{- end -}}
+{{- end -}}
+
+{{/* A rule of a NetworkPolicy for DNS: it may run on the node itself, which no selector can name, so the ports are all that is said. */}}
+{{- define "pneumoserve.dnsEgress" -}}
+- ports:
+    {{- range .Values.networkPolicies.dnsPorts }}
+    - port: {{ . }}
+      protocol: UDP
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+{{- end -}}
+
 {{/* What Pod Security "restricted" asks of a container, and a file system nobody writes to. */}}
 {{- define "pneumoserve.containerSecurity" -}}
 runAsNonRoot: true
