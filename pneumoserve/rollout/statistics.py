@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 ONE_SIDED: Final = 0.05
-_BISECTIONS: Final = 100
+_BISECTIONS: Final = 60
 
 
 # --- paired proportions, one film of each patient judged by both releases
@@ -131,8 +132,17 @@ def kolmogorov(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) 
 def _cumulative(trials: int, p: float) -> npt.NDArray[np.float64]:
     """P(X <= k) of a binomial X for k = 0 … trials."""
     k = np.arange(trials + 1)
-    logs = np.array([math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1) for i in k])
-    return np.minimum(np.cumsum(np.exp(logs + k * math.log(p) + (trials - k) * math.log1p(-p))), 1.0)
+    shares: npt.NDArray[np.float64] = np.exp(
+        _log_combinations(trials) + k * math.log(p) + (trials - k) * math.log1p(-p)
+    )
+    return np.minimum(np.cumsum(shares), 1.0, dtype=np.float64)
+
+
+@lru_cache(maxsize=64)
+def _log_combinations(trials: int) -> npt.NDArray[np.float64]:
+    """log of (trials over k) for k = 0 … trials."""
+    factorials = np.cumsum(np.log(np.maximum(np.arange(trials + 1), 1)))
+    return np.asarray(factorials[-1] - factorials - factorials[::-1])
 
 
 def _at_least(events: int, trials: int, p: float) -> float:
