@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.api import CORE, GATEWAY, KSERVE, Api, Object, served
+from tests.chart.api import CORE, GATEWAY, KSERVE, METRICS, Api, Object, served
 from tests.chart.documents import CHART
 from tests.cluster.cache import go_binaries
 
@@ -79,7 +79,7 @@ class Helm:
 
     def notes(self, *values: Path | dict[str, Any]) -> str:
         # Helm 3 asks for a cluster's version even here.
-        with served(Api(CORE | KSERVE | GATEWAY, []), self.folder) as kubeconfig:
+        with served(Api(CORE | KSERVE | GATEWAY | METRICS, []), self.folder) as kubeconfig:
             words = ("install", "pneumoserve", "--dry-run=client", "--disable-openapi-validation")
             done = self.run(*words, values=values, kubeconfig=kubeconfig)
         assert done.returncode == 0, done.stderr
@@ -114,6 +114,7 @@ class Cluster:
     objects: dict[str, Object]
     kserve: bool = True
     gateway: bool = True
+    metrics: bool = True
 
     def add(self, item: Object) -> None:
         self.objects[f"{item['kind']}/{item['metadata']['name']}"] = item
@@ -128,7 +129,7 @@ class Cluster:
 
     def _api(self) -> Api:
         kinds = CORE | (KSERVE if self.kserve else {}) | (GATEWAY if self.gateway else {})
-        return Api(kinds, list(self.objects.values()))
+        return Api(kinds | (METRICS if self.metrics else {}), list(self.objects.values()))
 
 
 @pytest.fixture
