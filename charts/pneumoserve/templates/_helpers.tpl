@@ -51,6 +51,11 @@ pneumonia-{{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* The header in which the gateway tells who calls. */}}
+{{- define "pneumoserve.subjectHeader" -}}
+Pneumoserve-Subject
+{{- end -}}
+
 {{/* Labels ------------------------------------------------------------------------------------------------------ */}}
 
 {{/* Labels that never change. A label of an InferenceService is a label of its pods, so those carry no version. */}}

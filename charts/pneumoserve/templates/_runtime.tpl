@@ -64,6 +64,9 @@ containers:
     imagePullPolicy: {{ .Values.images.pullPolicy }}
     args:
       - --drain-lock={{ $lock }}
+      {{- if ne .Values.route.signIn.method "none" }}
+      - --subject-header={{ include "pneumoserve.subjectHeader" . }}
+      {{- end }}
       {{- if .Values.archive.journal.existingClaim }}
       - --journal=/journal
       - --journal-bytes={{ include "pneumoserve.bytes" (.Values.archive.journal.limit | default "1Gi") }}
