@@ -171,8 +171,9 @@ def infer(gateway: str, metadata: list[tuple[str, str]]) -> Any:
 
 def test_grpc_calls_sign_in_too(product: Product, signed: str) -> None:
     answer = infer(signed, [("authorization", f"Bearer {token(sub='pacs')}")])
-    (named,) = (each for each in answer.outputs if each.name == "prediction_id")
-    assert recorded_subject(product, named.contents.bytes_contents[0].decode()) == "pacs"
+    (place,) = (number for number, each in enumerate(answer.outputs) if each.name == "prediction_id")
+    # One BYTES element: four bytes of length, then the text.
+    assert recorded_subject(product, answer.raw_output_contents[place][4:].decode()) == "pacs"
     with pytest.raises(grpc.RpcError) as refused:
         infer(signed, [])
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
