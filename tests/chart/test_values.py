@@ -69,7 +69,13 @@ def test_it_passes_lint(helm: Helm, given: Path) -> None:
 def test_everything_sets_every_value() -> None:
     given = yaml.safe_load(EVERYTHING.read_text())
     # What excludes other values, and what has one value only.
-    left_out = {"global", "trust.existingConfigMap", "s3.archive.existingSecret", "s3.releases.existingSecret"}
+    left_out = {
+        "global",
+        "s3.caConfigMap",
+        "trust.existingConfigMap",
+        "s3.archive.existingSecret",
+        "s3.releases.existingSecret",
+    }
     left_out |= {"route.signIn.jwt.jwksConfigMap", "route.signIn.apiKeys.existingSecrets"}
     left_out |= {f"archive.{name}.existingSecret" for name in ("signing", "sealer", "references")}
     opened = set(leaves())

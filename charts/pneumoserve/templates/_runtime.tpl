@@ -121,6 +121,9 @@ containers:
       - name: reference-key
         mountPath: /etc/pneumoserve/reference
         readOnly: true
+      {{- with include "pneumoserve.storeMount" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- if .Values.archive.journal.existingClaim }}
       - name: journal
         mountPath: /journal
@@ -145,6 +148,9 @@ volumes:
       items:
         - key: key
           path: key
+  {{- with include "pneumoserve.storeVolume" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.archive.journal.existingClaim }}
   - name: journal
     persistentVolumeClaim:
