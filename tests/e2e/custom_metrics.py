@@ -1,7 +1,7 @@
 """A stand-in for prometheus-adapter: the custom metrics API, of one metric, read from the pods themselves.
 
 What asks it is real, the cluster's own HorizontalPodAutoscaler controller; what it answers is real, each front's own
-/metrics, averaged over some seconds as a rule of prometheus-adapter with avg_over_time does. Prometheus is what is not there.
+/metrics, averaged over some seconds as prometheus-adapter does by a rule with avg_over_time. Prometheus is not there.
 """
 
 from __future__ import annotations
@@ -39,30 +39,26 @@ class Sampler:
     """Asks the fronts of a namespace for the calls they have in flight, and knows the average of the last seconds."""
 
     pods: Callable[[str], list[dict[str, Any]]]
-    selectors: set[str] = field(default_factory=set)
+    _addresses: dict[str, str] = field(default_factory=dict)
     _samples: dict[str, deque[tuple[float, float]]] = field(default_factory=lambda: defaultdict(deque))
 
     def averages(self, selector: str) -> dict[str, float]:
         """By pod; a pod that has not answered yet is not in it."""
-        self.selectors.add(selector)
+        found = self.pods(selector)
+        self._addresses = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in found if "podIP" in pod["status"]}
         since = time.monotonic() - _OVER_SECONDS
-        found = {}
-        for pod in self.pods(selector):
-            name = pod["metadata"]["name"]
-            values = [value for moment, value in list(self._samples[name]) if moment > since]
-            if values:
-                found[name] = sum(values) / len(values)
-        return found
+        recent = {name: [value for at, value in list(self._samples[name]) if at > since] for name in self._addresses}
+        return {name: sum(values) / len(values) for name, values in recent.items() if values}
 
     def run(self, stop: threading.Event) -> None:
         """Ask until told to stop."""
         with httpx.Client(timeout=2) as client:
             while not stop.wait(_EVERY_SECONDS):
-                for pod in [pod for selector in list(self.selectors) for pod in self.pods(selector)]:
-                    with contextlib.suppress(httpx.HTTPError, KeyError):
-                        text = client.get(f"http://{pod['status']['podIP']}:8080/metrics").text
+                for name, address in list(self._addresses.items()):
+                    with contextlib.suppress(httpx.HTTPError):
+                        text = client.get(f"http://{address}:8080/metrics").text
                         (line,) = [line for line in text.splitlines() if line.startswith(f"{METRIC} ")]
-                        self._samples[pod["metadata"]["name"]].append((time.monotonic(), float(line.split()[1])))
+                        self._samples[name].append((time.monotonic(), float(line.split()[1])))
 
 
 def answer(path: str, sampler: Sampler) -> dict[str, Any] | None:
