@@ -38,6 +38,7 @@ share of the calls would be refused. So it is switched where nobody calls.
 {{- $namespace := $root.Release.Namespace -}}
 {{- $new := list -}}
 {{- $called := compact (list $root.Values.release.id) -}}
+{{- if $root.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1/HTTPRoute" -}}
 {{- with lookup "gateway.networking.k8s.io/v1" "HTTPRoute" $namespace (include "pneumoserve.fullname" $root) -}}
 {{- range .spec.rules -}}
 {{- range .backendRefs -}}
@@ -45,6 +46,8 @@ share of the calls would be refused. So it is switched where nobody calls.
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if $root.Capabilities.APIVersions.Has "serving.kserve.io/v1beta1/InferenceService" -}}
 {{- range $id := $called | uniq -}}
 {{- $name := include "pneumoserve.isvc" $id -}}
 {{- $service := lookup "serving.kserve.io/v1beta1" "InferenceService" $namespace $name -}}
@@ -53,6 +56,7 @@ share of the calls would be refused. So it is switched where nobody calls.
 {{- $wanted := eq (include "pneumoserve.isLogged" (list $root $id)) "true" -}}
 {{- if ne $is $wanted -}}
 {{- $new = append $new (printf "Release %s answers calls %s the payload logger, and calls would be lost while that changes; let another release answer first, change it while %s is in release.standby, wait for `kubectl rollout status deployment/%s-predictor -n %s`, then switch back." $id (ternary "with" "without" $is) $id $name $namespace) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
