@@ -1,4 +1,4 @@
-{{/* Values of scaling, payload logger and monitoring that contradict others: {{ include … (list $ $told) }} */}}
+{{/* Values of scaling and monitoring that contradict others: {{ include … (list $ $told) }} */}}
 {{- define "pneumoserve.preflight.scaling" -}}
 {{- $root := index . 0 -}}
 {{- $told := index . 1 -}}
@@ -12,8 +12,10 @@
 {{- if and (eq $scaling.by "keda") (not $scaling.prometheus) -}}
 {{- $new = append $new "KEDA asks Prometheus for the calls in flight; set autoscaling.prometheus to its address." -}}
 {{- end -}}
-{{- if and $values.networkPolicies.enabled (not $values.networkPolicies.metricsNamespaces) -}}
-{{- $new = append $new "autoscaling goes by metrics that nobody may read; set networkPolicies.metricsNamespaces to Prometheus' namespace." -}}
+{{- end -}}
+{{- range $name, $on := dict "autoscaling" $scaling.enabled "monitoring.podMonitor" $values.monitoring.podMonitor.enabled -}}
+{{- if and $on $values.networkPolicies.enabled (not $values.networkPolicies.metricsNamespaces) -}}
+{{- $new = append $new (printf "%s needs metrics that nobody may read; set networkPolicies.metricsNamespaces to Prometheus' namespace." $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $told "sentences" (concat $told.sentences $new) -}}
@@ -32,6 +34,11 @@
 {{- $new = append $new "The cluster has no custom metrics API, so pods would stay at autoscaling.minReplicas; install prometheus-adapter, or set autoscaling.by=keda where KEDA is." -}}
 {{- else if and (eq $scaling.by "keda") (not ($has.Has "keda.sh/v1alpha1/ScaledObject")) -}}
 {{- $new = append $new "The cluster has no KEDA; install it, or set autoscaling.by=hpa where the custom metrics API is." -}}
+{{- end -}}
+{{- end -}}
+{{- range $kind, $section := dict "PodMonitor" $root.Values.monitoring.podMonitor "PrometheusRule" $root.Values.monitoring.rules -}}
+{{- if and $section.enabled (not ($has.Has (printf "monitoring.coreos.com/v1/%s" $kind))) -}}
+{{- $new = append $new (printf "The cluster knows no %s; install the Prometheus operator, or switch that part of monitoring off." $kind) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $told "sentences" (concat $told.sentences $new) -}}
