@@ -64,7 +64,7 @@ class Sampler:
 def answer(path: str, sampler: Sampler) -> dict[str, Any] | None:
     """The body of a GET; None for what there is not."""
     address = urllib.parse.urlsplit(path)
-    words = address.path.strip("/").split("/")
+    words = [urllib.parse.unquote(word) for word in address.path.strip("/").split("/")]
     match words:
         case ["apis", group, version] if (group, version) == (GROUP, VERSION):
             resource = {"name": f"pods/{METRIC}", "singularName": "", "namespaced": True, "kind": "MetricValueList",
