@@ -22,7 +22,7 @@ from tests.e2e.product import NAME, Product, wait_until
 
 HOST: Final = "training.example.org"
 PREFIX: Final = "incoming"
-STEPS: Final = 10
+STEPS: Final = 14
 _RESOURCES: Final = {"requests": {"cpu": "10m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "3Gi"}}
 _SITE: Final = "/site-packages"
 
