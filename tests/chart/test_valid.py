@@ -35,6 +35,9 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
     ),
     "the archive left alone": (TRIAL, ARMS, {"archive": {"seal": {"enabled": False}, "verify": {"enabled": False}}}),
     "training on the cpu": (TRIAL, ARMS, {"training": {"enabled": True, "films": "s3://films/in", "device": "cpu"}}),
+    "a release is signed": (
+        TRIAL, {"training": {"signing": {"release": "0123456789ab", "existingSecret": "approver"}}}
+    ),
     "load through a gateway": (TRIAL, ARMS, {"loadTest": {"enabled": True, "url": "http://gateway.gateways.svc"}}),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip
