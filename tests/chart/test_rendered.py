@@ -66,7 +66,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (8 if given == EVERYTHING else 7)
+    assert len(found) == (9 if given == EVERYTHING else 7)
     for name, spec, _ in found:
         assert violations(spec) == [], name
 
@@ -83,7 +83,8 @@ def test_every_container_of_ours_has_a_read_only_root_and_resources(helm: Helm, 
         assert spec["automountServiceAccountToken"] is False, name
         for container in spec["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert set(container["resources"]["requests"]) == set(container["resources"]["limits"]) == {"cpu", "memory"}
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert set(container["resources"]["limits"]) - {"nvidia.com/gpu"} == {"cpu", "memory"}
             assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
@@ -178,7 +179,7 @@ def test_any_other_value_leaves_the_runtime_alone(helm: Helm, path: str, value: 
 
 
 def test_a_runtimes_name_tells_the_version(trial: list[Object]) -> None:
-    assert the(trial, "ServingRuntime")["metadata"]["name"].startswith("pneumoserve-0-1-0-")
+    assert the(trial, "ServingRuntime")["metadata"]["name"].startswith("pneumoserve-0-2-0-")
 
 
 def test_no_inference_service_selects_the_runtime_by_itself(trial: list[Object]) -> None:
@@ -273,19 +274,38 @@ def test_every_pod_is_denied_what_no_policy_names(trial: list[Object]) -> None:
     assert [name for name, _, labels in pods(trial) if not allows(deny, labels)] == []
 
 
+def caller(source: dict[str, Any]) -> str:
+    """Whom a policy lets in: a namespace, or pods of the install by their component."""
+    if "namespaceSelector" in source:
+        return str(source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+    selector = source["podSelector"]
+    return " ".join(
+        [selector["matchLabels"].get("app.kubernetes.io/component", "")]
+        + [value for expression in selector.get("matchExpressions", []) for value in expression["values"]]
+    ).strip()
+
+
 def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they_are_read(
     everything: list[Object],
 ) -> None:
     labels = of_kind(everything, "InferenceService")[0]["metadata"]["labels"]
-    rules = [
-        (source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+    rules = {
+        (caller(source), port["port"])
         for policy in of_kind(everything, "NetworkPolicy")
         if allows(policy, labels)
         for rule in policy["spec"].get("ingress", [])
         for source in rule["from"]
         for port in rule["ports"]
-    ]
-    assert rules == [("gateways", 8080), ("gateways", 8081), ("monitoring", 8080)]
+    }
+    # `helm test` while it runs, and at the payload logger's port whoever calls by HTTP.
+    assert rules == {
+        ("gateways", 8080),
+        ("gateways", 8081),
+        ("monitoring", 8080),
+        ("test", 8080),
+        ("gateways", 9081),
+        ("load test", 9081),
+    }
 
 
 def test_releases_and_jobs_reach_dns_and_the_store_alone(everything: list[Object], trial: list[Object]) -> None:
@@ -317,7 +337,13 @@ def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) ->
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup", "archive"]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == [
+        "predictor",
+        "setup",
+        "archive",
+        "training",
+        "signing",
+    ]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 
