@@ -287,21 +287,17 @@ def _gateway() -> Objects:
     }
 
 
-<<<<<<< HEAD
 def _metrics_definitions() -> Objects:
     """Of what the chart makes objects by value. Nothing acts on them here; the API server checks their form."""
-    keda = _module("kserve", "github.com/kedacore/keda/v2") / "config/crd/bases"
-    operator = _module("prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
+    keda = module_folder("kserve", "github.com/kedacore/keda/v2") / "config/crd/bases"
+    operator = module_folder("prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
     operator /= "example/prometheus-operator-crd"
     files = [keda / "keda.sh_scaledobjects.yaml"]
     files += [operator / f"monitoring.coreos.com_{kind}.yaml" for kind in ("podmonitors", "prometheusrules")]
     return [item for file in files for item in yaml.safe_load_all(file.read_text())]
 
 
-def _module(name: str, wanted: str | None = None) -> Path:
-=======
 def module_folder(name: str, wanted: str | None = None) -> Path:
->>>>>>> main
     """Where Go keeps the source of a module's main requirement, or of another module it uses."""
     folder = MODULES / name
     if wanted is None:
