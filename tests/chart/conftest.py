@@ -17,13 +17,6 @@ from tests.cluster.cache import go_binaries
 
 NAMESPACE = "pneumo"
 TRIAL = CHART / "ci" / "trial-values.yaml"
-# How a Secret tells KServe where the S3 server of ci/everything-values.yaml is.
-STORE_ANNOTATIONS = {
-    "serving.kserve.io/s3-endpoint": "s3.example.org:9443",
-    "serving.kserve.io/s3-usehttps": "1",
-    "serving.kserve.io/s3-region": "eu-central-1",
-    "serving.kserve.io/s3-usevirtualbucket": "false",
-}
 # The loader in C is some times faster, where it is there.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
@@ -149,11 +142,9 @@ def cluster(tmp_path: Path) -> Cluster:
     healthy.add(controller("kserve/kserve-controller:v0.20.0"))
     healthy.add(storage_container({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}))
     healthy.add(gateway({"from": "All"}))
-    # The claim and the secret that ci/everything-values.yaml names.
+    # The claim that ci/everything-values.yaml names.
     journal = {"name": "journal", "namespace": NAMESPACE}
     healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": journal})
-    payloads = {"name": "payloads", "namespace": NAMESPACE, "annotations": STORE_ANNOTATIONS}
-    healthy.add({"apiVersion": "v1", "kind": "Secret", "metadata": payloads})
     return healthy
 
 

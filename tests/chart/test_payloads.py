@@ -1,4 +1,4 @@
-"""KServe's payload logger: off by default, with rights of its own, and never switched under calls."""
+"""KServe's payload logger: off by default, kept from the archive's credential, and never switched under calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tests.chart.api import Object
 from tests.chart.conftest import (
     EVERYTHING,
     NAMESPACE,
-    STORE_ANNOTATIONS,
     TRIAL,
     Cluster,
     Helm,
@@ -21,11 +20,10 @@ from tests.chart.conftest import (
     route_to,
     the,
 )
-from tests.chart.test_preflight import EXTERNAL, secret
 from tests.chart.test_rendered import ARMS, RELEASE, STANDBY, allows
 
 ON = nested("payloadLogger.enabled", True)
-GIVEN = {"payloadLogger": {"enabled": True, "to": "s3://payloads", "existingSecret": "payloads"}}
+GIVEN = {"payloadLogger": {"enabled": True, "to": "s3://payloads"}}
 
 
 def loggers(objects: list[Object]) -> dict[str, Any]:
@@ -49,9 +47,7 @@ def test_each_release_has_it_as_kserve_demands_it(helm: Helm) -> None:
         assert (logger["mode"], logger["url"]) == ("all", "s3://pneumoserve/payloads")
         # KServe refuses a logger that leaves one of these out.
         assert {"path", "key", "parameters", "serviceAccountName"} <= set(logger["storage"])
-        account = the(rendered, "ServiceAccount", logger["storage"]["serviceAccountName"])
-        assert account["secrets"] == [{"name": "pneumoserve-payloads"}]
-        assert account["automountServiceAccountToken"] is False
+        assert the(rendered, "ServiceAccount", logger["storage"]["serviceAccountName"])
 
 
 def test_it_may_be_for_some_releases_only(helm: Helm) -> None:
@@ -64,17 +60,18 @@ def test_it_may_be_for_some_releases_only(helm: Helm) -> None:
     assert found[STANDBY]["url"] == "s3://payloads/kserve"
 
 
-def test_in_the_trial_store_it_may_write_its_own_folder_and_nothing_else(helm: Helm) -> None:
-    rendered = helm.render(TRIAL, ARMS, ON)
-    identities = json.loads(the(rendered, "Secret", "pneumoserve-store")["stringData"]["identities.json"])["identities"]
-    rights = {each["name"]: each["actions"] for each in identities}
-    assert rights["payloads"] == ["Write:pneumoserve/payloads/*"]
-    keys = the(rendered, "Secret", "pneumoserve-payloads")["stringData"]
-    assert [each["credentials"] for each in identities if each["name"] == "payloads"] == [
-        [{"accessKey": keys["AWS_ACCESS_KEY_ID"], "secretKey": keys["AWS_SECRET_ACCESS_KEY"]}]
-    ]
+def test_it_writes_with_the_releases_credential_which_may_write_its_folder_and_nothing_else(helm: Helm) -> None:
+    """KServe 0.20 gives it the pod's own service account's, whatever the logger's is."""
+    rights = []
+    for given in ({}, ON):
+        rendered = helm.render(TRIAL, ARMS, given)
+        text = the(rendered, "Secret", "pneumoserve-store")["stringData"]["identities.json"]
+        rights.append({each["name"]: each["actions"] for each in json.loads(text)["identities"]})
+    assert rights[1]["releases"] == [*rights[0]["releases"], "Write:pneumoserve/payloads/*"]
+    assert not [action for action in rights[0]["releases"] if "Write" in action]
+    assert rights[1]["archive"] == rights[0]["archive"]
     # The store reads rights when it starts.
-    store = [the(each, "Deployment")["spec"]["template"] for each in (rendered, helm.render(TRIAL, ARMS))]
+    store = [the(helm.render(TRIAL, ARMS, given), "Deployment")["spec"]["template"] for given in ({}, ON)]
     assert store[0] != store[1]
 
 
@@ -98,13 +95,12 @@ def test_its_port_is_open_to_whom_the_fronts_is(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ((TRIAL, GIVEN), "leave payloadLogger.to and payloadLogger.existingSecret empty"),
+        ((TRIAL, GIVEN), "leave payloadLogger.to empty"),
         ((EVERYTHING, nested("payloadLogger.to", "")), "set payloadLogger.to."),
         ((EVERYTHING, nested("payloadLogger.to", "s3://films/payloads")), "is the archive's bucket"),
-        ((EVERYTHING, nested("payloadLogger.existingSecret", "")), "set payloadLogger.existingSecret"),
         (
-            (EVERYTHING, GIVEN, nested("s3.archive", {"accessKey": "", "secretKey": "", "existingSecret": "payloads"})),
-            "give the payload logger one of its own",
+            (EVERYTHING, nested("s3.releases", {"accessKey": "", "secretKey": ""})),
+            "The payload logger writes with the releases' credential, which is the archive's here",
         ),
         ((EVERYTHING, nested("payloadLogger.releases", ["aaaaaaaaaaaa"])), "aaaaaaaaaaaa is in payloadLogger.releases"),
     ],
@@ -163,14 +159,3 @@ def test_a_release_that_is_not_ready_loses_nothing(helm: Helm, cluster: Cluster)
     cluster.add(route_to(RELEASE))
     cluster.add(inference_service(RELEASE, "False"))
     assert cluster.render(helm, TRIAL, ARMS, ON)
-
-
-def test_its_secret_must_be_there_and_say_where_the_store_is(helm: Helm, cluster: Cluster) -> None:
-    cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=STORE_ANNOTATIONS))
-    assert cluster.render(helm, EVERYTHING, EXTERNAL)
-    del cluster.objects["Secret/payloads"]
-    there_is_none = f"There is no Secret payloads in namespace {NAMESPACE}, which payloadLogger names"
-    assert there_is_none in cluster.refusal(helm, EVERYTHING, EXTERNAL)
-    cluster.add({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "payloads", "namespace": NAMESPACE}})
-    refused = cluster.refusal(helm, EVERYTHING, EXTERNAL)
-    assert f"kubectl annotate secret payloads -n {NAMESPACE} --overwrite serving.kserve.io/s3-endpoint=" in refused

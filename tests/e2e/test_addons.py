@@ -72,11 +72,12 @@ def test_bodies_of_calls_and_answers_are_in_the_store_when_it_is_on(logged: Prod
     print(logged.job("verify"))
 
 
-def test_the_payload_logger_has_a_credential_of_its_own(logged: Product) -> None:
+def test_the_payload_logger_has_not_the_archives_credential(logged: Product) -> None:
+    """KServe gives it the one that the storage-initializer reads releases with."""
     (pod,) = logged.pods(logged.first)
     (agent,) = [container for container in pod["spec"]["containers"] if container["name"] == "agent"]
     named = {env["valueFrom"]["secretKeyRef"]["name"] for env in agent["env"] if "valueFrom" in env}
-    assert named == {f"{NAME}-payloads"}
+    assert named == {f"{NAME}-releases"}
 
 
 def test_it_is_not_switched_off_under_calls(logged: Product, answered: str) -> None:

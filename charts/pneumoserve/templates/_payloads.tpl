@@ -12,16 +12,10 @@ true
 {{- .Values.payloadLogger.to | default (printf "s3://%s/payloads" .Values.s3.bucket) | trimSuffix "/" -}}
 {{- end -}}
 
-{{/* The Secret it writes with, and the service account, which has nothing else. */}}
-{{- define "pneumoserve.payloadsSecret" -}}
-{{- .Values.payloadLogger.existingSecret | default (printf "%s-payloads" (include "pneumoserve.fullname" .)) -}}
-{{- end -}}
-
-{{- define "pneumoserve.payloadsAccount" -}}
-{{- include "pneumoserve.fullname" . }}-payloads
-{{- end -}}
-
-{{/* KServe takes neither a path, a key nor parameters for granted; the key names an entry of a secret that is not used here. */}}
+{{/*
+KServe takes neither a path, a key nor parameters for granted; the key names an entry of a secret that is not used here.
+Another service account would have no effect: KServe 0.20 merges its credential into that of the pod's own, which wins.
+*/}}
 {{- define "pneumoserve.payloadLogger" -}}
 mode: all
 url: {{ include "pneumoserve.payloadsTo" . }}
@@ -31,5 +25,5 @@ storage:
   parameters:
     type: s3
     format: json
-  serviceAccountName: {{ include "pneumoserve.payloadsAccount" . }}
+  serviceAccountName: {{ include "pneumoserve.fullname" . }}
 {{- end -}}
