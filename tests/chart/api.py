@@ -23,6 +23,7 @@ CORE: Final[dict[str, dict[str, tuple[str, bool]]]] = {
         "PersistentVolumeClaim": ("persistentvolumeclaims", True),
     },
     "apps/v1": {"Deployment": ("deployments", True)},
+    "autoscaling/v2": {"HorizontalPodAutoscaler": ("horizontalpodautoscalers", True)},
     "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
     "networking.k8s.io/v1": {"NetworkPolicy": ("networkpolicies", True)},
@@ -42,6 +43,15 @@ ENVOY: Final[dict[str, dict[str, tuple[str, bool]]]] = {
         "SecurityPolicy": ("securitypolicies", True),
         "BackendTrafficPolicy": ("backendtrafficpolicies", True),
     }
+}
+# What a cluster has that measures: prometheus-adapter, KEDA, the operator of Prometheus.
+METRICS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
+    "custom.metrics.k8s.io/v1beta2": {"MetricValueList": ("pods/pneumoserve_calls_in_flight", True)},
+    "keda.sh/v1alpha1": {"ScaledObject": ("scaledobjects", True)},
+    "monitoring.coreos.com/v1": {
+        "PodMonitor": ("podmonitors", True),
+        "PrometheusRule": ("prometheusrules", True),
+    },
 }
 
 

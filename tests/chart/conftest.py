@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, Api, Object, served
+from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, METRICS, Api, Object, served
 from tests.chart.documents import CHART
 from tests.cluster.cache import go_binaries
 
 NAMESPACE = "pneumo"
 TRIAL = CHART / "ci" / "trial-values.yaml"
+# How a Secret tells KServe where the S3 server of ci/everything-values.yaml is.
+STORE_ANNOTATIONS = {
+    "serving.kserve.io/s3-endpoint": "s3.example.org:9443",
+    "serving.kserve.io/s3-usehttps": "1",
+    "serving.kserve.io/s3-region": "eu-central-1",
+    "serving.kserve.io/s3-usevirtualbucket": "false",
+}
 # The loader in C is some times faster, where it is there.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
@@ -79,7 +86,7 @@ class Helm:
 
     def notes(self, *values: Path | dict[str, Any]) -> str:
         # Helm 3 asks for a cluster's version even here.
-        with served(Api(CORE | KSERVE | GATEWAY | ENVOY, []), self.folder) as kubeconfig:
+        with served(Api(CORE | KSERVE | GATEWAY | ENVOY | METRICS, []), self.folder) as kubeconfig:
             words = ("install", "pneumoserve", "--dry-run=client", "--disable-openapi-validation")
             done = self.run(*words, values=values, kubeconfig=kubeconfig)
         assert done.returncode == 0, done.stderr
@@ -115,6 +122,7 @@ class Cluster:
     kserve: bool = True
     gateway: bool = True
     envoy: bool = True
+    metrics: bool = True
 
     def add(self, item: Object) -> None:
         self.objects[f"{item['kind']}/{item['metadata']['name']}"] = item
@@ -129,7 +137,7 @@ class Cluster:
 
     def _api(self) -> Api:
         kinds = CORE | (KSERVE if self.kserve else {}) | (GATEWAY if self.gateway else {})
-        kinds |= ENVOY if self.envoy else {}
+        kinds |= (ENVOY if self.envoy else {}) | (METRICS if self.metrics else {})
         return Api(kinds, list(self.objects.values()))
 
 
@@ -141,9 +149,11 @@ def cluster(tmp_path: Path) -> Cluster:
     healthy.add(controller("kserve/kserve-controller:v0.20.0"))
     healthy.add(storage_container({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}))
     healthy.add(gateway({"from": "All"}))
-    # The claim that ci/everything-values.yaml names.
+    # The claim and the secret that ci/everything-values.yaml names.
     journal = {"name": "journal", "namespace": NAMESPACE}
     healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": journal})
+    payloads = {"name": "payloads", "namespace": NAMESPACE, "annotations": STORE_ANNOTATIONS}
+    healthy.add({"apiVersion": "v1", "kind": "Secret", "metadata": payloads})
     return healthy
 
 

@@ -77,7 +77,7 @@ def _rendered(helm: Path, namespace: str, files: Sequence[Path], given: dict[str
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(json.dumps(given))
         file.flush()
-        words = [str(helm), "template", "pneumoserve", str(CHART), "--namespace", namespace]
+        words = [str(helm), "template", "pneumoserve", str(CHART), "--namespace", namespace, "--skip-tests"]
         for path in (*files, file.name):
             words += ["--values", str(path)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)

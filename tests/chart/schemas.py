@@ -19,11 +19,15 @@ from tests.chart.api import Object
 from tests.cluster.components import module_folder
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_OPERATOR: Final = ("prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
 # Where each module keeps its definitions of custom resources.
 _DEFINITIONS: Final = (
     ("kserve", None, "charts/kserve-crd/templates/*[!r]s.yaml"),
     ("envoy-gateway", "sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml"),
     ("envoy-gateway", None, "charts/gateway-helm/charts/crds/crds/generated/*.yaml"),
+    ("kserve", "github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
+    (*_OPERATOR, "example/prometheus-operator-crd/*_podmonitors.yaml"),
+    (*_OPERATOR, "example/prometheus-operator-crd/*_prometheusrules.yaml"),
 )
 # Swagger says "string" of what may be a number too.
 _NUMBERS_TOO: Final = {

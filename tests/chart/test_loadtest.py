@@ -84,9 +84,11 @@ def test_it_may_call_the_releases_pods_and_nobody_else(plain: list[Object]) -> N
     predictor = of_kind(plain, "InferenceService")[0]["metadata"]["labels"]
     assert target["podSelector"]["matchLabels"].items() <= predictor.items()
     assert policies(plain, labels, "ingress") == []
-    rules = [rule for rule in policies(plain, predictor, "ingress") if "podSelector" in rule["from"][0]]
-    ((source,),) = [rule["from"] for rule in rules]
-    assert source["podSelector"]["matchLabels"].items() <= labels.items()
+    sources = [source for rule in policies(plain, predictor, "ingress") for source in rule["from"]]
+    load = {"app.kubernetes.io/component": "load"}.items()
+    (source,) = [each["podSelector"]["matchLabels"] for each in sources if "podSelector" in each
+                 and load <= each["podSelector"]["matchLabels"].items()]  # fmt: skip
+    assert source.items() <= labels.items()
 
 
 def test_with_a_gateway_it_may_call_that_one_and_no_release(everything: list[Object]) -> None:

@@ -11,6 +11,7 @@ from tests.chart.api import Object
 from tests.chart.conftest import (
     EVERYTHING,
     NAMESPACE,
+    STORE_ANNOTATIONS,
     TRIAL,
     Cluster,
     Helm,
@@ -171,12 +172,6 @@ EXTERNAL: dict[str, Any] = {
         "releases": {"accessKey": "", "secretKey": "", "existingSecret": ""},
     },
 }
-ANNOTATIONS = {
-    "serving.kserve.io/s3-endpoint": "s3.example.org:9443",
-    "serving.kserve.io/s3-usehttps": "1",
-    "serving.kserve.io/s3-region": "eu-central-1",
-    "serving.kserve.io/s3-usevirtualbucket": "false",
-}
 
 
 def secret(*keys: str, annotations: dict[str, str] | None = None) -> Object:
@@ -198,7 +193,7 @@ def test_a_secret_without_a_key_or_without_kserves_annotations_is_told(helm: Hel
     cluster.add(secret("AWS_ACCESS_KEY_ID"))
     refused = cluster.refusal(helm, EVERYTHING, EXTERNAL)
     assert "Secret archive has no AWS_SECRET_ACCESS_KEY; add it." in refused
-    words = " ".join(f"{key}={value}" for key, value in sorted(ANNOTATIONS.items()))
+    words = " ".join(f"{key}={value}" for key, value in sorted(STORE_ANNOTATIONS.items()))
     assert f"kubectl annotate secret archive -n {NAMESPACE} --overwrite {words}" in refused
 
 
@@ -209,7 +204,7 @@ def test_authorities_that_are_not_there_are_told(helm: Helm, cluster: Cluster) -
 
 
 def test_a_secret_that_has_everything_is_taken(helm: Helm, cluster: Cluster) -> None:
-    cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=ANNOTATIONS))
+    cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=STORE_ANNOTATIONS))
     assert cluster.render(helm, EVERYTHING, EXTERNAL)
 
 

@@ -274,19 +274,38 @@ def test_every_pod_is_denied_what_no_policy_names(trial: list[Object]) -> None:
     assert [name for name, _, labels in pods(trial) if not allows(deny, labels)] == []
 
 
+def caller(source: dict[str, Any]) -> str:
+    """Whom a policy lets in: a namespace, or pods of the install by their component."""
+    if "namespaceSelector" in source:
+        return str(source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+    selector = source["podSelector"]
+    return " ".join(
+        [selector["matchLabels"].get("app.kubernetes.io/component", "")]
+        + [value for expression in selector.get("matchExpressions", []) for value in expression["values"]]
+    ).strip()
+
+
 def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they_are_read(
     everything: list[Object],
 ) -> None:
     labels = of_kind(everything, "InferenceService")[0]["metadata"]["labels"]
-    rules = [
-        (source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+    rules = {
+        (caller(source), port["port"])
         for policy in of_kind(everything, "NetworkPolicy")
         if allows(policy, labels)
         for rule in policy["spec"].get("ingress", [])
         for source in rule["from"]
         for port in rule["ports"]
-    ]
-    assert rules == [("gateways", 8080), ("gateways", 8081), ("monitoring", 8080)]
+    }
+    # `helm test` while it runs, and at the payload logger's port whoever calls by HTTP.
+    assert rules == {
+        ("gateways", 8080),
+        ("gateways", 8081),
+        ("monitoring", 8080),
+        ("test", 8080),
+        ("gateways", 9081),
+        ("load test", 9081),
+    }
 
 
 def test_releases_and_jobs_reach_dns_and_the_store_alone(everything: list[Object], trial: list[Object]) -> None:
@@ -318,8 +337,13 @@ def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) ->
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    jobs = ["setup", "archive", "training", "signing"]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", *jobs]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == [
+        "predictor",
+        "setup",
+        "archive",
+        "training",
+        "signing",
+    ]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 

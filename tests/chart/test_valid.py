@@ -39,6 +39,12 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
         TRIAL, {"training": {"signing": {"release": "0123456789ab", "existingSecret": "approver"}}}
     ),
     "load through a gateway": (TRIAL, ARMS, {"loadTest": {"enabled": True, "url": "http://gateway.gateways.svc"}}),
+    "pods by the custom metrics API, payloads in the trial store": (
+        TRIAL,
+        ARMS,
+        {"autoscaling": {"enabled": True}, "payloadLogger": {"enabled": True}},
+        nested("networkPolicies.metricsNamespaces", ["monitoring"]),
+    ),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
@@ -58,7 +64,7 @@ def test_nothing_is_found_that_is_not_explained(rendered: list[Object]) -> None:
     assert [what for each in rendered for what in findings(each)] == []
 
 
-@pytest.mark.parametrize("name", ["base", *(f"overlays/{each}" for each in OVERLAYS)])
+@pytest.mark.parametrize("name", ["base", "examples", *(f"overlays/{each}" for each in OVERLAYS)])
 def test_the_manifests_are_taken_whole_and_nothing_is_found(name: str) -> None:
     objects = read_folder(MANIFESTS / name)
     assert objects
@@ -101,13 +107,18 @@ CHANGES: dict[str, tuple[str, Callable[[Object], object]]] = {
     "minReplicas: ": ("InferenceService", lambda each: at(each, "spec", "predictor").update(minReplicas="2")),
     "spec.rules.0: Additional": ("HTTPRoute", lambda each: at(each, "spec", "rules", 0).update(backends=[])),
     "spec: Additional": ("SecurityPolicy", lambda each: each["spec"].update(jwks={})),
+    "triggers.0: Additional": ("ScaledObject", lambda each: at(each, "spec", "triggers", 0).update(target=4)),
+    "podMetricsEndpoints.0: Additional": (
+        "PodMonitor", lambda each: at(each, "spec", "podMetricsEndpoints", 0).update(url="/metrics")
+    ),
+    "rules.0: Additional": ("PrometheusRule", lambda each: at(each, "spec", "groups", 0, "rules", 0).update(on="x")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("told", CHANGES)
 def test_a_field_that_the_api_does_not_know_or_a_wrong_type_is_told(helm: Helm, told: str) -> None:
     kind, change = CHANGES[told]
-    objects = [*helm.render(*COMBINATIONS["api keys"])]
+    objects = [*helm.render(*COMBINATIONS["api keys"]), *helm.render(EVERYTHING)]
     item = copy.deepcopy(next(each for each in objects if each["kind"] == kind))
     change(item)
     assert any(told in what for what in problems(item)), list(problems(item))

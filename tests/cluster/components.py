@@ -70,6 +70,8 @@ class Components:
         with self._node.timed("KServe"):
             self._apply(self._kserve(initializer))
             self._wait("deployment/kserve-controller-manager", KSERVE, "Available")
+        with self._node.timed("definitions of KEDA and of the Prometheus operator"):
+            self._apply(_metrics_definitions())
         with self._node.timed("a gateway that is programmed"):
             self._apply(self._gateway_certificate())
             self._apply(_gateway())
@@ -283,6 +285,16 @@ def _gateway() -> Objects:
         "metadata": {"name": GATEWAY, **here},
         "spec": {"gatewayClassName": "envoy", "infrastructure": {"parametersRef": reference}, "listeners": listeners},
     }
+
+
+def _metrics_definitions() -> Objects:
+    """Of what the chart makes objects by value. Nothing acts on them here; the API server checks their form."""
+    keda = module_folder("kserve", "github.com/kedacore/keda/v2") / "config/crd/bases"
+    operator = module_folder("prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
+    operator /= "example/prometheus-operator-crd"
+    files = [keda / "keda.sh_scaledobjects.yaml"]
+    files += [operator / f"monitoring.coreos.com_{kind}.yaml" for kind in ("podmonitors", "prometheusrules")]
+    return [item for file in files for item in yaml.safe_load_all(file.read_text())]
 
 
 def module_folder(name: str, wanted: str | None = None) -> Path:

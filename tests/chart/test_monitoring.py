@@ -1,0 +1,265 @@
+"""What watches an install: PodMonitor, alerts, `helm test`, and what Artifact Hub is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+import pneumoserve.archive.writer
+import pneumoserve.front.metrics  # noqa: F401
+from pneumoserve.front.errors import _GRPC_CODES
+from tests import films
+from tests.chart.api import Object
+from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, the
+from tests.chart.documents import CHART, values
+from tests.chart.restricted import violations
+from tests.chart.test_rendered import ARMS, RELEASE, allows, containers
+
+READ = nested("networkPolicies.metricsNamespaces", ["monitoring"])
+ON = {"monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}}} | READ
+KINDS = {"PodMonitor", "PrometheusRule"}
+
+
+@pytest.fixture
+def watched(helm: Helm) -> list[Object]:
+    return helm.render(TRIAL, ARMS, ON)
+
+
+# --- PodMonitor
+
+
+def test_nothing_of_the_operators_is_made_by_default(helm: Helm) -> None:
+    assert not KINDS & {item["kind"] for item in helm.render(TRIAL, ARMS)}
+
+
+def test_every_front_is_asked_where_it_listens(watched: list[Object]) -> None:
+    spec = the(watched, "PodMonitor")["spec"]
+    for item in of_kind(watched, "InferenceService"):
+        assert spec["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()
+    (endpoint,) = spec["podMetricsEndpoints"]
+    ports = {port["name"]: port["containerPort"] for port in containers(watched)["transformer-container"]["ports"]}
+    assert ports[endpoint["port"]] == 8080
+    assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "15s")
+    (relabeled,) = endpoint["relabelings"]
+    assert relabeled["targetLabel"] == "release"
+    name = of_kind(watched, "InferenceService")[0]["metadata"]["name"]
+    found = re.fullmatch(relabeled["regex"], name)
+    assert found is not None
+    assert found[1] == RELEASE
+
+
+def test_what_prometheus_selects_by_is_on_its_objects_alone(helm: Helm) -> None:
+    marked = {item["kind"] for item in helm.render(EVERYTHING) if "prometheus" in item["metadata"]["labels"]}
+    assert marked == KINDS
+
+
+def test_metrics_that_nobody_may_read_are_refused(helm: Helm) -> None:
+    assert "monitoring.podMonitor needs metrics that nobody may read" in helm.refusal(
+        TRIAL, ARMS, nested("monitoring.podMonitor.enabled", True)
+    )
+
+
+def test_a_cluster_without_the_operator_is_told(helm: Helm, cluster: Cluster) -> None:
+    assert cluster.render(helm, TRIAL, ARMS, ON)
+    cluster.metrics = False
+    refused = cluster.refusal(helm, TRIAL, ARMS, ON)
+    assert [kind for kind in sorted(KINDS) if f"The cluster knows no {kind}; install" not in refused] == []
+
+
+# --- alerts
+
+
+def alerts(objects: list[Object]) -> dict[str, Any]:
+    (group,) = the(objects, "PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def test_an_operator_is_alerted_to_what_stops_or_spoils_the_service(watched: list[Object]) -> None:
+    assert set(alerts(watched)) == {
+        "PneumoserveNotReady",
+        "PneumoservePodsMissing",
+        "PneumoserveRefusesCalls",
+        "PneumoserveStoreAway",
+        "PneumoserveArchiveFault",
+        "PneumoserveNotSealed",
+    }
+    for rule in alerts(watched).values():
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_alerts_ask_for_metrics_that_there_are_and_for_this_namespace(watched: list[Object]) -> None:
+    ours = {line.split()[2] for line in generate_latest().decode().splitlines() if line.startswith("# TYPE")}
+    for rule in alerts(watched).values():
+        asked = re.findall(r"(\w+)(\{[^}]*\})", rule["expr"])
+        assert asked
+        for metric, where in asked:
+            assert metric in ours or metric.startswith("kube_"), metric
+            assert 'namespace="pneumo"' in where
+
+
+def test_the_alerts_of_calls_count_what_is_no_fault_of_the_caller(watched: list[Object]) -> None:
+    (pattern,) = re.findall(r'status=~"([^"]+)"', alerts(watched)["PneumoserveRefusesCalls"]["expr"])
+    for status, code in _GRPC_CODES.items():
+        ours = status == 429 or status >= 500
+        assert bool(re.fullmatch(pattern, str(status))) == bool(re.fullmatch(pattern, code.name)) == ours
+
+
+def test_the_alerts_name_objects_that_there_are(watched: list[Object]) -> None:
+    found = alerts(watched)
+    cron_jobs = {item["metadata"]["name"] for item in of_kind(watched, "CronJob")}
+    (verify,) = re.findall(r'job_name=~"([^"]+)"', found["PneumoserveArchiveFault"]["expr"])
+    assert [name for name in cron_jobs if re.fullmatch(verify, f"{name}-29400000")] == ["pneumoserve-verify"]
+    assert set(re.findall(r'cronjob="([^"]+)"', found["PneumoserveNotSealed"]["expr"])) <= cron_jobs
+    assert f'deployment="pneumonia-{RELEASE}-predictor"' in found["PneumoserveNotReady"]["expr"]
+
+
+def test_there_is_no_alert_of_a_job_that_does_not_run(helm: Helm) -> None:
+    off = {"archive": {"seal": {"enabled": False}, "verify": {"enabled": False}}}
+    assert not {"PneumoserveArchiveFault", "PneumoserveNotSealed"} & set(alerts(helm.render(TRIAL, ARMS, ON, off)))
+
+
+# --- helm test
+
+
+def test_helm_test_sends_a_film_to_the_release_that_answers(helm: Helm) -> None:
+    rendered = helm.render(TRIAL, ARMS)
+    pod = the(rendered, "Pod")
+    assert violations(pod["spec"]) == []
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][2:4] == [f"http://pneumonia-{RELEASE}-predictor.pneumo.svc", RELEASE]
+    files = the(rendered, "ConfigMap", "pneumoserve-test")
+    assert set(files["data"]) | set(files["binaryData"]) == {
+        word.removeprefix("/test/") for word in container["command"] if word.startswith("/test/")
+    }
+    assert "Pod" not in {item["kind"] for item in helm.render(TRIAL)}
+
+
+def test_its_pod_reaches_the_release_and_the_release_lets_it_in(helm: Helm) -> None:
+    for given, port in (({}, 8080), (nested("payloadLogger.enabled", True), 9081)):
+        rendered = helm.render(TRIAL, ARMS, given)
+        pod, predictor = the(rendered, "Pod"), of_kind(rendered, "InferenceService")[0]
+        for source, target, direction in ((pod, predictor, "egress"), (predictor, pod, "ingress")):
+            ports = {
+                each["port"]
+                for policy in of_kind(rendered, "NetworkPolicy")
+                if allows(policy, source["metadata"]["labels"])
+                for rule in policy["spec"].get(direction, [])
+                for peer in rule.get("to" if direction == "egress" else "from", [])
+                if "podSelector" in peer and selects(peer["podSelector"], target["metadata"]["labels"])
+                for each in rule["ports"]
+            }
+            assert port in ports
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    return allows({"spec": {"podSelector": selector}}, labels)
+
+
+def test_all_that_it_needs_goes_with_it(helm: Helm) -> None:
+    hooks = [
+        item for item in helm.render(TRIAL, ARMS) if item["metadata"]["labels"]["app.kubernetes.io/component"] == "test"
+    ]
+    assert len(hooks) == 4
+    for item in hooks:
+        assert item["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        assert item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+
+
+def test_where_callers_sign_in_it_says_who_it_is(helm: Helm) -> None:
+    assert the(helm.render(TRIAL, ARMS), "Pod")["spec"]["containers"][0]["command"][-1] == "/test/film.jpeg"
+    rendered = helm.render(EVERYTHING)
+    header = the(rendered, "Pod")["spec"]["containers"][0]["command"][-1]
+    assert f"--subject-header={header}" in containers(rendered)["transformer-container"]["args"]
+
+
+def test_its_film_is_one_of_the_sample(helm: Helm) -> None:
+    film = (CHART / "files" / "film.jpeg").read_bytes()
+    assert film in [path.read_bytes() for path in films.sample_films()]
+    assert "CC BY 4.0" in (CHART / "files" / "ATTRIBUTION.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def helm_test() -> ModuleType:
+    """The program as its pod runs it."""
+    spec = importlib.util.spec_from_file_location("helm_test", CHART / "files" / "helm_test.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HEADERS = {
+    "pneumoserve-release": RELEASE,
+    "pneumoserve-recorded": "store",
+    "pneumoserve-receipts": json.dumps([{"writer": "w", "sequence": 0, "hash": "h"}]),
+}
+BODY = {"predictions": [{"prediction_id": "p", "finding": None}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "told"),
+    [
+        (200, {}, BODY, ""),
+        (503, {}, {"error": "The archive takes no records."}, "The status is 503"),
+        (200, {"pneumoserve-release": "ba9876543210"}, BODY, "Release ba9876543210 answered"),
+        (200, {"pneumoserve-recorded": ""}, BODY, "does not say that it is on record"),
+        (200, {"pneumoserve-receipts": "[]"}, BODY, "no receipt"),
+        (200, {"pneumoserve-receipts": '[{"writer": "w"}]'}, BODY, "no receipt"),
+        (200, {"pneumoserve-receipts": "none"}, BODY, "not as documented"),
+        (200, {}, {"predictions": [{"prediction_id": "", "finding": None}]}, "no prediction_id"),
+        (200, {}, {"predictions": [{"prediction_id": "p", "finding": "broken rib"}]}, "none of the documented ones"),
+        (200, {}, {"predictions": []}, "not as documented"),
+    ],
+)
+def test_it_sees_what_is_wrong_with_an_answer(
+    helm_test: ModuleType, status: int, headers: dict[str, str], body: dict[str, Any], told: str
+) -> None:
+    found = helm_test.problems(RELEASE, status, HEADERS | headers, json.dumps(body).encode())
+    if told:
+        assert told in " ".join(found)
+    else:
+        assert found == []
+
+
+# --- Artifact Hub
+
+
+def told_to_artifact_hub(name: str) -> Any:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    return yaml.safe_load(chart["annotations"][f"artifacthub.io/{name}"])
+
+
+def images(tree: dict[str, Any]) -> set[str]:
+    """Every image that the default values name."""
+    if {"repository", "tag"} <= set(tree):
+        version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        return {f"{tree['repository']}:{tree['tag'] or version}"}
+    return {name for below in tree.values() if isinstance(below, dict) for name in images(below)}
+
+
+def test_artifact_hub_knows_every_image() -> None:
+    assert {each["image"] for each in told_to_artifact_hub("images")} == images(values())
+
+
+def test_artifact_hub_knows_licence_changes_and_that_it_is_no_release_yet() -> None:
+    assert told_to_artifact_hub("license") == "Apache-2.0"
+    assert told_to_artifact_hub("prerelease") is True
+    assert {each["kind"] for each in told_to_artifact_hub("changes")} <= {
+        "added",
+        "changed",
+        "deprecated",
+        "removed",
+        "fixed",
+        "security",
+    }
+    assert all(each["url"].startswith("https://") for each in told_to_artifact_hub("links"))

@@ -1,0 +1,164 @@
+"""What may stand beside the service: payload logger, InferenceGraph, objects for KEDA and Prometheus, `helm test`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import yaml
+
+from loadtest.calls import PREDICT
+from pneumoserve.archive.find import find_record
+from tests import films
+from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
+from tests.e2e.conftest import Cluster, Images, restricted_namespace
+from tests.e2e.product import CHART, NAME, Product, wait_until
+
+HOST = "addons.example.org"
+FILM = films.sample_films()[0].read_bytes()
+PAYLOADS = "payloads/"
+
+
+@pytest.fixture(scope="module")
+def logged(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A release that had the payload logger from its beginning."""
+    with restricted_namespace(cluster) as namespace:
+        product = Product(cluster, namespace, images, tmp_path_factory.mktemp("addons"))
+        product.prepare()
+        notes = product.helm("install", payloadLogger={"enabled": True}, route={"hostnames": [HOST]}, replicas=1)
+        assert "The payload logger keeps whole films" in notes
+        product.push(product.folder / "releases" / product.first)
+        product.helm("upgrade", release={"id": product.first})
+        product.wait_ready(product.first)
+        yield product
+        cluster.helm("uninstall", NAME, f"--namespace={namespace}")
+
+
+@pytest.fixture
+def answered(logged: Product, gateway: str) -> str:
+    """The id of a prediction through the gateway, by a call that names no one."""
+    call = {"instances": [{"image": {"b64": base64.b64encode(FILM).decode()}}]}
+
+    def answer() -> httpx.Response | None:
+        response = httpx.post(f"http://{gateway}{PREDICT}", json=call, headers={"Host": HOST}, timeout=30)
+        return response if response.is_success else None
+
+    response = wait_until(answer, 60, "an answer through the gateway")
+    return str(response.json()["predictions"][0]["prediction_id"])
+
+
+# --- the payload logger
+
+
+def test_bodies_of_calls_and_answers_are_in_the_store_when_it_is_on(logged: Product, answered: str) -> None:
+    folder = f"{PAYLOADS}{logged.namespace}/pneumonia-{logged.first}/predictor/logs/"
+    with logged.store() as store:
+
+        def response() -> str | None:
+            keys = [item.key for item in store.list(folder)]
+            found = [key for key in keys if answered in store.get(key).decode(errors="replace")]
+            return found[0] if found else None
+
+        key = wait_until(response, 60, f"the answer below {folder}")
+        request = store.get(key.replace("-response.", "-request.")).decode()
+        assert base64.b64encode(FILM).decode() in request, "the whole film, readable"
+        assert find_record(store, answered) is not None
+        print(f"kept by the payload logger: {sorted(item.key for item in store.list(PAYLOADS))[:4]}")
+    # The archive is not troubled by what stands beside it.
+    print(logged.job("verify"))
+
+
+def test_the_payload_logger_has_a_credential_of_its_own(logged: Product) -> None:
+    (pod,) = logged.pods(logged.first)
+    (agent,) = [container for container in pod["spec"]["containers"] if container["name"] == "agent"]
+    named = {env["valueFrom"]["secretKeyRef"]["name"] for env in agent["env"] if "valueFrom" in env}
+    assert named == {f"{NAME}-payloads"}
+
+
+def test_it_is_not_switched_off_under_calls(logged: Product, answered: str) -> None:
+    done = logged.try_helm("upgrade", {**logged.values, "payloadLogger": {"enabled": False}})
+    assert done.returncode != 0
+    assert f"Release {logged.first} answers calls with the payload logger" in done.stderr
+
+
+# --- helm test
+
+
+def test_helm_test_passes_where_calls_are_recorded_and_not_without_the_store(logged: Product, answered: str) -> None:
+    test = ("test", NAME, f"--namespace={logged.namespace}", "--timeout=180s")
+    print(logged.cluster.helm(*test).stdout)
+    assert logged.get("pods,configmaps,networkpolicies", "--selector=app.kubernetes.io/component=test")["items"] == []
+    logged.kubectl("scale", f"deployment/{NAME}-store", "--replicas=0")
+    logged.kubectl("wait", "pods", "--selector=app.kubernetes.io/component=store", "--for=delete", "--timeout=60s")
+    try:
+        done = logged.cluster.helm(*test, check=False)
+        told = logged.kubectl("logs", f"pod/{NAME}-test")
+    finally:
+        logged.kubectl("scale", f"deployment/{NAME}-store", "--replicas=1")
+        logged.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
+    assert done.returncode != 0
+    assert "The status is 503" in told or "No service answers" in told, told
+    print(f"helm test without the store: {told.strip()}")
+    logged.kubectl("delete", "pod", f"{NAME}-test")
+    wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
+
+
+# --- objects of other operators
+
+
+def test_the_api_server_takes_what_the_chart_makes_for_keda_and_prometheus(logged: Product) -> None:
+    values = {
+        **logged.values,
+        "autoscaling": {"enabled": True, "by": "keda", "prometheus": "http://prometheus.monitoring.svc:9090"},
+        "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "labels": {"release": "main"}},
+        "networkPolicies": {"metricsNamespaces": ["monitoring"]},
+    }
+    file = logged.folder / "watched.json"
+    file.write_text(json.dumps(values))
+    command = ["template", NAME, str(CHART), f"--namespace={logged.namespace}", f"--values={file}", "--skip-tests"]
+    rendered = [item for item in yaml.safe_load_all(logged.cluster.helm(*command).stdout) if item]
+    wanted = {"ScaledObject", "PodMonitor", "PrometheusRule"}
+    found = [item for item in rendered if item["kind"] in wanted]
+    assert {item["kind"] for item in found} == wanted
+    text = "\n---\n".join(map(json.dumps, found))
+    told = logged.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", given=text)
+    assert told.count("created (server dry run)") == len(found), told
+
+
+# --- an InferenceGraph
+
+
+def test_a_graph_answers_with_both_raw_models_scores(logged: Product, answered: str) -> None:
+    assert logged.first == reference_release()
+    with graph(logged):
+        logged.cluster.kubectl("wait", "inferencegraph/pneumonia-scores", "--namespace=pneumonia-graph",
+                               "--for=condition=Ready", "--timeout=120s")  # fmt: skip
+        call = {"instances": [{"image": {"b64": base64.b64encode(FILM).decode()}}]}
+        with logged.cluster.forwarded("pneumonia-graph", "service/pneumonia-scores", 80) as address:
+            response = httpx.post(f"http://{address}", json=call, timeout=60)
+        assert response.status_code == 200, response.text
+        print(f"the graph's answer: {response.text[:600]}")
+        scores = response.json()
+        for name in ("detector", "typer"):
+            ((prediction,),) = (scores[name]["predictions"],)
+            assert prediction["prediction_id"] in logged.recorded()
+        assert 0 <= scores["detector"]["predictions"][0]["pneumonia_probability"] <= 1
+        assert 0 <= scores["typer"]["predictions"][0]["bacterial_probability"] <= 1
+
+
+@contextlib.contextmanager
+def graph(logged: Product) -> Iterator[None]:
+    """The example, asking this install."""
+    text = (MANIFESTS / "examples" / "inferencegraph.yaml").read_text()
+    text = text.replace(f".{NAMESPACE}.svc", f".{logged.namespace}.svc").replace(
+        f"namespace: {NAMESPACE}\n", f"namespace: {logged.namespace}\n"
+    )
+    logged.cluster.kubectl("apply", "--server-side", "-f", "-", given=text)
+    try:
+        yield
+    finally:
+        logged.cluster.kubectl("delete", "--wait=false", "-f", "-", given=text)
