@@ -9,10 +9,10 @@ from rich.progress import track
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import ImageError, prepare
-from pneumoserve.release.data import Item
+from pneumoserve.release.data import Item, film_key
 from pneumoserve.release.schema import digest_of
 from training.dataset import DatasetError, dataset_of, films_in, split_of
-from training.source import bucket_and_key, image_key
+from training.source import bucket_and_key
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def ingest(directory: Path, to: str, settings: S3Settings) -> IngestReport:
             continue
         digest = digest_of(data)
         items.append(Item(digest, cls, patient, split_of(patient), path.name))
-        added += _added(store, image_key(prefix, digest), data)
+        added += _added(store, film_key(prefix, digest), data)
     if not items:
         name, reason = next(iter(broken.items()))
         raise DatasetError(f"None of the {len(broken)} films can be read; {name}, for one: {reason}")

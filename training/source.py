@@ -12,7 +12,7 @@ from rich.progress import track
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.image import ImageError, prepare
-from pneumoserve.release.data import Item
+from pneumoserve.release.data import Item, film_key
 from pneumoserve.release.schema import digest_of
 from training.dataset import Dataset, DatasetError, dataset_from_manifest, dataset_of, films_in, split_of
 
@@ -57,11 +57,6 @@ def bucket_and_key(url: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
-def image_key(prefix: str, digest: str) -> str:
-    """Where a dataset's film stands below the prefix, by its digest."""
-    return f"{prefix}/images/sha256/{digest[:2]}/{digest}".lstrip("/")
-
-
 def _from_store(url: str) -> tuple[Dataset, Read]:
     bucket, key = bucket_and_key(url)
     store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
@@ -72,7 +67,7 @@ def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> t
     dataset = dataset_from_manifest(manifest)
 
     def read(item: Item) -> bytes:
-        data = get(image_key(prefix, item.sha256))
+        data = get(film_key(prefix, item.sha256))
         if digest_of(data) != item.sha256:
             raise DatasetError(f"The film {item.name} is not what the manifest says; ingest it again.")
         return data

@@ -28,6 +28,7 @@ from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segme
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.schema import digest_of
+from pneumoserve.rollout.records import RolloutEvent
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +53,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "protocol": "VARCHAR",
         "encoding": "VARCHAR",
         "subject": "VARCHAR",
+        "duration_ms": "DOUBLE",
         "study": "VARCHAR",
         "patient": "VARCHAR",
         "input_sha256": "VARCHAR",
@@ -98,6 +100,23 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "author": "VARCHAR",
         "finding": "VARCHAR",
         "pneumonia_type": "VARCHAR",
+        "schema": "VARCHAR",
+        "writer": "VARCHAR",
+        "sequence": "INTEGER",
+        "hash": "VARCHAR",
+    },
+    "rollouts": {
+        "event_id": "VARCHAR",
+        "rollout_id": "VARCHAR",
+        "number": "INTEGER",
+        "time": "TIMESTAMPTZ",
+        "stable": "VARCHAR",
+        "what": "VARCHAR",
+        "percent": "INTEGER",
+        "verdicts": "VARCHAR",
+        "evidence": "VARCHAR",
+        "disagreements": "VARCHAR[]",
+        "why": "VARCHAR",
         "schema": "VARCHAR",
         "writer": "VARCHAR",
         "sequence": "INTEGER",
@@ -188,6 +207,7 @@ class Report:
     predictions: int
     labels: int
     unreadable: list[str]
+    rollouts: int = 0
 
 
 def export(
@@ -332,6 +352,8 @@ class _Gather:
             self.report.files += 1
             if self._table == "labels":
                 self.report.labels += self._count
+            elif self._table == "rollouts":
+                self.report.rollouts += self._count
             else:
                 self.report.predictions += self._count
             self._tell(self.report)
@@ -355,6 +377,9 @@ def _row(place: Place, line: bytes) -> tuple[str, Row]:
     if isinstance(entry, Label):
         statement = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
         return "labels", {**statement, **receipt}
+    if isinstance(entry, RolloutEvent):
+        told = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
+        return "rollouts", {**told, "verdicts": orjson.dumps(told["verdicts"]).decode(), **receipt}
     return "predictions", {**prediction_row(entry), **receipt}
 
 
@@ -376,6 +401,7 @@ def prediction_row(record: Record) -> Row:
         "protocol": call.protocol,
         "encoding": call.encoding,
         "subject": call.subject,
+        "duration_ms": record.duration_ms,
         "study": call.study,
         "patient": call.patient,
         **_model_columns("detector", "pneumonia", uses.get(DETECTOR)),

@@ -16,13 +16,16 @@ from pneumoserve.archive.seals import ROLLUPS, split_segments
 from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
 from pneumoserve.archive.store import ObjectStore
 from pneumoserve.archive.walk import in_order
+from pneumoserve.rollout.records import RolloutEvent
 
-Entry = Record | Label
-_SCHEMAS: Final[dict[str, type[Record] | type[Label]]] = {
+Entry = Record | Label | RolloutEvent
+_SCHEMAS: Final[dict[str, type[Record] | type[Label] | type[RolloutEvent]]] = {
     "pneumoserve.record/1": Record,
     "pneumoserve.record/2": Record,
     "pneumoserve.record/3": Record,
+    "pneumoserve.record/4": Record,
     "pneumoserve.label/1": Label,
+    "pneumoserve.rollout/1": RolloutEvent,
 }
 _READERS: Final = 16
 # rollups/date=YYYY-MM-DD/…

@@ -89,10 +89,12 @@ class CallDetail(_Strict):
 class Record(_Strict):
     """`kind` prediction has `image`, `models` and (for the model `pneumonia`) `decision`; the others `error`."""
 
-    schema_: Literal["pneumoserve.record/1", "pneumoserve.record/2", "pneumoserve.record/3"] = Field(
-        default="pneumoserve.record/3",
-        alias="schema",
-        description="version 1 had neither study nor patient, version 2 no chest_probability",
+    schema_: Literal["pneumoserve.record/1", "pneumoserve.record/2", "pneumoserve.record/3", "pneumoserve.record/4"] = (
+        Field(
+            default="pneumoserve.record/4",
+            alias="schema",
+            description="1 had neither study nor patient, 2 no chest_probability, 3 no duration_ms",
+        )
     )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")
@@ -102,6 +104,9 @@ class Record(_Strict):
     release_digest: Sha256
     preprocessing_version: str
     call: CallDetail
+    duration_ms: float | None = Field(
+        default=None, description="milliseconds from when the call was read until its record was made; null: not taken"
+    )
     image: ImageDetail | None = None
     refused: RefusedInput | None = None
     models: tuple[ModelUse, ...] = ()

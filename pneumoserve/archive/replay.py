@@ -134,7 +134,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Replayed:
+class Replayed:
     """A record and what came out now."""
 
     record: Record
@@ -154,7 +154,7 @@ class _Tally:
     bad_evidence: list[BadEvidence] = field(default_factory=list)
     others: dict[str, _Comparison] = field(default_factory=dict)
 
-    def add(self, outcome: _Replayed | BadEvidence) -> None:
+    def add(self, outcome: Replayed | BadEvidence) -> None:
         self.predictions += 1
         if isinstance(outcome, BadEvidence):
             self.bad_evidence.append(outcome)
@@ -163,7 +163,7 @@ class _Tally:
         else:
             self.others.setdefault(outcome.record.release, _Comparison()).add(outcome)
 
-    def _repeat(self, outcome: _Replayed) -> None:
+    def _repeat(self, outcome: Replayed) -> None:
         standard, differs = _differences(outcome)
         if standard == "tolerance":
             moved = (abs(change) for change in _score_changes(outcome).values())
@@ -200,7 +200,7 @@ class _Comparison:
     changes: defaultdict[Change, list[str]] = field(default_factory=lambda: defaultdict(list))
     scores: defaultdict[str, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, outcome: _Replayed) -> None:
+    def add(self, outcome: Replayed) -> None:
         prediction_id = outcome.record.prediction_id
         self.predictions += 1
         for model, change in _score_changes(outcome).items():
@@ -275,19 +275,31 @@ async def _replay(
     records: Iterable[Record],
     progress: Callable[[], None],
 ) -> Report:
-    count = min(_MAX_THREADS, len(os.sched_getaffinity(0)) + 1)
     tally = _Tally(release)
-    with ThreadPoolExecutor(count, thread_name_prefix="replay") as threads:
-        player = _Player(store, release, InProcess(scorers, threads), threads)
-        async for outcome in _in_order(player, records, 2 * count):
-            tally.add(outcome)
-            progress()
+    async for outcome in replayed(store, release, scorers, records):
+        tally.add(outcome)
+        progress()
     return tally.report()
 
 
-async def _in_order(player: _Player, records: Iterable[Record], ahead: int) -> AsyncIterator[_Replayed | BadEvidence]:
+async def replayed(
+    store: ObjectStore, release: Release, scorers: dict[str, Scorer], records: Iterable[Record]
+) -> AsyncIterator[Replayed | BadEvidence]:
+    """What comes out for each record, in their order, through a release whose models are loaded.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    count = min(_MAX_THREADS, len(os.sched_getaffinity(0)) + 1)
+    with ThreadPoolExecutor(count, thread_name_prefix="replay") as threads:
+        player = _Player(store, release, InProcess(scorers, threads), threads)
+        async for outcome in _in_order(player, records, 2 * count):
+            yield outcome
+
+
+async def _in_order(player: _Player, records: Iterable[Record], ahead: int) -> AsyncIterator[Replayed | BadEvidence]:
     """The outcomes in the order of the records; `ahead` are worked on at once."""
-    working: deque[asyncio.Task[_Replayed | BadEvidence]] = deque()
+    working: deque[asyncio.Task[Replayed | BadEvidence]] = deque()
     try:
         for record in records:
             working.append(asyncio.create_task(player.play(record)))
@@ -310,11 +322,11 @@ class _Player:
     models: InProcess
     threads: ThreadPoolExecutor
 
-    async def play(self, record: Record) -> _Replayed | BadEvidence:
+    async def play(self, record: Record) -> Replayed | BadEvidence:
         film = await asyncio.get_running_loop().run_in_executor(self.threads, self._film, record)
         if not isinstance(film, PreparedImage):
             return BadEvidence(record.prediction_id, film)
-        return _Replayed(record, await judge(self.release, self.models, record.call.model, film))
+        return Replayed(record, await judge(self.release, self.models, record.call.model, film))
 
     def _film(self, record: Record) -> PreparedImage | EvidenceFault:
         """The film as the models get it, or why it cannot be had."""
@@ -340,7 +352,7 @@ def _prepared(data: bytes, image: ImageDetail) -> PreparedImage | EvidenceFault:
     return film if film.pixels_sha256 == image.pixels_sha256 else "other_pixels"
 
 
-def _differences(outcome: _Replayed) -> tuple[Standard, tuple[Difference, ...]]:
+def _differences(outcome: Replayed) -> tuple[Standard, tuple[Difference, ...]]:
     """The standard that a prediction of the release itself is held to, and what misses it."""
     before, after = outcome.record.models, outcome.verdict[0]
     pairs = _pairs(outcome)
@@ -359,7 +371,7 @@ def _differences(outcome: _Replayed) -> tuple[Standard, tuple[Difference, ...]]:
     return "bit_for_bit" if exact else "tolerance", tuple(name for name, missed in misses.items() if missed)
 
 
-def _pairs(outcome: _Replayed) -> list[tuple[ModelUse, ModelUse]]:
+def _pairs(outcome: Replayed) -> list[tuple[ModelUse, ModelUse]]:
     """What each model that ran both times said, recorded and now."""
     now = {use.name: use for use in outcome.verdict[0]}
     return [(use, now[use.name]) for use in outcome.record.models if use.name in now]
@@ -399,7 +411,7 @@ def changes_of(before: Decision, after: Decision) -> tuple[Change, ...]:
     return tuple(change for change, is_so in possible.items() if is_so)
 
 
-def _score_changes(outcome: _Replayed) -> dict[str, float]:
+def _score_changes(outcome: Replayed) -> dict[str, float]:
     """Replayed minus recorded probability of each model that ran both times."""
     return {old.name: new.probability - old.probability for old, new in _pairs(outcome)}
 

@@ -124,9 +124,9 @@ class Service:
         started = time.perf_counter()
         try:
             films = await self._prepared(call)
-            records = await self._judged(model, call, call_id, films)
+            records = await self._judged(model, call, call_id, films, started)
         except CallError as error:
-            raise await self.refused(model, call, error, call_id) from error
+            raise await self.refused(model, call, error, call_id, started) from error
         except StoreError:
             raise self._unrecorded(call_id) from None
         try:
@@ -138,8 +138,15 @@ class Service:
             _count(record)
         return [_answer(record, receipt) for record, receipt in zip(records, receipts, strict=True)]
 
-    async def refused(self, model: str, call: Call | Origin, error: CallError, call_id: str | None = None) -> Refusal:
-        """Record a call that gets no answer, and say under which id."""
+    async def refused(
+        self,
+        model: str,
+        call: Call | Origin,
+        error: CallError,
+        call_id: str | None = None,
+        started: float | None = None,
+    ) -> Refusal:
+        """Record a call that gets no answer, and say under which id; `started` is when it was read, by perf_counter."""
         prediction_id = uuid7()
         culprit = call.images[error.index] if isinstance(call, Call) and error.index is not None else None
         record = self._record(
@@ -160,6 +167,7 @@ class Service:
                 input_bytes=None if culprit is None else len(culprit),
             ),
             error=ErrorDetail(status=error.status, message=error.message),
+            duration_ms=_milliseconds(started),
         )
         try:
             receipt = await self._archive.commit(record)
@@ -185,7 +193,9 @@ class Service:
             films.append(outcome)
         return films
 
-    async def _judged(self, model: str, call: Call, call_id: str, films: Sequence[PreparedImage]) -> list[Record]:
+    async def _judged(
+        self, model: str, call: Call, call_id: str, films: Sequence[PreparedImage], started: float
+    ) -> list[Record]:
         """Records of all films, complete but for being committed; their images are stored meanwhile."""
         uploads = [
             self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format]) for film in films
@@ -211,6 +221,7 @@ class Service:
                 image=image_detail(film),
                 models=uses,
                 decision=decision,
+                duration_ms=_milliseconds(started),
             )
             for index, (film, (uses, decision)) in enumerate(zip(films, verdicts, strict=True))
         ]
@@ -231,6 +242,10 @@ class Service:
                 "preprocessing_version": self.release.manifest.preprocessing_version,
             }
         )
+
+
+def _milliseconds(started: float | None) -> float | None:
+    return None if started is None else round((time.perf_counter() - started) * 1000, 1)
 
 
 def _answer(record: Record, receipt: Receipt) -> Answer:

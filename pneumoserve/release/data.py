@@ -62,6 +62,11 @@ class TrainingData:
         return next((item for item in self.items if self.pixels[item.sha256] == pixels_sha256), None)
 
 
+def film_key(prefix: str, digest: Sha256) -> str:
+    """Where an ingested dataset's film stands below the prefix, by its digest."""
+    return f"{prefix}/images/sha256/{digest[:2]}/{digest}".lstrip("/")
+
+
 def manifest_of(items: Iterable[Item]) -> bytes:
     """The manifest of a dataset as canonical JSON."""
     return canonical_json({"schema": "pneumoserve.dataset/1", "items": [asdict(item) for item in items]})

@@ -125,7 +125,7 @@ def test_no_field_of_an_entry_is_lost() -> None:
     # A field that is new to record or label must become a column, or be left out on purpose: here is the list.
     assert Record.model_fields.keys() == {
         "schema_", "kind", "prediction_id", "time", "arm", "release", "release_digest", "preprocessing_version",
-        "call", "image", "refused", "models", "decision", "error",
+        "call", "duration_ms", "image", "refused", "models", "decision", "error",
     }  # fmt: skip
     assert {name.rstrip("_") for name in Label.model_fields} == label.keys() - {"writer", "sequence", "hash"} | {
         "release"
@@ -259,7 +259,7 @@ def test_the_command_exports_and_says_what(settings: S3Settings, store: ObjectSt
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("2 records and 0 labels in 1 new files; the export is in ")
     again = invoke([*words, "--json"], settings.to_env())
-    assert json.loads(again.stdout) == {"files": 0, "predictions": 0, "labels": 0, "unreadable": []}
+    assert json.loads(again.stdout) == {"files": 0, "predictions": 0, "labels": 0, "unreadable": [], "rollouts": 0}
     to_s3 = ["archive", "export", "--to", f"s3://{settings.bucket}/exports", "--since", date.today().isoformat()]
     assert invoke(to_s3, settings.to_env()).returncode == 0
     assert len(list(store.list("exports/"))) == 1

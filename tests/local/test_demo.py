@@ -25,7 +25,7 @@ def test_the_demo_shows_every_film_of_the_sample_and_one_record() -> None:
     assert {row[0] for row in rows} == files
     assert all(row[2] and row[5].isdigit() and re.fullmatch("[0-9a-f-]{36}", row[6]) for row in rows)
     shown = done.stdout.partition("archive show ")[2]
-    assert '"schema": "pneumoserve.record/3"' in shown
+    assert '"schema": "pneumoserve.record/4"' in shown
     assert f'"prediction_id": "{shown[:36]}"' in shown
     assert shown[:36] in {row[6] for row in rows}
     # Start, send, read back, stop: each says how long it took.

@@ -17,6 +17,7 @@ from pneumoserve.decision import Reason
 from pneumoserve.front.models import DECISION_OUTPUTS
 from pneumoserve.lineage import Lineage
 from pneumoserve.release.schema import ReleaseManifest, RunFacts
+from pneumoserve.rollout.records import RolloutEvent
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -24,6 +25,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lineage": Lineage,
     "record": Record,
     "release": ReleaseManifest,
+    "rollout": RolloutEvent,
     "run": RunFacts,
     "seal": Seal,
     "segment": Header,
