@@ -228,6 +228,7 @@ def _busy(running: State) -> RolloutError:
 def _noted(state: State, clock: Clock, what: What, sentence: str, judged: Judgement | None = None) -> State:
     judged = judged or Judgement(())
     note = Note(
+        number=state.noted + 1,
         time=time_text(clock.now()),
         what=what,
         sentence=sentence,
@@ -236,7 +237,7 @@ def _noted(state: State, clock: Clock, what: What, sentence: str, judged: Judgem
         evidence=judged.evidence,
         disagreements=judged.disagreements,
     )
-    return state.model_copy(update={"notes": (*state.notes, note)})
+    return state.model_copy(update={"noted": note.number, "notes": (*state.notes, note)})
 
 
 class _WishSeenError(Exception):

@@ -87,6 +87,7 @@ class StoreJudge:
         event = RolloutEvent(
             event_id=uuid7(),
             rollout_id=state.rollout,
+            number=note.number,
             time=note.time,
             release=state.candidate,
             stable=state.stable,

@@ -32,8 +32,9 @@ class Wish(_Strict):
 
 
 class Note(_Strict):
-    """One thing that happened, to be recorded and told as an event. `time` is RFC 3339, UTC."""
+    """One thing that happened, to be recorded and told as an event; `number` counts from 1. `time` is RFC 3339, UTC."""
 
+    number: int
     time: str
     what: What
     sentence: str
@@ -70,6 +71,7 @@ class State(_Strict):
     outcome: Outcome | None = None
     reason: str = ""
     verdicts: tuple[Verdict, ...] = ()
+    noted: int = Field(default=0, description="how many things happened")
     notes: tuple[Note, ...] = ()
 
     @property
