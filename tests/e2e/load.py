@@ -47,6 +47,8 @@ class Load:
     per_second: float
     # Where gRPC has an address of its own.
     grpc_address: str | None = None
+    # Host name to ask the gateway for; its own address unless given.
+    host: str | None = None
     calls: list[Call] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -86,8 +88,16 @@ class Load:
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=200)
         async with (
-            httpx.AsyncClient(base_url=f"http://{self.gateway}", timeout=_TIMEOUT_SECONDS, limits=limits) as http,
-            grpc.aio.insecure_channel(self.grpc_address or self.gateway) as channel,
+            httpx.AsyncClient(
+                base_url=f"http://{self.gateway}",
+                timeout=_TIMEOUT_SECONDS,
+                limits=limits,
+                headers={"Host": self.host} if self.host else {},
+            ) as http,
+            grpc.aio.insecure_channel(
+                self.grpc_address or self.gateway,
+                options=[("grpc.default_authority", self.host)] if self.host else [],
+            ) as channel,
             asyncio.TaskGroup() as calls,
         ):
             infer = channel.unary_unary(made.GRPC_INFER)

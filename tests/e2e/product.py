@@ -21,9 +21,9 @@ from tests.e2e.conftest import ROOT, SEAWEEDFS, Cluster, Images
 
 CHART: Final = ROOT / "charts" / "pneumoserve"
 NAME: Final = "pneumoserve"
-_COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
+COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
 # The node has two cores for everything.
-_SMALL: Final = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+SMALL: Final = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Product:
         self.values = {
             "images": self.images.values(),
             "trust": {"keys": {"approver.pem": public.read_text()}},
-            "front": {"resources": _SMALL},
-            "models": {"resources": _SMALL},
-            "trialStore": {"enabled": True, "size": "1Gi", "resources": _SMALL,
+            "front": {"resources": SMALL},
+            "models": {"resources": SMALL},
+            "trialStore": {"enabled": True, "size": "1Gi", "resources": SMALL,
                            "image": {"repository": SEAWEEDFS.rpartition(":")[0], "tag": SEAWEEDFS.rpartition(":")[2]}},
         }  # fmt: skip
 
@@ -79,7 +79,7 @@ class Product:
     def command(self, *words: str, environment: dict[str, str] | None = None) -> str:
         """Run our command line."""
         done = subprocess.run(
-            [_COMMAND, *words],
+            [COMMAND, *words],
             capture_output=True,
             text=True,
             check=False,
