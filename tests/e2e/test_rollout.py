@@ -105,7 +105,7 @@ class Rollouts:
         kubeconfig = str(product.cluster.kubeconfig)
         self.environment = {**os.environ, **environment, "KUBECONFIG": kubeconfig}
 
-    def plan(self, candidate: str, *steps: dict[str, int], **changes: Any) -> Path:
+    def plan(self, candidate: str, /, *steps: dict[str, int], **changes: Any) -> Path:
         """A plan file."""
         document = {
             "candidate": candidate,

@@ -204,6 +204,7 @@ class StandInJudge:
     store_away: bool = False
     recorded: list[Note] = field(default_factory=list)
     compared_since: list[datetime] = field(default_factory=list)
+    judged: int = 0
     during_gates: Callable[[], None] = lambda: None
 
     def check(self, plan: Plan, stable: str) -> None:
@@ -215,6 +216,7 @@ class StandInJudge:
         self.during_gates()
         self.clock.wait(state.plan.poll_seconds)
         progress()
+        self.judged += 1
         return Judgement((verdict(self.by_gates),), evidence="e" * 64)
 
     def shadow(self, state: State, progress: Callable[[], None]) -> Judgement:
