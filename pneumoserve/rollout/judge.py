@@ -17,7 +17,7 @@ from pneumoserve.archive.store import NotFoundError, ObjectStore, StoreError
 from pneumoserve.ids import uuid7
 from pneumoserve.release import Release, ReleaseError
 from pneumoserve.release.fetch import fetch
-from pneumoserve.rollout.comparison import compare, read_arms
+from pneumoserve.rollout.comparison import Arm, arm_of, compare
 from pneumoserve.rollout.engine import Judgement, RolloutError
 from pneumoserve.rollout.evidence import Evidence, EvidenceError, check_unseen, freeze, of_dataset, of_labels
 from pneumoserve.rollout.gates import judge_candidate
@@ -25,6 +25,7 @@ from pneumoserve.rollout.plan import Plan
 from pneumoserve.rollout.records import WRITERS, RolloutEvent
 from pneumoserve.rollout.shadow import shadow
 from pneumoserve.rollout.state import Note, State
+from pneumoserve.rollout.tail import Tail
 from pneumoserve.rollout.verdict import Verdict
 
 LABELS: Final = "labels"
@@ -40,6 +41,7 @@ class StoreJudge:
         self._folder = folder
         self._releases: dict[str, Release] = {}
         self._evidence: dict[str, Evidence] = {}
+        self._tails: dict[str, tuple[datetime, Tail]] = {}
 
     def check(self, plan: Plan, stable: str) -> None:
         try:
@@ -77,11 +79,18 @@ class StoreJudge:
 
     def compare(self, state: State, since: datetime) -> Judgement:
         try:
-            arms = read_arms(self._store, since, (state.stable, state.candidate))
+            arms = {release: self._arm(release, since) for release in (state.stable, state.candidate)}
         except ValueError as error:
             raise StoreError(str(error)) from error
         verdicts = compare(arms[state.stable], arms[state.candidate], state.plan.comparison, len(state.plan.steps))
         return Judgement(verdicts, calls={release: len(arm.calls) for release, arm in arms.items()})
+
+    def _arm(self, release: str, since: datetime) -> Arm:
+        """The calls of a release since a step began; what was read for an earlier step is let go."""
+        kept = self._tails.get(release)
+        if kept is None or kept[0] != since:
+            kept = self._tails[release] = (since, Tail(self._store, release, since))
+        return arm_of(release, kept[1].read())
 
     def record(self, state: State, note: Note) -> None:
         event = RolloutEvent(
