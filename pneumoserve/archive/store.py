@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,17 +45,21 @@ class NotFoundError(StoreError):
 
 @dataclass(frozen=True)
 class S3Settings:
-    """Where the store is. `endpoint` is `http://host:port` or `https://host`."""
+    """Where the store is. `endpoint` is `http://host:port` or `https://host`.
+
+    `ca_file`: certificates (PEM) of the authorities that its certificate may come from; empty: those of this machine.
+    """
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
     bucket: str
     region: str = "us-east-1"
+    ca_file: str = ""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> S3Settings:
-        """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, and S3_BUCKET and S3_REGION, which have defaults.
+        """Settings from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, and S3_BUCKET, S3_REGION and S3_CA_FILE, if set.
 
         Raises:
             StoreError: where one is missing.
@@ -66,7 +71,7 @@ class S3Settings:
         if missing:
             raise StoreError(f"The store is not configured: set {', '.join(missing)}.")
         defaults = {"bucket": given.get("S3_BUCKET") or BUCKET, "region": given.get("S3_REGION") or "us-east-1"}
-        return cls(**wanted, **defaults)
+        return cls(**wanted, **defaults, ca_file=given.get("S3_CA_FILE", ""))
 
     def to_env(self) -> dict[str, str]:
         """The variables that `from_env` reads."""
@@ -118,16 +123,29 @@ class StoredObject:
     last_modified: datetime
 
 
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError):
+        raise StoreError("S3_CA_FILE names no file with certificates in PEM; correct it, or leave it out.") from None
+
+
 class ObjectStore:
     """One bucket. Every call blocks for at most a few seconds and raises `StoreError` where it fails."""
 
     def __init__(self, settings: S3Settings) -> None:
+        """Nothing is asked of the store yet.
+
+        Raises:
+            StoreError: `ca_file` holds no certificate.
+        """
         self.settings = settings
         address = urlsplit(settings.endpoint if "//" in settings.endpoint else f"http://{settings.endpoint}")
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
             retries=False,
             maxsize=_CONNECTIONS,
+            ssl_context=_trusting(settings.ca_file),
         )
         self._client = Minio(
             endpoint=address.netloc,
@@ -363,6 +381,11 @@ class _told:  # noqa: N801 - a context manager used like a function
                 raise NotFoundError("The store has no such object.") from None
             advice = "read its log" if error.code in _FAULTS else "check keys and rights"
             raise StoreError(f"The store refused to {self._action} it ({error.code}); {advice}.") from None
+        if isinstance(error, urllib3.exceptions.SSLError):
+            raise StoreError(
+                "The store's certificate is not trusted; give its authority's as S3_CA_FILE, and ask by a name that is "
+                "in it."
+            ) from None
         # The client parses error bodies as XML, and lets a body that broke off raise as it may.
         if isinstance(error, (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, UnicodeDecodeError)):
             raise StoreError("The store could not be reached; check its address, and that it runs.") from None

@@ -14,6 +14,7 @@ OWNER: Final = "pneumoserve/rollout"
 STABLE: Final = "pneumoserve/stable"
 _PREFIX: Final = "pneumonia-"
 _SUFFIX: Final = "-predictor"
+_SUBJECT: Final = "--subject-header="
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -193,6 +194,12 @@ def _holds(parent: Object, kind: str, generation: int | None) -> bool:
         each["type"] == kind and each["status"] == "True" and each.get("observedGeneration", generation) == generation
         for each in parent.get("conditions", [])
     )
+
+
+def subject_header(runtime: Object) -> str:
+    """The header that the front of a ServingRuntime takes a caller's name from, empty where it takes none."""
+    words = [word for each in runtime.get("spec", {}).get("containers", []) for word in each.get("args", [])]
+    return next((word.removeprefix(_SUBJECT) for word in words if word.startswith(_SUBJECT)), "")
 
 
 def route_patch(route: Object, weights: Mapping[str, int], owner: str, stable: str) -> Object:

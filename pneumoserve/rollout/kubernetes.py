@@ -29,6 +29,7 @@ from pneumoserve.rollout.cluster import (
     name_of,
     route_patch,
     service_of,
+    subject_header,
     weights_of,
     with_pods,
 )
@@ -210,6 +211,8 @@ class KubernetesCluster:
         path = self._at("api/v1", "services") + f"/http:{words}"
         url = f"{self._client.configuration.host}{path}"
         headers = {"Content-Type": "image/png"}
+        if header := self._subject_header(release):
+            headers[header] = MANAGER
         if self._inside:
             url = f"http://{service_of(release)}.{self._namespace}.svc/v1/models/pneumonia:predict"
         else:
@@ -220,6 +223,13 @@ class KubernetesCluster:
         except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException):
             return 0
         return int(response.status)
+
+    def _subject_header(self, release: str) -> str:
+        """The header in which a gateway names a release's callers; empty where callers do not sign in."""
+        service = self._get(self._service(release)) or {}
+        runtime = service.get("spec", {}).get("predictor", {}).get("model", {}).get("runtime", "")
+        found = self._get(self._at("apis/serving.kserve.io/v1alpha1", "servingruntimes", runtime)) or {}
+        return subject_header(found)
 
     def event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
         found = self._get(self._service(release)) or {}

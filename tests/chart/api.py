@@ -37,6 +37,12 @@ KSERVE: Final[dict[str, dict[str, tuple[str, bool]]]] = {
 GATEWAY: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "gateway.networking.k8s.io/v1": {"Gateway": ("gateways", True), "HTTPRoute": ("httproutes", True)}
 }
+ENVOY: Final[dict[str, dict[str, tuple[str, bool]]]] = {
+    "gateway.envoyproxy.io/v1alpha1": {
+        "SecurityPolicy": ("securitypolicies", True),
+        "BackendTrafficPolicy": ("backendtrafficpolicies", True),
+    }
+}
 
 
 class Api:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.api import CORE, GATEWAY, KSERVE, Api, Object, served
+from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, Api, Object, served
 from tests.chart.documents import CHART
 from tests.cluster.cache import go_binaries
 
@@ -79,7 +79,7 @@ class Helm:
 
     def notes(self, *values: Path | dict[str, Any]) -> str:
         # Helm 3 asks for a cluster's version even here.
-        with served(Api(CORE | KSERVE | GATEWAY, []), self.folder) as kubeconfig:
+        with served(Api(CORE | KSERVE | GATEWAY | ENVOY, []), self.folder) as kubeconfig:
             words = ("install", "pneumoserve", "--dry-run=client", "--disable-openapi-validation")
             done = self.run(*words, values=values, kubeconfig=kubeconfig)
         assert done.returncode == 0, done.stderr
@@ -114,6 +114,7 @@ class Cluster:
     objects: dict[str, Object]
     kserve: bool = True
     gateway: bool = True
+    envoy: bool = True
 
     def add(self, item: Object) -> None:
         self.objects[f"{item['kind']}/{item['metadata']['name']}"] = item
@@ -128,6 +129,7 @@ class Cluster:
 
     def _api(self) -> Api:
         kinds = CORE | (KSERVE if self.kserve else {}) | (GATEWAY if self.gateway else {})
+        kinds |= ENVOY if self.envoy else {}
         return Api(kinds, list(self.objects.values()))
 
 
@@ -166,14 +168,16 @@ def storage_container(security: dict[str, Any] | None) -> Object:
 
 
 def gateway(namespaces: dict[str, Any] | None) -> Object:
-    listener: dict[str, Any] = {"name": "http", "protocol": "HTTP", "port": 80}
-    if namespaces is not None:
-        listener["allowedRoutes"] = {"namespaces": namespaces}
+    open_to = {} if namespaces is None else {"allowedRoutes": {"namespaces": namespaces}}
+    listeners: list[dict[str, Any]] = [
+        {"name": "http", "protocol": "HTTP", "port": 80, **open_to},
+        {"name": "https", "protocol": "HTTPS", "port": 443, **open_to},
+    ]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "kserve-ingress-gateway", "namespace": "kserve"},
-        "spec": {"gatewayClassName": "envoy", "listeners": [listener]},
+        "spec": {"gatewayClassName": "envoy", "listeners": listeners},
     }
 
 

@@ -202,6 +202,12 @@ def test_a_secret_without_a_key_or_without_kserves_annotations_is_told(helm: Hel
     assert f"kubectl annotate secret archive -n {NAMESPACE} --overwrite {words}" in refused
 
 
+def test_authorities_that_are_not_there_are_told(helm: Helm, cluster: Cluster) -> None:
+    given = nested("s3.caConfigMap", "authorities") | nested("route.gateway.name", "kserve-ingress-gateway")
+    refused = cluster.refusal(helm, EVERYTHING, given)
+    assert "kubectl create configmap authorities -n pneumo --from-file=cabundle.crt=FILE" in refused
+
+
 def test_a_secret_that_has_everything_is_taken(helm: Helm, cluster: Cluster) -> None:
     cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=ANNOTATIONS))
     assert cluster.render(helm, EVERYTHING, EXTERNAL)

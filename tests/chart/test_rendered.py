@@ -741,3 +741,27 @@ def test_jobs_run_commands_that_there_are(trial: list[Object], everything: list[
             _, group, name, *words = container["command"]
             archive = cast(typer.core.TyperGroup, root.commands[group])
             archive.commands[name].make_context(name, words)
+
+
+def test_the_stores_authorities_reach_whoever_talks_to_it(helm: Helm) -> None:
+    """Front, set-up Job, Jobs of the archive mount the ConfigMap and are told of its file; KServe is by annotation."""
+    objects = helm.render(EVERYTHING, nested("s3.caConfigMap", "hospital-authorities"))
+    pods = [the(objects, "ServingRuntime")["spec"], the(objects, "Job")["spec"]["template"]["spec"]]
+    pods += [
+        each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        for each in of_kind(objects, "CronJob")
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == "archive"
+    ]
+    assert len(pods) == 6
+    for pod in pods:
+        (volume,) = (each for each in pod["volumes"] if each["name"] == "store-ca")
+        assert volume["configMap"] == {"name": "hospital-authorities"}
+        (container,) = (each for each in pod["containers"] if "S3_ENDPOINT" in str(each.get("env")))
+        (told,) = (each["value"] for each in container["env"] if each["name"] == "S3_CA_FILE")
+        (mount,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "store-ca")
+        assert told == f"{mount}/cabundle.crt"
+    annotations = the(objects, "Secret", "pneumoserve-releases")["metadata"]["annotations"]
+    assert annotations["serving.kserve.io/s3-cabundle-configmap"] == "hospital-authorities"
+    assert annotations["serving.kserve.io/s3-cabundle"].endswith("/cabundle.crt")
+    assert "store-ca" not in str(helm.render(EVERYTHING))
+    assert "no certificate is looked at" in helm.refusal(TRIAL, nested("s3.caConfigMap", "hospital-authorities"))

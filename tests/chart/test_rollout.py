@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 from pneumoserve.cli import app
-from pneumoserve.rollout.cluster import OWNER, STABLE
+from pneumoserve.rollout.cluster import OWNER, STABLE, subject_header
 from pneumoserve.rollout.kubernetes import fullname
 from pneumoserve.rollout.plan import read_plan
 from tests.chart.api import Object
@@ -78,6 +78,13 @@ def test_its_account_may_do_what_a_rollout_does_and_read_no_secret(plain: list[O
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}]
     (spec,) = [spec for name, spec, _ in pods(plain) if name == NAME]
     assert spec["serviceAccountName"] == NAME
+
+
+def test_a_release_is_warmed_as_a_caller_that_signed_in(helm: Helm, everything: list[Object]) -> None:
+    (named, unnamed) = (the(objects, "ServingRuntime") for objects in (everything, helm.render(TRIAL, ARMS)))
+    front = next(each for each in named["spec"]["containers"] if each["name"] == "transformer-container")
+    assert f"--subject-header={subject_header(named)}" in front["args"]
+    assert subject_header(unnamed) == ""
 
 
 def test_the_job_reaches_the_api_server_and_the_releases_it_warms(everything: list[Object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from tests.chart.conftest import EVERYTHING, TRIAL, Helm, nested
 from tests.chart.documents import CHART, comments, is_open, leaves, nodes, schema, table, table_of_readme, values
+from tests.e2e.product import CHART_BEFORE
 
 
 def paths(tree: dict[str, Any], opened: set[str], above: str = "") -> set[str]:
@@ -69,7 +71,14 @@ def test_it_passes_lint(helm: Helm, given: Path) -> None:
 def test_everything_sets_every_value() -> None:
     given = yaml.safe_load(EVERYTHING.read_text())
     # What excludes other values, and what has one value only.
-    left_out = {"global", "trust.existingConfigMap", "s3.archive.existingSecret", "s3.releases.existingSecret"}
+    left_out = {
+        "global",
+        "s3.caConfigMap",
+        "trust.existingConfigMap",
+        "s3.archive.existingSecret",
+        "s3.releases.existingSecret",
+    }
+    left_out |= {"route.signIn.jwt.jwksConfigMap", "route.signIn.apiKeys.existingSecrets"}
     left_out |= {f"archive.{name}.existingSecret" for name in ("signing", "sealer", "references")}
     opened = set(leaves())
     unset = opened - paths(given, opened) - left_out
@@ -210,3 +219,13 @@ def test_the_notes_warn_of_nothing_that_is_right(helm: Helm) -> None:
     secrets = {"accessKey": "", "secretKey": "", "existingSecret": "given"}
     s3 = {"archive": {**secrets, "existingSecret": "archive"}, "releases": secrets}
     assert "\nMind\n" not in helm.notes(EVERYTHING, {"s3": s3})
+
+
+def test_no_value_of_the_chart_before_is_gone(helm: Helm, tmp_path: Path) -> None:
+    """Whoever upgrades keeps their values: given all of the last chart's, this one renders."""
+    with tarfile.open(CHART_BEFORE) as packed:
+        packed.extractall(tmp_path, filter="data")
+    before = yaml.safe_load((tmp_path / "pneumoserve" / "values.yaml").read_text())
+    opened = {path for path, node in nodes(schema()) if is_open(node)}
+    assert paths(before, opened) - paths(values(), opened) == set()
+    assert helm.render(tmp_path / "pneumoserve" / "values.yaml", TRIAL)

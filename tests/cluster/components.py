@@ -19,11 +19,12 @@ from tests.cluster.builder import Builder
 from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries, run
 from tests.cluster.certificates import Authority
 from tests.cluster.images import Image
-from tests.cluster.node import NODE, Node
+from tests.cluster.node import ADDRESS, NODE, Node
 
 KSERVE: Final = "kserve"
 ENVOY_GATEWAY: Final = "envoy-gateway-system"
 GATEWAY: Final = "kserve-ingress-gateway"
+CERTIFICATE: Final = "gateway-certificate"
 _MANAGER: Final = "docker.io/kserve/kserve-controller:v0.20.0"
 _AGENT: Final = "docker.io/kserve/agent:v0.20.0"
 _ROUTER: Final = "docker.io/kserve/router:v0.20.0"
@@ -68,6 +69,7 @@ class Components:
             self._apply(self._kserve(initializer))
             self._wait("deployment/kserve-controller-manager", KSERVE, "Available")
         with self._node.timed("a gateway that is programmed"):
+            self._apply(self._gateway_certificate())
             self._apply(_gateway())
             self._wait(f"gateway/{GATEWAY}", KSERVE, "Programmed")
 
@@ -101,6 +103,20 @@ class Components:
         return {"/usr/local/bin/envoy": binary, **{str(path): path.resolve() for path in libraries}}
 
     # --- the gateway
+
+    def _gateway_certificate(self) -> Objects:
+        """What the gateway's listener with TLS shows, by the node's authority."""
+        folder = self._authority.folder
+        if not (folder / "gateway.crt").exists():
+            self._authority.issue("gateway", "gateway", hosts=(ADDRESS, "*.example.org"))
+        files = {"tls.crt": "gateway.crt", "tls.key": "gateway.key", "ca.crt": "ca.crt"}
+        yield {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": CERTIFICATE, "namespace": KSERVE},
+            "data": {key: _encoded(folder / file) for key, file in files.items()},
+        }
 
     def _install_gateway_definitions(self) -> None:
         folder = _module("envoy-gateway", "sigs.k8s.io/gateway-api") / "config" / "crd"
@@ -241,7 +257,12 @@ def _gateway() -> Objects:
     kubernetes = {"envoyService": {"type": "NodePort"}, "envoyDeployment": {"container": container}}
     here = {"namespace": KSERVE}
     reference = {"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "proxy"}
-    listener = {"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}}
+    everybody = {"allowedRoutes": {"namespaces": {"from": "All"}}}
+    tls = {"mode": "Terminate", "certificateRefs": [{"group": "", "kind": "Secret", "name": CERTIFICATE}]}
+    listeners = [
+        {"name": "http", "protocol": "HTTP", "port": 80, **everybody},
+        {"name": "https", "protocol": "HTTPS", "port": 443, "tls": tls, **everybody},
+    ]
     yield {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
         "kind": "EnvoyProxy",
@@ -258,7 +279,7 @@ def _gateway() -> Objects:
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": GATEWAY, **here},
-        "spec": {"gatewayClassName": "envoy", "infrastructure": {"parametersRef": reference}, "listeners": [listener]},
+        "spec": {"gatewayClassName": "envoy", "infrastructure": {"parametersRef": reference}, "listeners": listeners},
     }
 
 

@@ -178,7 +178,8 @@ def gateway(cluster: Cluster) -> str:
         return f"{address['value']}:80"
     services = cluster.get("services", "--all-namespaces", "--selector=gateway.envoyproxy.io/owning-gateway-name")
     (service,) = services["items"]
-    return f"{ADDRESS}:{service['spec']['ports'][0]['nodePort']}"
+    (port,) = (each["nodePort"] for each in service["spec"]["ports"] if each["port"] == 80)
+    return f"{ADDRESS}:{port}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,8 @@ from pneumoserve.archive.store import ObjectStore, S3Settings
 from tests.e2e.conftest import ROOT, SEAWEEDFS, Cluster, Images
 
 CHART: Final = ROOT / "charts" / "pneumoserve"
+# The chart as it was last released.
+CHART_BEFORE: Final = ROOT / "tests" / "data" / "charts" / "pneumoserve-0.1.0.tgz"
 NAME: Final = "pneumoserve"
 COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
 # The node has two cores for everything.

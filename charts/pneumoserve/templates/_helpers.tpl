@@ -51,6 +51,11 @@ pneumonia-{{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* The header in which the gateway tells who calls. */}}
+{{- define "pneumoserve.subjectHeader" -}}
+Pneumoserve-Subject
+{{- end -}}
+
 {{/* Labels ------------------------------------------------------------------------------------------------------ */}}
 
 {{/* Labels that never change. A label of an InferenceService is a label of its pods, so those carry no version. */}}
@@ -184,6 +189,31 @@ serving.kserve.io/s3-endpoint: {{ regexReplaceAll "^https?://" $endpoint "" | qu
 serving.kserve.io/s3-usehttps: {{ ternary "1" "0" (hasPrefix "https://" $endpoint) | quote }}
 serving.kserve.io/s3-region: {{ .Values.s3.region | quote }}
 serving.kserve.io/s3-usevirtualbucket: "false"
+{{- with .Values.s3.caConfigMap }}
+serving.kserve.io/s3-cabundle-configmap: {{ . | quote }}
+serving.kserve.io/s3-cabundle: /etc/ssl/custom-certs/cabundle.crt
+{{- end }}
+{{- end -}}
+
+{{/* Where a container that talks to the store finds its authorities: a mount, and its volume. Empty without s3.caConfigMap. */}}
+{{- define "pneumoserve.storeMount" -}}
+{{- if .Values.s3.caConfigMap -}}
+- name: store-ca
+  mountPath: {{ include "pneumoserve.storeCaFolder" . }}
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "pneumoserve.storeVolume" -}}
+{{- with .Values.s3.caConfigMap -}}
+- name: store-ca
+  configMap:
+    name: {{ . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pneumoserve.storeCaFolder" -}}
+/etc/pneumoserve/store
 {{- end -}}
 
 {{- define "pneumoserve.storeEnvironment" -}}
@@ -193,6 +223,10 @@ serving.kserve.io/s3-usevirtualbucket: "false"
   value: {{ .Values.s3.region | quote }}
 - name: S3_BUCKET
   value: {{ .Values.s3.bucket | quote }}
+{{- if .Values.s3.caConfigMap }}
+- name: S3_CA_FILE
+  value: {{ include "pneumoserve.storeCaFolder" . }}/cabundle.crt
+{{- end }}
 - name: S3_ACCESS_KEY
   valueFrom:
     secretKeyRef:

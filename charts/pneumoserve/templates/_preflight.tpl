@@ -14,6 +14,9 @@ with all of them.
 {{- else if not (or $values.trialStore.enabled $values.s3.endpoint) -}}
 {{- $new = append $new "There is no S3 server; set s3.endpoint, or trialStore.enabled=true to try things out." -}}
 {{- end -}}
+{{- if and $values.s3.caConfigMap (not (hasPrefix "https://" (include "pneumoserve.endpoint" $root))) -}}
+{{- $new = append $new "s3.caConfigMap is set, but the S3 server is not asked over https://, so no certificate is looked at; give an https:// endpoint, or leave it empty." -}}
+{{- end -}}
 {{- range $name := list "archive" "releases" -}}
 {{- $given := get $values.s3 $name -}}
 {{- $any := or $given.accessKey $given.secretKey $given.existingSecret -}}
@@ -254,6 +257,11 @@ manifests do not.
 {{- with $values.archive.journal.existingClaim -}}
 {{- if not (lookup "v1" "PersistentVolumeClaim" $namespace .) -}}
 {{- $new = append $new (printf "There is no PersistentVolumeClaim %s in namespace %s for the journal; make it, or leave archive.journal.existingClaim empty." . $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- with $values.s3.caConfigMap -}}
+{{- if not (dig "data" "cabundle.crt" "" (lookup "v1" "ConfigMap" $namespace . | default dict)) -}}
+{{- $new = append $new (printf "There is no ConfigMap %s with the key cabundle.crt in namespace %s, which s3.caConfigMap names; make it: kubectl create configmap %s -n %s --from-file=cabundle.crt=FILE" . $namespace . $namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- if not $values.trialStore.enabled -}}

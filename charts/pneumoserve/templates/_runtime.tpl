@@ -64,6 +64,9 @@ containers:
     imagePullPolicy: {{ .Values.images.pullPolicy }}
     args:
       - --drain-lock={{ $lock }}
+      {{- if ne .Values.route.signIn.method "none" }}
+      - --subject-header={{ include "pneumoserve.subjectHeader" . }}
+      {{- end }}
       {{- if .Values.archive.journal.existingClaim }}
       - --journal=/journal
       - --journal-bytes={{ include "pneumoserve.bytes" (.Values.archive.journal.limit | default "1Gi") }}
@@ -118,6 +121,9 @@ containers:
       - name: reference-key
         mountPath: /etc/pneumoserve/reference
         readOnly: true
+      {{- with include "pneumoserve.storeMount" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- if .Values.archive.journal.existingClaim }}
       - name: journal
         mountPath: /journal
@@ -142,6 +148,9 @@ volumes:
       items:
         - key: key
           path: key
+  {{- with include "pneumoserve.storeVolume" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.archive.journal.existingClaim }}
   - name: journal
     persistentVolumeClaim:
