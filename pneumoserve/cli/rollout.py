@@ -254,14 +254,9 @@ def _followed(cluster: KubernetesCluster) -> None:
 def _render(cluster: KubernetesCluster, judge: StoreJudge, plan: Plan) -> None:
     import yaml
 
-    from pneumoserve.ids import time_text, uuid7
     from pneumoserve.rollout.engine import check_begin, pods_for
-    from pneumoserve.rollout.state import State
 
-    stable = check_begin(cluster, judge, plan)
-    state = State(
-        rollout=uuid7(), plan=plan, stable=stable.release, pods=max(1, stable.wanted), since=time_text(_clock().now())
-    )
+    state = check_begin(cluster, judge, plan, _clock())
     verdicts = judge.gates(state, lambda: None).verdicts
     if bad := [verdict.sentence for verdict in verdicts if verdict.outcome != "pass"]:
         raise Failure(f"Release {plan.candidate} may have no traffic: {' '.join(bad)}", 1)

@@ -86,7 +86,7 @@ class Cluster(Protocol):
     def route(self) -> Route | None: ...
 
     def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
-        """Set all weights by one patch; ConflictError where the route is of another version."""
+        """Set all weights and what marks are not empty, by one patch; ConflictError where it is another version."""
 
     def release(self, release: str) -> Running | None: ...
 
@@ -205,7 +205,7 @@ def subject_header(runtime: Object) -> str:
 def route_patch(route: Object, weights: Mapping[str, int], owner: str, stable: str) -> Object:
     """What a rollout owns of the route."""
     metadata = route["metadata"]
-    annotations = {STABLE: stable, **({OWNER: owner} if owner else {})}
+    annotations = {key: value for key, value in ((STABLE, stable), (OWNER, owner)) if value}
     return {
         "apiVersion": route["apiVersion"],
         "kind": route["kind"],

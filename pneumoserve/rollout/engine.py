@@ -101,11 +101,8 @@ def begin(cluster: Cluster, judge: Judge, plan: Plan, clock: Clock) -> State:
         return running
     if stored is not None and (done := _promoted(cluster, stored, plan)):
         return done
-    stable = check_begin(cluster, judge, plan)
-    state = State(
-        rollout=uuid7(), plan=plan, stable=stable.release, pods=max(1, stable.wanted), since=time_text(clock.now())
-    )
-    state = _noted(state, clock, "started", f"Release {plan.candidate} is tried beside {stable.release}.")
+    state = check_begin(cluster, judge, plan, clock)
+    state = _noted(state, clock, "started", f"Release {plan.candidate} is tried beside {state.stable}.")
     try:
         cluster.save(state.to_json(), None if stored is None else stored.version)
     except ConflictError:
@@ -122,8 +119,8 @@ def _promoted(cluster: Cluster, stored: Stored, plan: Plan) -> State | None:
     return state if route.weights == state.weights else None
 
 
-def check_begin(cluster: Cluster, judge: Judge, plan: Plan) -> Running:
-    """The stable release as it runs, where a rollout by this plan may begin.
+def check_begin(cluster: Cluster, judge: Judge, plan: Plan, clock: Clock) -> State:
+    """The state with which a rollout by this plan begins.
 
     Raises:
         RolloutError: it may not; the sentence says what to do.
@@ -158,7 +155,14 @@ def check_begin(cluster: Cluster, judge: Judge, plan: Plan) -> Running:
             f"its InferenceService, and start again."
         )
     judge.check(plan, stable)
-    return running
+    return State(
+        rollout=uuid7(),
+        plan=plan,
+        stable=stable,
+        marked=route.stable,
+        pods=max(1, running.wanted),
+        since=time_text(clock.now()),
+    )
 
 
 def ask_abort(cluster: Cluster, reason: str, by: str) -> State:
@@ -327,8 +331,8 @@ class Engine:
         route = self._cluster.route()
         if route is None:
             raise UnreachableError("the HTTPRoute is gone; bring it back with `helm upgrade`")
-        if (route.weights, route.owner, route.stable) != (state.weights, owner, state.settled):
-            self._cluster.turn(state.weights, owner, state.settled, route.version)
+        if (route.weights, route.owner, route.stable) != (state.weights, owner, state.mark):
+            self._cluster.turn(state.weights, owner, state.mark, route.version)
 
     def _flushed(self, state: State) -> State:
         """The state without those notes that are on record now."""

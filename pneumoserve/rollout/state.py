@@ -55,6 +55,7 @@ class State(_Strict):
     rollout: str = Field(description="UUIDv7")
     plan: Plan
     stable: str
+    marked: str = Field(default="", description="the release that the route named as settled before")
     pods: int = Field(description="pods of the stable release when the rollout began")
     phase: Phase = "warming"
     step: int = 0
@@ -84,6 +85,11 @@ class State(_Strict):
         """The release that the operator's values should name: the candidate once it has won for good."""
         won = self.outcome == "promoted" and self.phase in ("settling", "ended")
         return self.candidate if won else self.stable
+
+    @property
+    def mark(self) -> str:
+        """The release that the route names as the one for the operator's values; as before, where nothing was won."""
+        return self.marked if self.phase == "ended" and self.outcome != "promoted" else self.settled
 
     @property
     def weights(self) -> dict[str, int]:

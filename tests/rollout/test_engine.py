@@ -85,6 +85,18 @@ def test_a_good_candidate_goes_to_100_percent_step_by_step() -> None:
     assert not [sentence for _, sentence, bad in world.cluster.events if bad]
 
 
+@pytest.mark.parametrize("before", ["", STABLE])
+def test_where_nothing_was_won_the_route_is_marked_as_before(before: str) -> None:
+    world = World()
+    world.cluster.named = before
+    world.judge.by_gates = "fail"
+    world.begin()
+    world.until("gates")
+    assert world.cluster.named == STABLE
+    world.engine().run()
+    assert world.cluster.named == before
+
+
 @pytest.mark.parametrize(("step", "seconds"), [({"minSeconds": 60}, 60), ({"minCalls": 500}, 200), ({}, 0)])
 def test_a_step_lasts_for_its_calls_and_its_seconds(step: dict[str, int], seconds: int) -> None:
     world = World(steps=[{"percent": 25, **step}, {"percent": 100}], rollbackWindowSeconds=100)
