@@ -280,7 +280,7 @@ def _document(cluster: KubernetesCluster) -> dict[str, Any]:
     stored = cluster.load()
     if stored is None:
         raise Failure(_NONE, 1)
-    state = State.model_validate_json(stored.text)
+    state = State.of_json(stored.text)
     route, lease = cluster.route(), cluster.lease()
     document = state.model_dump(mode="json", by_alias=True, exclude={"notes"})
     live = {} if route is None else {"weights": route.weights, "accepted": route.accepted}

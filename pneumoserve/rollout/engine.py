@@ -81,7 +81,7 @@ def under_way(stored: Stored | None) -> State | None:
     """The rollout that a cluster is in the middle of."""
     if stored is None:
         return None
-    state = State.model_validate_json(stored.text)
+    state = State.of_json(stored.text)
     # One whose last words are not on record yet is not over.
     return None if state.phase == "ended" and not state.notes else state
 
@@ -112,7 +112,7 @@ def begin(cluster: Cluster, judge: Judge, plan: Plan, clock: Clock) -> State:
 
 def _promoted(cluster: Cluster, stored: Stored, plan: Plan) -> State | None:
     """The rollout that this plan asks for, where it has been done: a process may end after its last word."""
-    state = State.model_validate_json(stored.text)
+    state = State.of_json(stored.text)
     route = cluster.route()
     if route is None or state.plan != plan or state.outcome != "promoted":
         return None
@@ -303,7 +303,7 @@ class Engine:
                 "The ConfigMap with the rollout's state is gone, so nobody knows what the weights should be; "
                 f"remove the annotation {OWNER} from the HTTPRoute, run `helm upgrade`, and start again."
             )
-        state = State.model_validate_json(stored.text)
+        state = State.of_json(stored.text)
         if state.phase != "ended":
             self._turned(state, state.rollout)
         flushed = self._flushed(state)
@@ -561,7 +561,7 @@ class Engine:
                 return
             self._asked = self._clock.now()
             stored = self._cluster.load()
-            if stored is None or State.model_validate_json(stored.text).wish is not None:
+            if stored is None or State.of_json(stored.text).wish is not None:
                 raise _WishSeenError
 
         return look

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pneumoserve.rollout.cluster import ClusterError
 from pneumoserve.rollout.plan import Plan
 from pneumoserve.rollout.records import What
 from pneumoserve.rollout.verdict import Verdict
@@ -103,6 +104,20 @@ class State(_Strict):
                 return {self.settled: 100}
             case _:
                 return {self.stable: 100 - self.percent, self.candidate: self.percent}
+
+    @classmethod
+    def of_json(cls, text: str) -> State:
+        """As it was kept.
+
+        Raises:
+            ClusterError: it is of a form that this version does not read.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            raise ClusterError(
+                "This rollout was started by another version of pneumoserve; go on with that one, or end it there."
+            ) from None
 
     def to_json(self) -> str:
         """As it is kept."""

@@ -6,12 +6,12 @@ and minimum counts are those of an example, not of a hospital.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 import zipfile
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -33,6 +34,7 @@ from pneumoserve.release.signing import load_key
 from pneumoserve.rollout.records import RolloutEvent, events_of
 from pneumoserve.rollout.state import State
 from tests import films
+from tests.cluster.node import Node
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.load import Load
 from tests.e2e.product import COMMAND, NAME, SMALL, Product, wait_until
@@ -99,7 +101,7 @@ def evidence(product: Product) -> str:
 
 
 class Rollouts:
-    """The command line as a person uses it beside the cluster, with the store through a forwarded port."""
+    """The command line as a person uses it beside the cluster."""
 
     def __init__(self, product: Product, evidence: str, environment: dict[str, str]) -> None:
         self.product = product
@@ -136,12 +138,17 @@ class Rollouts:
             self._words(*words), capture_output=True, text=True, check=False, env=self.environment, timeout=300
         )
 
-    def started(self, plan: Path) -> subprocess.Popen[str]:
-        """`rollout start` in the background."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def started(self, plan: Path) -> Iterator[subprocess.Popen[str]]:
+        """`rollout start` in the background; it is killed when the context is left."""
+        with subprocess.Popen(
             self._words("start", "--plan", str(plan)),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment,
-        )  # fmt: skip
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def status(self) -> dict[str, Any]:
         done = self.run("status", "--json")
@@ -166,7 +173,12 @@ class Rollouts:
 @pytest.fixture(scope="module")
 def rollouts(product: Product, evidence: str) -> Iterator[Rollouts]:
     with product.store_settings() as settings:
-        yield Rollouts(product, evidence, settings.to_env())
+        environment = settings.to_env()
+        if product.cluster.node is not None:
+            # A forwarded port ends with the API server, which one test kills.
+            address = product.get("service", f"{NAME}-store")["spec"]["clusterIP"]
+            environment["S3_ENDPOINT"] = f"http://{address}:8333"
+        yield Rollouts(product, evidence, environment)
 
 
 @pytest.fixture
@@ -254,26 +266,25 @@ def test_a_good_release_goes_to_100_percent_and_no_call_is_lost(
     product = rollouts.product
     began = datetime.now(UTC)
     plan = rollouts.plan(product.second, {"percent": SPLIT, "minCalls": 10}, approval="manual")
+    divided = [{product.first: 100 - SPLIT, product.second: SPLIT}] * 2
     with load(10).running() as running:
-        first = rollouts.started(plan)
-        wait_until(lambda: _phase(rollouts, "serving"), 180, "the first step")
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        with rollouts.started(plan):
+            wait_until(lambda: rollouts.weights() == divided, 180, "the first step")
         # Nobody runs it now; weights stay, and a second rollout is refused.
-        assert rollouts.weights() == [{product.first: 90, product.second: SPLIT}] * 2
         other = rollouts.run("start", "--plan", str(rollouts.plan(product.first)))
         assert other.returncode == 2
         assert "is under way" in other.stderr
-        second = rollouts.started(rollouts.plan(product.second, {"percent": SPLIT, "minCalls": 10}, approval="manual"))
-        wait_until(lambda: "approval" in rollouts.state().waits_for, 90, "the step waits for a person")
-        split_from = datetime.now(UTC)
-        with load(20).running() as more:
-            more.wait_for_answers(CALLS * 2 // 3, 120)
-        split_until = datetime.now(UTC)
-        print(rollouts.run("status").stdout)
-        assert rollouts.run("promote").returncode == 0
-        _, told = second.communicate(timeout=180)
-        assert second.returncode == 0, told
+        assert rollouts.weights() == divided
+        with rollouts.started(plan) as process:
+            wait_until(lambda: "approval" in rollouts.state().waits_for, 90, "the step waits for a person")
+            split_from = datetime.now(UTC)
+            with load(20).running() as more:
+                more.wait_for_answers(CALLS * 2 // 3, 120)
+            split_until = datetime.now(UTC)
+            print(rollouts.run("status").stdout)
+            assert rollouts.run("promote").returncode == 0
+            _, told = process.communicate(timeout=180)
+            assert process.returncode == 0, told
         running.wait_for_answers(50)
     print(told)
     print(f"a good release to 100 %, its process killed at {SPLIT} %: {running.told()}; beside it {more.told()}")
@@ -307,11 +318,6 @@ def _check_split(product: Product, since: datetime, until: datetime) -> None:
 
 def _seconds(first: str, second: str) -> float:
     return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
-
-
-def _phase(rollouts: Rollouts, *phases: str) -> bool:
-    found = rollouts.product.kubectl("get", "configmap", f"{NAME}-rollout", "--ignore-not-found", "--output=name")
-    return bool(found) and rollouts.state().phase in phases
 
 
 def _running(product: Product) -> set[str]:
@@ -421,7 +427,7 @@ def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_
     with load(10).running() as running:
         job = "rollout-back"
         product.kubectl("create", "job", job, f"--from=cronjob/{NAME}-rollout")
-        wait_until(lambda: _phase(rollouts, "serving") and rollouts.state().candidate == product.first, 180, "a step")
+        wait_until(lambda: rollouts.weights() == [{product.second: 50, product.first: 50}] * 2, 180, "a step")
         lost = product.kubectl("get", "pods", f"--selector=job-name={job}", "--output=name").split()
         product.kubectl("delete", *lost, "--grace-period=0", "--force")
         product.kubectl("wait", f"job/{job}", "--for=condition=Complete", "--timeout=180s")
@@ -437,13 +443,19 @@ def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_
     assert "0 mismatches" in told
 
 
-def test_an_abort_without_a_process_takes_all_traffic_back(rollouts: Rollouts, load: Callable[[float], Load]) -> None:
+def test_it_outlives_the_api_server_and_an_abort_needs_no_process(
+    rollouts: Rollouts, load: Callable[[float], Load]
+) -> None:
     product = rollouts.product
     with load(10).running() as running:
-        process = rollouts.started(rollouts.plan(product.second, {"percent": 50, "minCalls": 5000}))
-        wait_until(lambda: _phase(rollouts, "serving"), 180, "a step")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        divided = [{product.first: 50, product.second: 50}] * 2
+        with rollouts.started(rollouts.plan(product.second, {"percent": 50, "minCalls": 5000})):
+            wait_until(lambda: rollouts.weights() == divided, 180, "a step")
+            if product.cluster.node is not None:
+                _without_api_server(product.cluster.node, running)
+                seen = rollouts.state().calls.get(product.second, 0)
+                wait_until(lambda: rollouts.state().calls.get(product.second, 0) > seen + 20, 90, "it goes on")
+                assert rollouts.weights() == divided
         began = time.monotonic()
         done = rollouts.run("abort", "--reason", "it was the wrong one", "--by", "a.b")
         print(f"aborted {time.monotonic() - began:.0f} s after it was asked, with nobody running it")
@@ -453,3 +465,12 @@ def test_an_abort_without_a_process_takes_all_traffic_back(rollouts: Rollouts, l
     assert rollouts.state().reason == "a.b ended it: it was the wrong one"
     assert rollouts.weights() == [{product.first: 100}] * 2
     assert _running(product) == {product.first}
+
+
+def _without_api_server(node: Node, running: Load) -> None:
+    """Calls are answered by the weights as they are while nobody can read or move them."""
+    (server,) = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "kube-apiserver"]
+    server.kill()
+    server.wait()
+    running.wait_for_answers(200)
+    node.up()
