@@ -67,7 +67,9 @@ class KubernetesCluster:
             if self._inside:
                 kubernetes_config.load_incluster_config(client_configuration=configuration)
             else:
-                kubernetes_config.load_kube_config(client_configuration=configuration)
+                # The library reads the variable only when it is imported.
+                kubeconfig = os.environ.get("KUBECONFIG")
+                kubernetes_config.load_kube_config(kubeconfig, client_configuration=configuration)
         except kubernetes_config.ConfigException as error:
             raise ClusterError(f"No cluster is known here ({error}); set KUBECONFIG.") from None
         # Who asks again, and when, is the rollout's to say.
