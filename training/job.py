@@ -62,9 +62,15 @@ def run(job: Job) -> str | None:
     with workers.joined(training.device):
         dataset = workers.told_by_the_leader(_ingested(job, settings) if workers.leads else None)
         folder = train(training.of(dataset), console)
-    if not workers.leads:
-        console.print(f"worker {workers.rank} of {workers.count}: learned; the first worker does the rest")
-        return None
+        if not workers.leads:
+            console.print(f"worker {workers.rank} of {workers.count}: learned; the first worker does the rest")
+        # All wait for the end: a first worker that starts again finds the others starting again too.
+        released: str = workers.told_by_the_leader(_released(job, folder, settings) if workers.leads else None)
+    return released if workers.leads else None
+
+
+def _released(job: Job, folder: Path, settings: S3Settings) -> str:
+    """Measure the run, and push the release that it makes; its id."""
     _measured(job, folder)
     release = package(folder, folder.parent / "releases", None)
     console.print(f"package: release {release.name}, not signed")

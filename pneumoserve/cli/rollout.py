@@ -288,7 +288,7 @@ def _document(cluster: KubernetesCluster) -> dict[str, Any]:
 
 
 def _tables(document: dict[str, Any]) -> Group:
-    where = Table("rollout", "release", "beside", "phase", "route", "waits for")
+    where = Table("release", "beside", "phase", "route", "waits for")
     weights = ", ".join(f"{release}: {weight}" for release, weight in document["route"].get("weights", {}).items())
     plan = document["plan"]
     phase = document["phase"]
@@ -297,13 +297,14 @@ def _tables(document: dict[str, Any]) -> Group:
     if document["outcome"]:
         phase = f"{phase}: {document['outcome']}"
     waits = document["waits_for"] or document["reason"]
-    where.add_row(document["rollout"], plan["candidate"], document["stable"], phase, weights, waits)
+    where.add_row(plan["candidate"], document["stable"], phase, weights, waits)
     gates = Table("gate", "outcome", "figures")
     for verdict in document["verdicts"]:
         gates.add_row(verdict["gate"], verdict["outcome"], verdict["sentence"])
     calls = ", ".join(f"{count} of {release}" for release, count in document["calls"].items())
     run_by = document["run_by"] or ("nobody" if document["phase"] != "ended" else "nobody; it has ended")
-    return Group(where, gates, f"calls compared: {calls or 'none'}; run by {run_by}")
+    told = f"rollout {document['rollout']}; calls compared: {calls or 'none'}; run by {run_by}"
+    return Group(where, gates, told)
 
 
 def _watch(cluster: KubernetesCluster) -> None:

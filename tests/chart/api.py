@@ -15,6 +15,7 @@ Object = dict[str, Any]
 CORE: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "v1": {
         "Namespace": ("namespaces", False),
+        "Node": ("nodes", False),
         "Secret": ("secrets", True),
         "ConfigMap": ("configmaps", True),
         "Service": ("services", True),

@@ -319,7 +319,7 @@ def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) ->
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup", "archive", "rollout"]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup", "archive", "training", "signing", "rollout"]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 

@@ -217,6 +217,13 @@ serving.kserve.io/s3-cabundle: /etc/ssl/custom-certs/cabundle.crt
 {{- end -}}
 
 {{- define "pneumoserve.storeEnvironment" -}}
+{{- include "pneumoserve.storeEnvironmentOf" (list . (include "pneumoserve.archiveSecret" .)) -}}
+{{- end -}}
+
+{{/* The same with the credential of another Secret: {{ include "pneumoserve.storeEnvironmentOf" (list . "secret") }} */}}
+{{- define "pneumoserve.storeEnvironmentOf" -}}
+{{- $secret := index . 1 -}}
+{{- with index . 0 -}}
 - name: S3_ENDPOINT
   value: {{ include "pneumoserve.endpoint" . | quote }}
 - name: S3_REGION
@@ -230,13 +237,14 @@ serving.kserve.io/s3-cabundle: /etc/ssl/custom-certs/cabundle.crt
 - name: S3_ACCESS_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ include "pneumoserve.archiveSecret" . }}
+      name: {{ $secret }}
       key: AWS_ACCESS_KEY_ID
 - name: S3_SECRET_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ include "pneumoserve.archiveSecret" . }}
+      name: {{ $secret }}
       key: AWS_SECRET_ACCESS_KEY
+{{- end -}}
 {{- end -}}
 
 {{- define "pneumoserve.revoked" -}}
