@@ -320,7 +320,7 @@ class Engine:
             self._clock.wait(state.plan.poll_seconds)
             return None
         self._cluster.save(following.to_json(), stored.version)
-        if following.waits_for != state.waits_for and following.waits_for:
+        if following.waits_for and _words(following.waits_for) != _words(state.waits_for):
             self._tell(f"waits for {following.waits_for}")
         if (following.phase, following.step) == (state.phase, state.step):
             self._clock.wait(state.plan.poll_seconds)
@@ -578,6 +578,11 @@ def _of(verdicts: Sequence[Verdict], *outcomes: str) -> tuple[Verdict, ...]:
 
 def _said(verdicts: Sequence[Verdict]) -> str:
     return " ".join(verdict.sentence for verdict in verdicts)
+
+
+def _words(text: str) -> str:
+    """A text without its figures, which change at every look."""
+    return "".join(each for each in text if not each.isdigit())
 
 
 def _is_bad(state: State, note: Note) -> bool:
