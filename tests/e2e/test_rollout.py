@@ -268,8 +268,10 @@ def test_a_good_release_goes_to_100_percent_and_no_call_is_lost(
     plan = rollouts.plan(product.second, {"percent": SPLIT, "minCalls": 10}, approval="manual")
     divided = [{product.first: 100 - SPLIT, product.second: SPLIT}] * 2
     with load(10).running() as running:
-        with rollouts.started(plan):
+        with rollouts.started(plan) as process:
             wait_until(lambda: rollouts.weights() == divided, 180, "the first step")
+            process.kill()
+            print(process.communicate()[1])
         # Nobody runs it now; weights stay, and a second rollout is refused.
         other = rollouts.run("start", "--plan", str(rollouts.plan(product.first)))
         assert other.returncode == 2
