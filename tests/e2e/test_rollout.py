@@ -79,13 +79,24 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
     with restricted_namespace(cluster) as namespace:
         product = Product(cluster, namespace, images, tmp_path_factory.mktemp("rollout"))
         product.prepare()
-        product.helm("install", replicas=1, route={"hostnames": [HOST]})
+        product.command("release", "key", str(_key(product)), "--trust", str(product.folder / "writers"))
+        (public,) = (product.folder / "writers").glob("*.pem")
+        archive = {
+            "trust": {"writers": {"rollouts.pem": public.read_text()}},
+            "replay": {"sample": 40, "resources": SMALL},
+        }
+        product.helm("install", replicas=1, route={"hostnames": [HOST]}, archive=archive)
         product.push(*(product.folder / "releases" / release for release in (product.first, product.second)))
         product.helm("upgrade", release={"id": product.first})
         product.wait_ready(product.first)
         yield product
         product.kubectl("delete", "inferenceservices", "--all")
         cluster.helm("uninstall", NAME, f"--namespace={namespace}")
+
+
+def _key(product: Product) -> Path:
+    """What the command line signs a rollout's records with; the archive trusts it."""
+    return product.folder / "rollouts.pem"
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +139,7 @@ class Rollouts:
         return path
 
     def _words(self, *words: str) -> list[str]:
-        own = ["--key", str(self.product.key), "--trust", str(self.product.folder / "trust")]
+        own = ["--key", str(_key(self.product)), "--trust", str(self.product.folder / "trust")]
         if words[0] in {"status", "promote"}:
             own = []
         return [COMMAND, "rollout", *words, "--namespace", self.product.namespace, *own]
@@ -424,7 +435,6 @@ def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_
     product.helm(
         "upgrade",
         rollout={"enabled": True, "plan": plan, "resources": SMALL, "image": named(product.images.rollout)},
-        archive={"replay": {"sample": 40, "resources": SMALL}},
     )
     with load(10).running() as running:
         job = "rollout-back"
@@ -476,3 +486,8 @@ def _without_api_server(node: Node, running: Load) -> None:
     server.wait()
     running.wait_for_answers(200)
     node.up()
+
+
+def test_what_was_recorded_of_rollouts_is_sealed_and_verified_like_calls(product: Product) -> None:
+    print(product.job("seal"))
+    print(product.job("verify"))
