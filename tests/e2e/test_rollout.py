@@ -455,6 +455,8 @@ def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_
     assert "0 mismatches" in told
 
 
+# The API server that is started anew outlives the test.
+@pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
 def test_it_outlives_the_api_server_and_an_abort_needs_no_process(
     rollouts: Rollouts, load: Callable[[float], Load]
 ) -> None:
