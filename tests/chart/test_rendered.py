@@ -83,7 +83,8 @@ def test_every_container_of_ours_has_a_read_only_root_and_resources(helm: Helm, 
         assert spec["automountServiceAccountToken"] is False, name
         for container in spec["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert set(container["resources"]["requests"]) == set(container["resources"]["limits"]) == {"cpu", "memory"}
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert set(container["resources"]["limits"]) - {"nvidia.com/gpu"} == {"cpu", "memory"}
             assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
@@ -178,7 +179,7 @@ def test_any_other_value_leaves_the_runtime_alone(helm: Helm, path: str, value: 
 
 
 def test_a_runtimes_name_tells_the_version(trial: list[Object]) -> None:
-    assert the(trial, "ServingRuntime")["metadata"]["name"].startswith("pneumoserve-0-1-0-")
+    assert the(trial, "ServingRuntime")["metadata"]["name"].startswith("pneumoserve-0-2-0-")
 
 
 def test_no_inference_service_selects_the_runtime_by_itself(trial: list[Object]) -> None:
@@ -319,7 +320,8 @@ def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) ->
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", "setup", "archive", "training", "signing", "rollout"]
+    named = source["podSelector"]["matchExpressions"][0]["values"]
+    assert named == ["predictor", "setup", "archive", "training", "signing", "rollout"]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 

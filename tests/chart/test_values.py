@@ -79,6 +79,7 @@ def test_everything_sets_every_value() -> None:
         "s3.releases.existingSecret",
     }
     left_out |= {"route.signIn.jwt.jwksConfigMap", "route.signIn.apiKeys.existingSecrets"}
+    left_out |= {"training.existingSecret", "training.signing.release", "training.signing.existingSecret"}
     left_out |= {f"archive.{name}.existingSecret" for name in ("signing", "sealer", "references")}
     opened = set(leaves())
     unset = opened - paths(given, opened) - left_out

@@ -64,7 +64,9 @@ class Components:
         with self._node.timed("Envoy Gateway"):
             self._install_envoy_gateway()
         with self._node.timed("definitions of KServe"):
-            self._apply(yaml.safe_load_all(self._helm("template", "crd", str(_module("kserve") / "charts/kserve-crd"))))
+            self._apply(
+                yaml.safe_load_all(self._helm("template", "crd", str(module_folder("kserve") / "charts/kserve-crd")))
+            )
         with self._node.timed("KServe"):
             self._apply(self._kserve(initializer))
             self._wait("deployment/kserve-controller-manager", KSERVE, "Available")
@@ -87,7 +89,7 @@ class Components:
         """Build KServe's storage-initializer; returns its reference in the node's registry."""
         with tempfile.TemporaryDirectory() as temporary:
             context = Path(shutil.copytree(Path(__file__).with_name("storage-initializer"), f"{temporary}/context"))
-            entrypoint = _module("kserve") / "python/storage-initializer/scripts/initializer-entrypoint"
+            entrypoint = module_folder("kserve") / "python/storage-initializer/scripts/initializer-entrypoint"
             shutil.copyfile(entrypoint, context / entrypoint.name)
             return Builder(self._node).image("kserve/storage-initializer", context)
 
@@ -119,16 +121,16 @@ class Components:
         }
 
     def _install_gateway_definitions(self) -> None:
-        folder = _module("envoy-gateway", "sigs.k8s.io/gateway-api") / "config" / "crd"
+        folder = module_folder("envoy-gateway", "sigs.k8s.io/gateway-api") / "config" / "crd"
         self._apply(yaml.safe_load_all(run([f"{self._kubernetes}/kubectl", "kustomize", str(folder)])))
-        generated = _module("envoy-gateway") / "charts/gateway-helm/charts/crds/crds/generated"
+        generated = module_folder("envoy-gateway") / "charts/gateway-helm/charts/crds/crds/generated"
         for path in sorted(generated.glob("*.yaml")):
             self._apply(yaml.safe_load_all(path.read_text()))
 
     def _install_envoy_gateway(self) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             chart = Path(temporary) / "gateway-helm"
-            shutil.copytree(_module("envoy-gateway") / "charts/gateway-helm", chart)
+            shutil.copytree(module_folder("envoy-gateway") / "charts/gateway-helm", chart)
             _make_writable(chart)
             values = (chart / "values.tmpl.yaml").read_text()
             values = values.replace("${GatewayImage}", _GATEWAY_IMAGE).replace(
@@ -143,7 +145,7 @@ class Components:
     def _kserve(self, initializer: str) -> Iterator[dict[str, Any]]:
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KSERVE}}
         yield self._webhook_secret()
-        chart = str(_module("kserve") / "charts/kserve-resources")
+        chart = str(module_folder("kserve") / "charts/kserve-resources")
         for item in yaml.safe_load_all(self._helm("template", "kserve", chart, "--namespace", KSERVE)):
             if item is None or item["kind"] in ("Certificate", "Issuer", "Namespace"):
                 continue
@@ -283,7 +285,7 @@ def _gateway() -> Objects:
     }
 
 
-def _module(name: str, wanted: str | None = None) -> Path:
+def module_folder(name: str, wanted: str | None = None) -> Path:
     """Where Go keeps the source of a module's main requirement, or of another module it uses."""
     folder = MODULES / name
     if wanted is None:
