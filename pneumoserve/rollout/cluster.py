@@ -90,8 +90,8 @@ class Cluster(Protocol):
 
     def release(self, release: str) -> Running | None: ...
 
-    def make(self, stable: str, candidate: str, pods: int | None) -> None:
-        """Let a candidate run as the stable release does, with so many pods; None: as many as that one may have."""
+    def make(self, stable: str, candidate: str, pods: int) -> None:
+        """Let a candidate run as the stable release does, with so many pods; at least so many where load scales it."""
 
     def remove(self, release: str) -> None: ...
 
@@ -133,15 +133,23 @@ def copied(item: Object, release: str, other: str) -> Object:
     return renamed
 
 
-def with_pods(service: Object, pods: int | None) -> Object:
-    """An InferenceService with so many pods; one that scales by load may go on from there."""
-    if pods is None:
-        return service
-    predictor = service["spec"]["predictor"]
-    low, high = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
-    highest = max(high, pods) if high > low else pods
-    scaled = {**predictor, "minReplicas": pods, "maxReplicas": highest}
-    return {**service, "spec": {**service["spec"], "predictor": scaled}}
+def with_pods(item: Object, pods: int) -> Object:
+    """What says how many pods a release has, with so many; where load scales it, with so many at least."""
+    match item["kind"]:
+        case "InferenceService":
+            predictor = _bounded(item["spec"]["predictor"], "minReplicas", "maxReplicas", pods)
+            return {**item, "spec": {**item["spec"], "predictor": predictor}}
+        case "HorizontalPodAutoscaler":
+            return {**item, "spec": _bounded(item["spec"], "minReplicas", "maxReplicas", pods)}
+        case "ScaledObject":
+            return {**item, "spec": _bounded(item["spec"], "minReplicaCount", "maxReplicaCount", pods)}
+        case _:
+            return item
+
+
+def _bounded(spec: Object, low: str, high: str, pods: int) -> Object:
+    most = max(spec.get(high, pods), pods) if spec.get(high, 0) > spec.get(low, 1) else pods
+    return {**spec, low: pods, high: most}
 
 
 def weights_of(rules: list[Object]) -> dict[str, int]:

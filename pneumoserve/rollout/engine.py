@@ -404,8 +404,11 @@ class Engine:
 
     def _scaling(self, state: State) -> State:
         step = state.plan.steps[state.step]
+        stable = self._cluster.release(state.stable)
+        # Load may have scaled it since the rollout began.
+        state = state.model_copy(update={"pods": max(state.pods, 0 if stable is None else stable.wanted)})
         pods = pods_for(state, step.percent)
-        self._cluster.make(state.stable, state.candidate, None if step.percent == 100 else pods)
+        self._cluster.make(state.stable, state.candidate, pods)
         running = self._cluster.release(state.candidate)
         if gone := self._dark_candidate(state, running):
             return gone

@@ -35,6 +35,12 @@ from pneumoserve.rollout.cluster import (
 )
 
 _KEY: Final = "rollout.json"
+_PLURALS: Final = {
+    "InferenceService": "inferenceservices",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "ScaledObject": "scaledobjects",
+}
 _TIMEOUT: Final = (3.05, 10.0)
 _FILM_TIMEOUT: Final = 30.0
 _CHART: Final = "pneumoserve"
@@ -174,26 +180,23 @@ class KubernetesCluster:
                     return told
         return ""
 
-    def make(self, stable: str, candidate: str, pods: int | None) -> None:
+    def make(self, stable: str, candidate: str, pods: int) -> None:
         for item in self._copies(stable, candidate, pods):
-            plural = {"InferenceService": "inferenceservices", "PodDisruptionBudget": "poddisruptionbudgets"}
             group = f"apis/{item['apiVersion']}"
-            self._apply(self._at(group, plural[item["kind"]], item["metadata"]["name"]), item)
+            self._apply(self._at(group, _PLURALS[item["kind"]], item["metadata"]["name"]), item)
 
-    def _copies(self, stable: str, candidate: str, pods: int | None) -> list[Object]:
-        service = self._get(self._service(stable))
-        if service is None:
+    def _copies(self, stable: str, candidate: str, pods: int) -> list[Object]:
+        found = [self._get(path) for path in self._of_release(stable)]
+        if found[0] is None:
             raise ClusterError(f"Release {stable} does not run any more; bring it back with `helm upgrade`.")
-        budget = self._get(self._budget(stable))
-        copies = [with_pods(copied(service, stable, candidate), pods)]
-        return copies if budget is None else [*copies, copied(budget, stable, candidate)]
+        return [with_pods(copied(item, stable, candidate), pods) for item in found if item is not None]
 
     def remove(self, release: str) -> None:
-        for path in (self._service(release), self._budget(release)):
+        for path in self._of_release(release):
             self._request("DELETE", path, missing_ok=True)
 
     def let_go(self, release: str) -> None:
-        for path in (self._route(), self._service(release), self._budget(release)):
+        for path in (self._route(), *self._of_release(release)):
             found = self._get(path)
             if found is None:
                 continue
@@ -268,8 +271,12 @@ class KubernetesCluster:
     def _service(self, release: str) -> str:
         return self._at("apis/serving.kserve.io/v1beta1", "inferenceservices", name_of(release))
 
-    def _budget(self, release: str) -> str:
-        return self._at("apis/policy/v1", "poddisruptionbudgets", name_of(release))
+    def _of_release(self, release: str) -> list[str]:
+        """The InferenceService of a release, and what the chart makes of the same name; not all need be there."""
+        groups = ("policy/v1", "autoscaling/v2", "keda.sh/v1alpha1")
+        kinds = ("poddisruptionbudgets", "horizontalpodautoscalers", "scaledobjects")
+        others = [self._at(f"apis/{group}", kind, name_of(release)) for group, kind in zip(groups, kinds, strict=True)]
+        return [self._service(release), *others]
 
     def _get(self, path: str) -> Object | None:
         return self._request("GET", path, missing_ok=True)

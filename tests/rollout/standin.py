@@ -153,13 +153,12 @@ class StandInCluster:
             pods.ready = 0 if pods.ill else pods.wanted
         return Running(release, pods.ready > 0, pods.ready, pods.wanted, "" if pods.ready else "it starts")
 
-    def make(self, stable: str, candidate: str, pods: int | None) -> None:
+    def make(self, stable: str, candidate: str, pods: int) -> None:
         self._answers()
         self._point()
-        wanted = self.releases[stable].wanted if pods is None else pods
-        running = self.releases.setdefault(candidate, Pods(wanted))
-        if running.wanted != wanted:
-            running.wanted, running.looks = wanted, 0
+        running = self.releases.setdefault(candidate, Pods(pods))
+        if running.wanted != pods:
+            running.wanted, running.looks = pods, 0
         self._check()
         self._point()
 

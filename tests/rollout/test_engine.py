@@ -113,8 +113,10 @@ def test_the_candidate_has_pods_for_its_share_before_it_has_calls() -> None:
     world.until("serving", step=1)
     assert world.cluster.weights == split(1), "not before the state says so is written"
     assert world.cluster.releases[CANDIDATE].ready == 3
+    # Load scaled the stable release meanwhile.
+    world.cluster.releases[STABLE].wanted = 12
     world.until("window")
-    assert world.cluster.releases[CANDIDATE].ready == 10
+    assert world.cluster.releases[CANDIDATE].ready == 12
 
 
 def test_a_failed_gate_stops_it_before_any_traffic() -> None:
@@ -181,7 +183,7 @@ def test_a_candidate_that_never_comes_ready_or_never_answers_is_refused() -> Non
     del world.cluster.releases[CANDIDATE]
     make = world.cluster.make
 
-    def ill(stable: str, candidate: str, pods: int | None) -> None:
+    def ill(stable: str, candidate: str, pods: int) -> None:
         make(stable, candidate, pods)
         world.cluster.releases[candidate].ill = True
 

@@ -128,10 +128,20 @@ def test_the_state_is_made_once_and_then_replaced_by_its_version(server: ApiServ
 
 def test_a_candidate_is_made_like_the_stable_release(server: ApiServer, cluster: KubernetesCluster) -> None:
     server.objects[f"{SERVICES}/pneumonia-{OLD}"] = service()
+    metadata = {"name": f"pneumonia-{OLD}", "namespace": NAMESPACE}
+    spec = {"scaleTargetRef": {"name": f"pneumonia-{OLD}-predictor"}, "minReplicas": 2, "maxReplicas": 8}
+    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": spec}
+    autoscalers = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+    server.objects[f"{autoscalers}/pneumonia-{OLD}"] = scaler
     cluster.make(OLD, NEW, 1)
-    ((path, _, body),) = server.of("PATCH")
-    assert path.startswith(f"{SERVICES}/pneumonia-{NEW}?fieldManager=")
-    assert body["spec"]["predictor"]["minReplicas"] == 1
+    made = {path.partition("?")[0]: body["spec"] for path, _, body in server.of("PATCH")}
+    assert set(made) == {f"{SERVICES}/pneumonia-{NEW}", f"{autoscalers}/pneumonia-{NEW}"}
+    assert made[f"{SERVICES}/pneumonia-{NEW}"]["predictor"]["minReplicas"] == 1
+    wanted = {"scaleTargetRef": {"name": f"pneumonia-{NEW}-predictor"}, "minReplicas": 1, "maxReplicas": 8}
+    assert made[f"{autoscalers}/pneumonia-{NEW}"] == wanted
+    cluster.remove(NEW)
+    removed = {path for path, _, _ in server.of("DELETE")}
+    assert {f"{SERVICES}/pneumonia-{NEW}", f"{autoscalers}/pneumonia-{NEW}"} <= removed
 
 
 def test_what_was_owned_is_given_up_and_the_fields_stay(server: ApiServer, cluster: KubernetesCluster) -> None:

@@ -79,11 +79,21 @@ def test_a_copy_names_the_other_release_everywhere_and_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "pods", "wanted"), [(2, 2, 1, (1, 1)), (2, 8, 1, (1, 8)), (2, 3, 5, (5, 5)), (2, 8, None, (2, 8))]
+    ("low", "high", "pods", "wanted"), [(2, 2, 1, (1, 1)), (2, 8, 1, (1, 8)), (2, 3, 5, (5, 5)), (2, 2, 3, (3, 3))]
 )
-def test_pods_are_fixed_unless_the_release_scales_by_load(low: int, high: int, pods: int | None, wanted: Any) -> None:
+def test_pods_are_fixed_unless_the_release_scales_by_load(low: int, high: int, pods: int, wanted: Any) -> None:
     predictor = with_pods(service(low, high), pods)["spec"]["predictor"]
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == wanted
+
+
+def test_an_autoscaler_keeps_its_most_and_gets_a_new_least() -> None:
+    spec = {"scaleTargetRef": {"name": f"pneumonia-{OLD}-predictor"}}
+    hpa = with_pods({"kind": "HorizontalPodAutoscaler", "spec": {**spec, "minReplicas": 2, "maxReplicas": 8}}, 4)
+    assert hpa["spec"] == {**spec, "minReplicas": 4, "maxReplicas": 8}
+    keda = with_pods({"kind": "ScaledObject", "spec": {"minReplicaCount": 2, "maxReplicaCount": 8}}, 1)
+    assert keda["spec"] == {"minReplicaCount": 1, "maxReplicaCount": 8}
+    budget = {"kind": "PodDisruptionBudget", "spec": {"maxUnavailable": 1}}
+    assert with_pods(budget, 4) == budget
 
 
 def test_all_rules_get_the_same_weights_and_nothing_else_changes() -> None:
