@@ -73,7 +73,9 @@ def start(
                 return
             with _led(cluster) as lease:
                 begun = begin(cluster, judge, wanted, _clock())
-                errors.print(f"rollout {begun.rollout}: release {begun.candidate} beside {begun.stable}")
+                errors.print(
+                    f"rollout {begun.rollout}: release {begun.candidate} beside {begun.stable}", soft_wrap=True
+                )
                 ended = _run(cluster, judge, lease)
     _say_end(ended)
 
