@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Images of pneumoserve: --target front | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
+# Images of pneumoserve: --target front | rollout | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
 # that gives it a writable /tmp.
 #
 #   BASE           any image with Python 3.11 and its venv module; give it by digest for builds that repeat
@@ -34,6 +34,17 @@ FROM front-dependencies AS front
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "pneumoserve.front"]
+
+# What the front has, and the models' engine.
+FROM front-dependencies AS rollout-dependencies
+ARG PIP_INDEX_URL=
+COPY requirements/rollout.txt /requirements/
+RUN sh /requirements/install.sh /requirements/rollout.txt
+
+FROM rollout-dependencies AS rollout
+COPY --from=code /opt/code /opt/code
+USER 65532:65532
+ENTRYPOINT ["pneumoserve", "rollout"]
 
 FROM environment AS models-dependencies
 ARG PIP_INDEX_URL=

@@ -13,7 +13,7 @@ compile() {
 }
 compile build requirements/build.in
 compile dev pyproject.toml --extra dev requirements/loadtest.in
-for extra in front models local gpu; do compile "$extra" -c requirements/dev.txt pyproject.toml --extra "$extra"; done
+for extra in front models local rollout gpu; do compile "$extra" -c requirements/dev.txt pyproject.toml --extra "$extra"; done
 # A layer of its own in the images that need it: 5 GB that a new version of anything else must not move.
 compile torch -c requirements/dev.txt requirements/torch.in
 compile train -c requirements/dev.txt pyproject.toml --extra local --extra train

@@ -247,10 +247,12 @@ class ObjectStore:
             return False
         return True
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects below a prefix, in the order of their keys."""
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        """All objects below a prefix, in the order of their keys; those behind the key `after`, where it is given."""
         with _told("list"):
-            for found in self._client.list_objects(bucket_name=self.settings.bucket, prefix=prefix, recursive=True):
+            for found in self._client.list_objects(
+                bucket_name=self.settings.bucket, prefix=prefix, recursive=True, start_after=after or None
+            ):
                 yield StoredObject(found.object_name, found.size, found.last_modified)
 
     def folders(self, prefix: str) -> Iterator[str]:

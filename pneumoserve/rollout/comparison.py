@@ -74,7 +74,12 @@ def read_arms(store: ObjectStore, since: datetime, releases: Collection[str]) ->
         StoreError: the store does not answer.
         ValueError: an entry cannot be read.
     """
-    return {release: Arm(release, _calls(entries(store, since, release))) for release in releases}
+    return {release: arm_of(release, entries(store, since, release)) for release in releases}
+
+
+def arm_of(release: str, found: Iterable[object]) -> Arm:
+    """The arm that entries of the archive tell of."""
+    return Arm(release, _calls(found))
 
 
 def _calls(found: Iterable[object]) -> tuple[Call, ...]:

@@ -27,6 +27,7 @@ CORE: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
     "networking.k8s.io/v1": {"NetworkPolicy": ("networkpolicies", True)},
+    "rbac.authorization.k8s.io/v1": {"Role": ("roles", True), "RoleBinding": ("rolebindings", True)},
 }
 KSERVE: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "serving.kserve.io/v1beta1": {"InferenceService": ("inferenceservices", True)},

@@ -66,7 +66,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (9 if given == EVERYTHING else 7)
+    assert len(found) == (10 if given == EVERYTHING else 7)
     for name, spec, _ in found:
         assert violations(spec) == [], name
 
@@ -297,14 +297,15 @@ def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they
         for source in rule["from"]
         for port in rule["ports"]
     }
-    # `helm test` while it runs, and at the payload logger's port whoever calls by HTTP.
+    # `helm test` and a rollout that warms it, and at the payload logger's port whoever calls by HTTP.
     assert rules == {
         ("gateways", 8080),
         ("gateways", 8081),
         ("monitoring", 8080),
         ("test", 8080),
+        ("rollout", 8080),
         ("gateways", 9081),
-        ("load test", 9081),
+        ("load test rollout", 9081),
     }
 
 
@@ -337,8 +338,8 @@ def test_the_trial_store_answers_releases_and_jobs_alone(trial: list[Object]) ->
     (labels,) = [labels for name, _, labels in pods(trial) if name == "pneumoserve-store"]
     rules = [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("ingress", [])]
     ((source,),) = [rule["from"] for rule in rules]
-    jobs = ["setup", "archive", "training", "signing"]
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["predictor", *jobs]
+    named = source["podSelector"]["matchExpressions"][0]["values"]
+    assert named == ["predictor", "setup", "archive", "training", "signing", "rollout"]
     assert not [rule for policy in policies if allows(policy, labels) for rule in policy["spec"].get("egress", [])]
 
 
@@ -544,8 +545,9 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
         and '"secret' in json.dumps(volume)
         and '"key": "public.pem"' not in json.dumps(volume)
     }
-    # What the load sends with its calls is a caller's credential.
-    assert seen - {("pneumoserve-load", "load", "headers")} == {("pneumoserve-seal", "seal", "sealer")} | {
+    # What the load sends with its calls is a caller's credential; a rollout's events are on record as calls are.
+    others = {("pneumoserve-load", "load", "headers"), ("pneumoserve-rollout", "rollout", "archive-key")}
+    assert seen - others == {("pneumoserve-seal", "seal", "sealer")} | {
         (f"pneumonia-{release}", "transformer-container", volume)
         for release in (RELEASE, STANDBY, "000000000000")
         for volume in ("archive-key", "reference-key")

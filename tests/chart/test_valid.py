@@ -21,7 +21,7 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
     "trial, nothing runs": (TRIAL,),
     "trial": (TRIAL, ARMS),
     "everything": (EVERYTHING,),
-    "no route": (EVERYTHING, {"route": {"enabled": False, "signIn": NOBODY_SIGNS_IN}}),
+    "no route": (EVERYTHING, {"route": {"enabled": False, "signIn": NOBODY_SIGNS_IN}, "rollout": {"enabled": False}}),
     "api keys": (
         TRIAL, ARMS, {"route": {"signIn": {"method": "apiKeys", "apiKeys": {"existingSecrets": ["clients"]}}}}
     ),
@@ -44,6 +44,9 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
         ARMS,
         {"autoscaling": {"enabled": True}, "payloadLogger": {"enabled": True}},
         nested("networkPolicies.metricsNamespaces", ["monitoring"]),
+    ),
+    "a rollout": (
+        TRIAL, ARMS, {"rollout": {"enabled": True, "plan": {"candidate": "000000000000", "steps": [{"percent": 100}]}}}
     ),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip

@@ -26,6 +26,7 @@ ECHO = "docker.io/pneumoserve/echo:1"
 SEAWEEDFS = "docker.io/chrislusf/seaweedfs:4.48"
 ROOT = Path(__file__).parents[2]
 _CLONE_NEWNET: Final = 0x40000000
+_IMAGES: Final = ("front", "models", "rollout")
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ class Images:
 
     front: str
     models: str
+    rollout: str
 
     def values(self) -> dict[str, Any]:
-        """The chart's values that name them."""
+        """The chart's values that name those of a release's pods."""
         return {"front": named(self.front), "models": named(self.models)}
 
 
@@ -126,17 +128,17 @@ def node() -> Iterator[Node | None]:
 
 @pytest.fixture(scope="session")
 def images(node: Node | None) -> Images:
-    """The images, built and pushed to the node's registry; for another cluster those of E2E_FRONT, E2E_MODELS."""
+    """The images, built and pushed to the node's registry; for another cluster those of E2E_<NAME>."""
     if node is None:
-        names = ("E2E_FRONT", "E2E_MODELS")
+        names = [f"E2E_{name.upper()}" for name in _IMAGES]
         missing = [name for name in names if name not in os.environ]
         assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
         return Images(*(os.environ[name] for name in names))
     weed = Path(sys.executable).with_name("weed")
     node.load(Image(SEAWEEDFS, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",)))
     builder = Builder(node)
-    built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in ("front", "models")))
-    for name in ("front", "models"):
+    built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in _IMAGES))
+    for name in _IMAGES:
         print(f"size of image {name}: {builder.size(f'pneumoserve/{name}')}")
     return built
 

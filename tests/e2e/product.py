@@ -23,9 +23,9 @@ CHART: Final = ROOT / "charts" / "pneumoserve"
 # The chart as it was last released.
 CHART_BEFORE: Final = ROOT / "tests" / "data" / "charts" / "pneumoserve-0.1.0.tgz"
 NAME: Final = "pneumoserve"
-_COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
+COMMAND: Final = str(Path(sys.executable).with_name("pneumoserve"))
 # The node has two cores for everything.
-_SMALL: Final = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+SMALL: Final = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 
 
 @dataclass
@@ -55,9 +55,9 @@ class Product:
         self.values = {
             "images": self.images.values(),
             "trust": {"keys": {"approver.pem": public.read_text()}},
-            "front": {"resources": _SMALL},
-            "models": {"resources": _SMALL},
-            "trialStore": {"enabled": True, "size": "1Gi", "resources": _SMALL,
+            "front": {"resources": SMALL},
+            "models": {"resources": SMALL},
+            "trialStore": {"enabled": True, "size": "1Gi", "resources": SMALL,
                            "image": {"repository": SEAWEEDFS.rpartition(":")[0], "tag": SEAWEEDFS.rpartition(":")[2]}},
         }  # fmt: skip
 
@@ -81,7 +81,7 @@ class Product:
     def command(self, *words: str, environment: dict[str, str] | None = None) -> str:
         """Run our command line."""
         done = subprocess.run(
-            [_COMMAND, *words],
+            [COMMAND, *words],
             capture_output=True,
             text=True,
             check=False,

@@ -1,0 +1,35 @@
+{{/* What a rollout needs of the values, and what an upgrade must leave to one: {{ include … (list $ $told) }} */}}
+{{- define "pneumoserve.preflight.rollout" -}}
+{{- $root := index . 0 -}}
+{{- $told := index . 1 -}}
+{{- $values := $root.Values -}}
+{{- $new := list -}}
+{{- if $values.rollout.enabled -}}
+{{- if not (and (get $values.rollout.plan "candidate") (get $values.rollout.plan "steps")) -}}
+{{- $new = append $new "rollout.plan has no candidate or no steps; give a plan as docs/rollouts.md describes it, or set rollout.enabled=false." -}}
+{{- end -}}
+{{- if not (and $values.route.enabled $values.release.id) -}}
+{{- $new = append $new "rollout.enabled is set, but the chart makes no route that a rollout could turn; set route.enabled=true and release.id." -}}
+{{- end -}}
+{{- end -}}
+{{- $live := include "pneumoserve.liveRoute" $root | fromYaml -}}
+{{- $marks := dig "metadata" "annotations" dict $live | default dict -}}
+{{- $stable := get $marks "pneumoserve/stable" -}}
+{{- if and $values.preflight.enabled $values.route.enabled $stable (ne $stable $values.release.id) -}}
+{{- $name := include "pneumoserve.fullname" $root -}}
+{{- $asked := $values.release.id | default "empty" -}}
+{{- if get $marks "pneumoserve/rollout" -}}
+{{- $new = append $new (printf "A rollout beside release %s is under way, and release.id is %s; keep release.id=%s until `pneumoserve rollout status` says that it has ended." $stable $asked $stable) -}}
+{{- else -}}
+{{- $new = append $new (printf "A rollout settled on release %s, and release.id is %s; set release.id=%s. To turn the route by hand instead, first run: kubectl annotate httproute %s -n %s pneumoserve/stable-" $stable $asked $stable $name $root.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $told "sentences" (concat $told.sentences $new) -}}
+{{- end -}}
+
+{{/* The route as it is in the cluster; nothing where there is no cluster, as under `helm template`. */}}
+{{- define "pneumoserve.liveRoute" -}}
+{{- if .Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1/HTTPRoute" -}}
+{{- lookup "gateway.networking.k8s.io/v1" "HTTPRoute" .Release.Namespace (include "pneumoserve.fullname" .) | toYaml -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,242 @@
+"""Stand-ins for what a rollout runs on: a cluster in memory, a judge that says what it is told, a clock that jumps.
+
+The cluster checks after every change what must always hold, and can end the process (`Killed`) at any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pneumoserve.archive.store import StoreError
+from pneumoserve.rollout.cluster import ConflictError, LeaseView, Route, Running, Stored, UnreachableError
+from pneumoserve.rollout.engine import Judgement, RolloutError
+from pneumoserve.rollout.plan import Plan
+from pneumoserve.rollout.state import Note, State
+from pneumoserve.rollout.verdict import Outcome, Verdict
+
+STABLE = "00000000000a"
+CANDIDATE = "00000000000b"
+
+
+class Killed(BaseException):
+    """The process is no more: nothing catches this."""
+
+
+@dataclass
+class StandInClock:
+    """Waiting takes no time here."""
+
+    moment: datetime = datetime(2026, 11, 26, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def wait(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+@dataclass
+class Pods:
+    """A release that runs. New pods are ready at the third look."""
+
+    wanted: int
+    ready: int = 0
+    looks: int = 0
+    ill: bool = False
+
+
+@dataclass
+class StandInCluster:
+    """One install with a route to `STABLE`."""
+
+    clock: StandInClock
+    releases: dict[str, Pods] = field(default_factory=lambda: {STABLE: Pods(2, 2)})
+    weights: dict[str, int] = field(default_factory=lambda: {STABLE: 100})
+    owner: str = ""
+    named: str = ""
+    version: int = 1
+    kept: str | None = None
+    kept_version: int = 0
+    has_route: bool = True
+    accepts: bool = True
+    fresh: int = 0
+    status: int = 200
+    holder: str = ""
+    renewals: int = 0
+    kill_at: int = -1
+    points: int = 0
+    away_for: int = 0
+    history: list[dict[str, int]] = field(default_factory=list)
+    turned: list[tuple[datetime, dict[str, int]]] = field(default_factory=list)
+    events: list[tuple[str, str, bool]] = field(default_factory=list)
+    calls: int = 0
+    let_go_of: list[str] = field(default_factory=list)
+
+    def _point(self) -> None:
+        """A moment at which the process may end: before a change, and after it."""
+        self.points += 1
+        if self.points == self.kill_at:
+            raise Killed
+
+    def _check(self) -> None:
+        """What must hold at every moment."""
+        assert sum(self.weights.values()) == 100, self.weights
+        assert len(set(self.releases) - {STABLE}) <= 1, self.releases
+        called = {release for release, weight in self.weights.items() if weight}
+        assert called <= set(self.releases), f"{called} are called, {set(self.releases)} run"
+        if self.kept is not None:
+            state = State.model_validate_json(self.kept)
+            intended = self.weights.get(CANDIDATE, 0) in {0, state.percent, state.weights.get(CANDIDATE, 0)}
+            before = state.outcome is not None or state.phase in {"serving", "window"}
+            assert intended or before, f"a weight that no state has named: {self.weights} in {state.phase}"
+            if len(called) > 1:
+                assert self.owner == state.rollout, "weights without an owner"
+
+    def _answers(self) -> None:
+        if self.away_for > 0:
+            self.away_for -= 1
+            raise UnreachableError("away")
+
+    def load(self) -> Stored | None:
+        self._answers()
+        return None if self.kept is None else Stored(self.kept, str(self.kept_version))
+
+    def save(self, text: str, version: str | None) -> None:
+        self._answers()
+        self._point()
+        if (None if self.kept is None else str(self.kept_version)) != version:
+            raise ConflictError("another version")
+        self.kept, self.kept_version = text, self.kept_version + 1
+        self._check()
+        self._point()
+
+    def lease(self) -> LeaseView | None:
+        self._answers()
+        return LeaseView(self.holder, str(self.renewals), str(self.renewals)) if self.renewals else None
+
+    def take_lease(self, holder: str, seconds: int, version: str | None) -> str:
+        self._answers()
+        if version != (str(self.renewals) if self.renewals else None):
+            raise ConflictError("another holder")
+        self.holder, self.renewals = holder, self.renewals + 1
+        return str(self.renewals)
+
+    def route(self) -> Route | None:
+        self._answers()
+        if not self.has_route:
+            return None
+        self.fresh -= 1
+        taken = self.accepts and self.fresh < 0
+        return Route(dict(self.weights), self.owner, self.named, taken, str(self.version))
+
+    def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
+        self._answers()
+        self._point()
+        if version != str(self.version):
+            raise ConflictError("another version")
+        if dict(weights) != self.weights:
+            self.turned.append((self.clock.now(), dict(weights)))
+            self.fresh = 1
+        self.weights, self.owner, self.named, self.version = dict(weights), owner, stable, self.version + 1
+        self._check()
+        self._point()
+
+    def release(self, release: str) -> Running | None:
+        self._answers()
+        pods = self.releases.get(release)
+        if pods is None:
+            return None
+        pods.looks += 1
+        if pods.looks >= 3:
+            pods.ready = 0 if pods.ill else pods.wanted
+        return Running(release, pods.ready > 0, pods.ready, pods.wanted, "" if pods.ready else "it starts")
+
+    def make(self, stable: str, candidate: str, pods: int) -> None:
+        self._answers()
+        self._point()
+        running = self.releases.setdefault(candidate, Pods(pods))
+        if running.wanted != pods:
+            running.wanted, running.looks = pods, 0
+        self._check()
+        self._point()
+
+    def remove(self, release: str) -> None:
+        self._answers()
+        self._point()
+        assert not self.weights.get(release), "a release with traffic was removed"
+        self.releases.pop(release, None)
+        self._check()
+        self._point()
+
+    def let_go(self, release: str) -> None:
+        self._answers()
+        self._point()
+        self.let_go_of.append(release)
+        self._point()
+
+    def call(self, release: str, film: bytes) -> int:
+        self.calls += 1
+        return self.status
+
+    def event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
+        self._answers()
+        self._point()
+        self.events.append((reason, sentence, bad))
+        self._point()
+
+
+def verdict(outcome: Outcome, gate: str = "gate") -> Verdict:
+    return Verdict(gate=gate, outcome=outcome, sentence=f"{gate}: {outcome}.", numbers={"n": 1})
+
+
+@dataclass
+class StandInJudge:
+    """Says what it is told; callers call ten times a second."""
+
+    clock: StandInClock
+    by_gates: Outcome = "pass"
+    by_shadow: Outcome = "pass"
+    comparison: Callable[[State], Outcome] = lambda state: "pass"
+    refusal: str = ""
+    store_away: bool = False
+    recorded: list[Note] = field(default_factory=list)
+    compared_since: list[datetime] = field(default_factory=list)
+    judged: int = 0
+    during_gates: Callable[[], None] = lambda: None
+
+    def check(self, plan: Plan, stable: str) -> None:
+        if self.refusal:
+            raise RolloutError(self.refusal)
+
+    def gates(self, state: State, progress: Callable[[], None]) -> Judgement:
+        self._answers()
+        self.during_gates()
+        self.clock.wait(state.plan.poll_seconds)
+        progress()
+        self.judged += 1
+        return Judgement((verdict(self.by_gates),), evidence="e" * 64)
+
+    def shadow(self, state: State, progress: Callable[[], None]) -> Judgement:
+        self._answers()
+        progress()
+        return Judgement((verdict(self.by_shadow, "shadow"),), disagreements=("p1",))
+
+    def compare(self, state: State, since: datetime) -> Judgement:
+        self._answers()
+        self.compared_since.append(since)
+        seconds = (self.clock.now() - since).total_seconds()
+        calls = {state.candidate: int(seconds * state.percent / 10), state.stable: int(seconds * 10)}
+        return Judgement((verdict(self.comparison(state), "errors"),), calls=calls)
+
+    def record(self, state: State, note: Note) -> None:
+        self._answers()
+        self.recorded.append(note)
+
+    def film(self) -> bytes:
+        return b"film"
+
+    def _answers(self) -> None:
+        if self.store_away:
+            raise StoreError("the store is away")
