@@ -361,7 +361,11 @@ def test_kserve_reads_releases_with_a_credential_of_its_own(everything: list[Obj
 
 
 def test_without_one_it_is_the_archives(helm: Helm) -> None:
-    rendered = helm.render(EVERYTHING, {"s3": {"releases": {"accessKey": "", "secretKey": ""}}})
+    given = {
+        "s3": {"releases": {"accessKey": "", "secretKey": ""}},
+        "payloadLogger": {"enabled": False, "releases": []},
+    }
+    rendered = helm.render(EVERYTHING, given)
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
     credentials = [item for item in of_kind(rendered, "Secret") if "AWS_ACCESS_KEY_ID" in item["stringData"]]
     assert [item["metadata"]["name"] for item in credentials] == ["pneumoserve-archive"]
