@@ -54,17 +54,22 @@ def answered(logged: Product, gateway: str) -> str:
 # --- the payload logger
 
 
+def body(kept: bytes) -> str:
+    """What was called or answered, of an object that the payload logger wrote."""
+    return base64.b64decode(json.loads(kept)["bytes"]).decode()
+
+
 def test_bodies_of_calls_and_answers_are_in_the_store_when_it_is_on(logged: Product, answered: str) -> None:
     folder = f"{PAYLOADS}{logged.namespace}/pneumonia-{logged.first}/predictor/logs/"
     with logged.store() as store:
 
         def response() -> str | None:
             keys = [item.key for item in store.list(folder)]
-            found = [key for key in keys if answered in store.get(key).decode(errors="replace")]
+            found = [key for key in keys if answered in body(store.get(key))]
             return found[0] if found else None
 
         key = wait_until(response, 60, f"the answer below {folder}")
-        request = store.get(key.replace("-response.", "-request.")).decode()
+        request = body(store.get(key.replace("-response.", "-request.")))
         assert base64.b64encode(FILM).decode() in request, "the whole film, readable"
         assert find_record(store, answered) is not None
         print(f"kept by the payload logger: {sorted(item.key for item in store.list(PAYLOADS))[:4]}")
