@@ -358,13 +358,12 @@ def test_an_earlier_release_is_redeployed_and_a_replay_proves_that_it_answers_as
 ) -> None:
     # The second one is a person's until now; the chart takes it over.
     serving.kubectl("delete", f"inferenceservice/pneumonia-{serving.second}", "--wait=true")
-    chart = serving.folder / "newer"
     for now, other in ((serving.second, serving.first), (serving.first, serving.second)):
         with load(gateway).running() as running:
             running.wait_for_answers(10)
-            serving.helm("upgrade", chart, release={"id": other, "standby": [now]})
+            serving.helm("upgrade", release={"id": other, "standby": [now]})
             serving.wait_ready(now)
-            serving.helm("upgrade", chart, release={"id": now, "standby": [other]})
+            serving.helm("upgrade", release={"id": now, "standby": [other]})
             wait_until(lambda now=now: _release(gateway) == now, 60, f"{now} answers")
             running.wait_for_answers(20)
         assert not running.failures, running.failures[:5]

@@ -62,7 +62,7 @@ def own(tmp_path: Path) -> Iterator[Stack]:
 
 def test_sigterm_leaves_no_process_and_no_port(own: Stack) -> None:
     assert set(own.announced) == {"url", "grpc", "release", "s3"}
-    assert set(own.announced["s3"]) == {"endpoint", "access_key", "secret_key", "bucket"}
+    assert set(own.announced["s3"]) == {"endpoint", "access_key", "secret_key", "bucket", "ca_file"}
     assert stat.S_IMODE((own.state / "stack.json").stat().st_mode) == 0o600
     assert len(own.worker_pids()) == 2
     processes, ports = own.descendants(), ports_of(own)
