@@ -74,7 +74,7 @@ class Product:
 
     def push(self, *folders: Path) -> None:
         """Copy releases into the store, as a person does: through a forwarded port."""
-        with self.store_settings() as settings:
+        with self.store_settings("setup") as settings:
             for folder in folders:
                 self.command("release", "push", str(folder), environment=settings.to_env())
 
@@ -155,17 +155,17 @@ class Product:
     # --- the store
 
     @contextlib.contextmanager
-    def store_settings(self) -> Iterator[S3Settings]:
-        """How to reach the store from here."""
-        data = self.get("secret", f"{NAME}-archive")["data"]
+    def store_settings(self, credential: str = "archive") -> Iterator[S3Settings]:
+        """How to reach the store from here, with one of the credentials that the trial store knows."""
+        data = self.get("secret", f"{NAME}-{credential}")["data"]
         keys = [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
         with self.cluster.forwarded(self.namespace, f"service/{NAME}-store", 8333) as address:
             yield S3Settings(f"http://{address}", *keys, bucket="pneumoserve")
 
     @contextlib.contextmanager
-    def store(self) -> Iterator[ObjectStore]:
+    def store(self, credential: str = "archive") -> Iterator[ObjectStore]:
         """The store itself."""
-        with self.store_settings() as settings:
+        with self.store_settings(credential) as settings:
             store = ObjectStore(settings)
             yield store
             store.close()

@@ -102,7 +102,7 @@ def _key(product: Product) -> Path:
 @pytest.fixture(scope="module")
 def evidence(product: Product) -> str:
     """The key of the sample's manifest."""
-    with product.store_settings() as settings:
+    with product.store_settings("setup") as settings:
         done = product.command(
             "ingest", str(films.SAMPLE), "--to", f"s3://{settings.bucket}/datasets", "--json",
             environment=settings.to_env(),

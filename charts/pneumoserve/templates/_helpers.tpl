@@ -51,6 +51,38 @@ pneumonia-{{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* What the bucket is made and releases are pushed with; the archive's secret where no other one is given. */}}
+{{- define "pneumoserve.setupSecret" -}}
+{{- if or .Values.trialStore.enabled .Values.s3.setup.accessKey -}}
+{{- include "pneumoserve.fullname" . }}-setup
+{{- else -}}
+{{- .Values.s3.setup.existingSecret | default (include "pneumoserve.archiveSecret" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The trial store's policies, one of each credential's name, as a JSON list; an object store of yours takes the same documents. */}}
+{{- define "pneumoserve.rights" -}}
+{{- $bucket := .Values.s3.bucket -}}
+{{- $more := dict -}}
+{{- with .Values.archive.export.to -}}
+{{- $_ := set $more "archive" (printf "%s/*" (trimPrefix "s3://" . | trimSuffix "/")) -}}
+{{- end -}}
+{{- if .Values.payloadLogger.enabled -}}
+{{- /* What KServe's payload logger writes with. */ -}}
+{{- $_ := set $more "releases" (printf "%s/payloads/*" $bucket) -}}
+{{- end -}}
+{{- $policies := list -}}
+{{- range $name := list "archive" "releases" "setup" -}}
+{{- $policy := $.Files.Get (printf "files/rights/%s.json" $name) | replace "BUCKET" $bucket | fromJson -}}
+{{- with get $more $name -}}
+{{- $statement := dict "Sid" "AddWhatValuesSay" "Effect" "Allow" "Action" (list "s3:PutObject") "Resource" (list (printf "arn:aws:s3:::%s" .)) -}}
+{{- $_ := set $policy "Statement" (append $policy.Statement $statement) -}}
+{{- end -}}
+{{- $policies = append $policies (dict "name" $name "content" (toJson $policy)) -}}
+{{- end -}}
+{{- toJson $policies -}}
+{{- end -}}
+
 {{/* The header in which the gateway tells who calls. */}}
 {{- define "pneumoserve.subjectHeader" -}}
 Pneumoserve-Subject
