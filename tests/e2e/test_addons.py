@@ -15,7 +15,7 @@ from loadtest.calls import PREDICT
 from pneumoserve.archive.find import find_record
 from tests import films
 from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
-from tests.e2e.conftest import Cluster, Images, restricted_namespace
+from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.product import CHART, NAME, Product, wait_until
 
 HOST = "addons.example.org"
@@ -111,6 +111,20 @@ def test_helm_test_passes_where_calls_are_recorded_and_not_without_the_store(log
     print(f"helm test without the store: {told.strip()}")
     logged.kubectl("delete", "pod", f"{NAME}-test")
     wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
+
+
+# --- the load test
+
+
+def test_the_load_job_asks_in_every_form_at_its_rate_and_its_thresholds_decide(logged: Product, answered: str) -> None:
+    before = len(logged.recorded())
+    load = {"enabled": True, "image": named(logged.images.loadtest), "rate": 4, "seconds": 10}
+    logged.helm("upgrade", loadTest={**load, "thresholds": {"p99Ms": 60000}})
+    told = logged.job("load")
+    print(told)
+    assert len(logged.recorded()) - before >= load["rate"] * load["seconds"] * 0.9
+    logged.helm("upgrade", loadTest={**load, "thresholds": {"p50Ms": 1}})
+    assert "p50" in logged.job("load", fails=True)
 
 
 # --- objects of other operators
