@@ -337,7 +337,7 @@ def test_the_chart_before_and_this_one_replace_each_other_and_lose_no_call(servi
             pods = {pod["metadata"]["name"] for pod in serving.pods(serving.first)}
             # The images are the same; a version that changed nothing about its pods would not replace them.
             journal = {"journal": {"existingClaim": "journal"}}
-            serving.helm("upgrade", chart, front={**front, "preStopSeconds": told}, archive=journal)
+            serving.helm("upgrade", chart, front={**front, "preStopSeconds": told}, archive=journal, s3={})
             wait_until(partial(_replaced, serving, pods), 240, "pods by the other runtime alone")
             running.wait_for_answers(20)
     print(f"chart exchanged and upgraded: {running.told()}")
