@@ -96,7 +96,7 @@ class Product:
     def helm(self, verb: str, chart: Path = CHART, *options: str, **changes: Any) -> str:
         """`helm install` or `upgrade` with the values so far and `changes`, which stay; returns what it printed.
 
-        The bucket stays as the install made it, unless `changes` say something of s3: its Job takes 8 s of each upgrade.
+        The bucket stays as the install made it, unless `changes` say something of s3: its Job takes 8 s.
         """
         self.values |= changes
         values = dict(self.values)
