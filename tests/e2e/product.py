@@ -93,7 +93,7 @@ class Product:
 
     # --- the chart
 
-    def helm(self, verb: str, chart: Path = CHART, *options: str, **changes: Any) -> str:
+    def helm(self, verb: str, chart: Path | str = CHART, *options: str, **changes: Any) -> str:
         """`helm install` or `upgrade` with the values so far and `changes`, which stay; returns what it printed.
 
         The bucket stays as the install made it, unless `changes` say something of s3: its Job takes 8 s.
@@ -105,7 +105,7 @@ class Product:
         return self.try_helm(verb, values, chart, *options, check=True).stdout
 
     def try_helm(
-        self, verb: str, values: dict[str, Any], chart: Path = CHART, *options: str, check: bool = False
+        self, verb: str, values: dict[str, Any], chart: Path | str = CHART, *options: str, check: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """The same with other values, which do not stay."""
         file = self.folder / "values.json"
