@@ -1,4 +1,4 @@
-"""What may stand beside the service: payload logger, load, InferenceGraph, objects for KEDA and Prometheus, `helm test`.
+"""What may stand beside the service: payload logger, load, InferenceGraph, objects of other operators, `helm test`.
 
 Installed from a mirror, which is all that the node's network reaches.
 """
