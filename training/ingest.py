@@ -38,7 +38,7 @@ def ingest(directory: Path, to: str, settings: S3Settings) -> IngestReport:
         StoreError: the store does not take them.
     """
     bucket, prefix = bucket_and_key(to)
-    store = ObjectStore(settings.in_bucket(bucket))
+    store = ObjectStore(settings.in_bucket(bucket), patient=True)
     store.ensure_bucket()
     items: list[Item] = []
     broken: dict[str, str] = {}

@@ -74,7 +74,7 @@ def _released(job: Job, folder: Path, settings: S3Settings) -> str:
     _measured(job, folder)
     release = package(folder, folder.parent / "releases", None)
     console.print(f"package: release {release.name}, not signed")
-    for _ in upload(release, ObjectStore(settings)):
+    for _ in upload(release, ObjectStore(settings, patient=True)):
         pass
     console.print(f"push: release {release.name} is in the store; `pneumoserve release sign` is for who answers for it")
     return release.name
@@ -103,7 +103,7 @@ def _ingested(job: Job, settings: S3Settings) -> str:
 def _downloaded(url: str, settings: S3Settings, folder: Path) -> None:
     """Copy all objects below an s3://bucket/prefix into a folder."""
     bucket, prefix = bucket_and_key(url)
-    store = ObjectStore(settings.in_bucket(bucket))
+    store = ObjectStore(settings.in_bucket(bucket), patient=True)
     count = 0
     for found in store.list(f"{prefix}/" if prefix else ""):
         name = PurePosixPath(found.key.removeprefix(prefix).lstrip("/"))

@@ -19,7 +19,7 @@ class RemoteCheckpoints:
             StoreError: a setting is missing.
         """
         bucket, prefix = bucket_and_key(url)
-        self._store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
+        self._store = ObjectStore(S3Settings.from_env().in_bucket(bucket), patient=True)
         self._key = f"{prefix}/{_NAME}".lstrip("/")
 
     def save(self, checkpoint: bytes) -> None:

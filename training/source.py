@@ -59,7 +59,7 @@ def bucket_and_key(url: str) -> tuple[str, str]:
 
 def _from_store(url: str) -> tuple[Dataset, Read]:
     bucket, key = bucket_and_key(url)
-    store = ObjectStore(S3Settings.from_env().in_bucket(bucket))
+    store = ObjectStore(S3Settings.from_env().in_bucket(bucket), patient=True)
     return _of_manifest(store.get(key), store.get, key.rpartition("/")[0])
 
 

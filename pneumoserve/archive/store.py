@@ -22,6 +22,10 @@ from minio.retention import Retention
 
 BUCKET: Final = "pneumoserve"
 _TIMEOUT_SECONDS: Final = 2.0
+# Of batch work, which nobody waits for: a minute a try, and tries for half a minute more where nothing answers.
+_PATIENT_SECONDS: Final = 60.0
+_PATIENT_RETRIES: Final = urllib3.Retry(total=5, backoff_factor=1, status_forcelist=(500, 502, 503, 504),
+                                        allowed_methods=None, raise_on_status=False)  # fmt: skip
 # Connections of one client; the archive's writer and its image uploads share them.
 _CONNECTIONS: Final = 32
 _READY_KEY: Final = ".ready"
@@ -131,9 +135,12 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
 
 
 class ObjectStore:
-    """One bucket. Every call blocks for at most a few seconds and raises `StoreError` where it fails."""
+    """One bucket. Every call blocks for at most a few seconds and raises `StoreError` where it fails.
 
-    def __init__(self, settings: S3Settings) -> None:
+    A `patient` one is for batch work: it rather waits minutes for a store that is away than gives up hours of work.
+    """
+
+    def __init__(self, settings: S3Settings, *, patient: bool = False) -> None:
         """Nothing is asked of the store yet.
 
         Raises:
@@ -142,8 +149,8 @@ class ObjectStore:
         self.settings = settings
         address = urlsplit(settings.endpoint if "//" in settings.endpoint else f"http://{settings.endpoint}")
         self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
-            retries=False,
+            timeout=_PATIENT_SECONDS if patient else _TIMEOUT_SECONDS,
+            retries=_PATIENT_RETRIES if patient else False,
             maxsize=_CONNECTIONS,
             ssl_context=_trusting(settings.ca_file),
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.local.process import free_ports
+from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.release.schema import digest_of
 from tests.archive.test_archive import KEY, record
 
@@ -31,6 +34,24 @@ async def answering(body: bytes) -> AsyncIterator[S3Settings]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield S3Settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "access", "secret", "tests")
+
+
+async def test_batch_work_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
+    settings = S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "access", "secret", "tests")
+    child = s3_child(tmp_path / "s3", settings, tmp_path / "s3.log")
+    start_s3(child, settings)
+    child.stop()
+    with pytest.raises(StoreError):
+        ObjectStore(settings).put("checkpoint", b"weights", "application/octet-stream")
+    saving = asyncio.create_task(
+        asyncio.to_thread(ObjectStore(settings, patient=True).put, "checkpoint", b"weights", "application/octet-stream")
+    )
+    await asyncio.to_thread(start_s3, child, settings)
+    try:
+        await saving
+        assert ObjectStore(settings).get("checkpoint") == b"weights"
+    finally:
+        child.stop()
 
 
 @pytest.mark.parametrize("name", BODIES)
