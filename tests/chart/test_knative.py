@@ -8,6 +8,7 @@ import pytest
 
 from tests.chart.api import Object
 from tests.chart.conftest import KNATIVE, NAMESPACE, TRIAL, Cluster, Helm, nested, of_kind, storage_container, the
+from tests.chart.knative import refusal, service_of
 from tests.chart.restricted import violations
 from tests.chart.test_rendered import ARMS, RELEASE
 
@@ -135,13 +136,41 @@ def test_otherwise_the_runtime_is_that_of_standard_mode(knative: list[Object], h
     assert compared(runtime(knative)) == compared(runtime(helm.render(TRIAL, ARMS)))
 
 
-def test_no_field_of_a_pod_that_knative_refuses_without_a_flag(knative: list[Object]) -> None:
-    # As fieldmask.go of knative.dev/serving has them, the rest being of KServe.
-    refused = {"terminationGracePeriodSeconds", "securityContext", "nodeSelector", "tolerations", "affinity"}
-    refused |= {"topologySpreadConstraints", "initContainers", "priorityClassName", "hostAliases"}
-    assert not refused & (set(service(knative)["spec"]["predictor"]) | set(runtime(knative)))
-    sources = {kind for volume in runtime(knative)["volumes"] for kind in set(volume) - {"name"}}
-    assert sources <= {"configMap", "secret", "projected", "emptyDir"}
+def test_knatives_own_validation_takes_it(knative: list[Object], helm: Helm) -> None:
+    assert refusal(service_of(knative)) == ""
+    given = {"archive": {"lock": {"days": 30, "sealedDays": 60}}, "images": {"pullSecrets": ["registry"]}}
+    assert refusal(service_of(helm.render(KNATIVE, given, nested("terminationGracePeriodSeconds", 600)))) == ""
+
+
+def test_and_refuses_standard_mode_for_what_the_variant_leaves_out(helm: Helm) -> None:
+    told = refusal(service_of(helm.render(TRIAL, nested("release.id", RELEASE))))
+    assert "more than one container port is set" in told
+    for field in (
+        "containers[0].lifecycle",
+        "containers[0].startupProbe",
+        "containers[0].readinessProbe",
+        "containers[1].lifecycle",
+        "securityContext",
+        "terminationGracePeriodSeconds",
+        "topologySpreadConstraints",
+    ):
+        assert f"spec.template.spec.{field}" in told
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        (nested("topologySpread.enabled", True), "topologySpreadConstraints"),
+        (nested("nodeSelector", {"disk": "ssd"}), "nodeSelector"),
+        (nested("tolerations", [{"key": "gpu", "operator": "Exists"}]), "tolerations"),
+        (nested("affinity", {"nodeAffinity": {}}), "affinity"),
+        (nested("archive.journal.existingClaim", "journal"), "persistentVolumeClaim"),
+    ],
+)
+def test_what_the_preflight_asks_flags_for_is_what_knative_refuses_without(
+    helm: Helm, given: dict[str, Any], field: str
+) -> None:
+    assert field in refusal(service_of(helm.render(KNATIVE, given)))
 
 
 def test_every_container_is_restricted_by_itself_since_the_pod_says_nothing(knative: list[Object]) -> None:
