@@ -86,7 +86,7 @@ def test_every_pod_has_a_policy_and_every_release_a_budget_and_a_spread(helm: He
 
 
 def test_every_exception_is_needed(helm: Helm) -> None:
-    objects = [*helm.render(TRIAL, ARMS), *helm.render(EVERYTHING)]
+    objects = [*helm.render(TRIAL, ARMS), *helm.render(EVERYTHING), *helm.render(KNATIVE)]
     assert {found for each in objects for found in _all(each)} >= EXCEPTIONS.keys()
 
 
