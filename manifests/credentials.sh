@@ -20,16 +20,15 @@ for name in signing sealer; do
 done
 [ -e references/key ] || openssl rand -hex 32 | tr -d '\n' > references/key
 
-for name in archive releases; do
+for name in archive releases setup; do
   [ -e $name.env ] || printf 'AWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$name-$(openssl rand -hex 4)" "$(openssl rand -hex 20)" > $name.env
 done
-# The trial store's rights: the front writes and reads, KServe's storage-initializer only reads.
-rights() {
+# The trial store's: who has which of the policies that the chart gave.
+identity() {
   . "./$1.env"
-  printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": [%s]}' \
-    "$1" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$2"
+  printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "policyNames": ["%s"]}' \
+    "$1" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$1"
 }
-reads='"Read:pneumoserve", "List:pneumoserve"'
-printf '{"identities": [%s, %s]}\n' \
-  "$(rights archive "$reads, \"Write:pneumoserve\", \"Tagging:pneumoserve\", \"Admin:pneumoserve\"")" "$(rights releases "$reads")" > identities.json
+printf '{"identities": [%s, %s, %s], "policies": %s}\n' \
+  "$(identity archive)" "$(identity releases)" "$(identity setup)" "$(cat ../policies.json)" > identities.json
 echo "keys and credentials are in $(pwd); keep a copy of them where the archive's backups are, and out of the repository"

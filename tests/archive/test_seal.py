@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive import seal as sealing
+from pneumoserve.archive.append import append
 from pneumoserve.archive.find import find_record
 from pneumoserve.archive.read import entries
 from pneumoserve.archive.record import Record
@@ -25,7 +26,8 @@ from pneumoserve.archive.walk import held_below
 from pneumoserve.ids import uuid7
 from pneumoserve.local.state import State
 from pneumoserve.release.schema import canonical_json, digest_of
-from tests.archive.archives import Archive, trust_in
+from pneumoserve.rollout.records import WRITERS, RolloutEvent, events_of
+from tests.archive.archives import DATE, RELEASE, Archive, trust_in
 from tests.conftest import PNEUMOSERVE
 
 A, B = "front-00000001", "front-00000002"
@@ -58,6 +60,20 @@ def test_a_seal_names_heads_and_keeps_whole_segments(archive: Archive) -> None:
     body = archive.store.get(rollup.key)
     assert digest_of(body) == rollup.sha256
     assert list(split_segments(body)) == [archive.store.get(place.key) for place in (first, second, other)]
+
+
+def test_what_a_rollout_did_is_sealed_and_verified_like_calls(archive: Archive) -> None:
+    event = RolloutEvent(
+        event_id=uuid7(), rollout_id=uuid7(), number=1, time=f"{DATE}T12:00:00.000Z", release=RELEASE,
+        stable="ba9876543210", what="started", percent=0,
+    )  # fmt: skip
+    (receipt,) = append(archive.store, archive.writer_key, [event], WRITERS)
+    assert archive.seal().closed == {receipt.writer: "ended"}
+    assert not archive.verify().findings
+    assert events_of(archive.store, archive.now - timedelta(days=1), event.rollout_id) == [event]
+    (key,) = archive.keys("records/")
+    archive.replace(key, archive.store.get(key).replace(b'"percent":0', b'"percent":9'))
+    assert [(kind, where) for kind, where, _ in archive.found()] == [("altered", key)]
 
 
 def test_seals_are_a_chain_and_name_what_is_new(archive: Archive) -> None:

@@ -33,7 +33,7 @@ CANDIDATE: Final = "000000000000"
 _CANARY_PERCENT: Final = 10
 _MADE: Final = "# Made by `make manifests` from charts/pneumoserve; do not edit.\n"
 # What the chart would make at random. credentials.sh makes files of them, and kustomize these Secrets of the files.
-_RANDOM: Final = ("archive", "releases", "store")
+_RANDOM: Final = ("archive", "releases", "setup", "store")
 
 
 def overlays(release: str, candidate: str) -> dict[str, dict[str, Any]]:
@@ -74,6 +74,8 @@ def write(
     secrets = {name: rendered["standard"][f"secret-pneumoserve-{name}"] for name in _RANDOM}
     written = [item for item in common.values() if item["kind"] != "Secret"]
     _write_folder(target / "base", [_namespace(namespace), *written], {"namespace": namespace, **_generators(secrets)})
+    identities = json.loads(secrets["store"]["stringData"]["identities.json"])
+    (target / "base" / "policies.json").write_text(json.dumps(identities["policies"]) + "\n")
     for name, objects in rendered.items():
         own = [item for key, item in objects.items() if key not in common and item["kind"] != "Secret"]
         _write_folder(target / "overlays" / name, own, {"namespace": namespace}, bases=("../../base",))
@@ -144,6 +146,7 @@ def _generators(rendered: dict[str, Object]) -> dict[str, Any]:
     files: dict[str, dict[str, list[str]]] = {
         "archive": {"envs": [f"{folder}/archive.env"]},
         "releases": {"envs": [f"{folder}/releases.env"]},
+        "setup": {"envs": [f"{folder}/setup.env"]},
         "store": {"files": [f"{folder}/identities.json"]},
         "archive-signing": {"files": [f"{folder}/signing/key.pem", f"{folder}/signing/public.pem"]},
         "archive-sealer": {"files": [f"{folder}/sealer/key.pem", f"{folder}/sealer/public.pem"]},

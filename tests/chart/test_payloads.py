@@ -66,9 +66,12 @@ def test_it_writes_with_the_releases_credential_which_may_write_its_folder_and_n
     for given in ({}, ON):
         rendered = helm.render(TRIAL, ARMS, given)
         text = the(rendered, "Secret", "pneumoserve-store")["stringData"]["identities.json"]
-        rights.append({each["name"]: each["actions"] for each in json.loads(text)["identities"]})
-    assert rights[1]["releases"] == [*rights[0]["releases"], "Write:pneumoserve/payloads/*"]
-    assert not [action for action in rights[0]["releases"] if "Write" in action]
+        policies = json.loads(text)["policies"]
+        rights.append({each["name"]: json.loads(each["content"])["Statement"] for each in policies})
+    *before, more = rights[1]["releases"]
+    assert before == rights[0]["releases"]
+    assert (more["Action"], more["Resource"]) == (["s3:PutObject"], ["arn:aws:s3:::pneumoserve/payloads/*"])
+    assert "Put" not in json.dumps(rights[0]["releases"])
     assert rights[1]["archive"] == rights[0]["archive"]
     # The store reads rights when it starts.
     store = [the(helm.render(TRIAL, ARMS, given), "Deployment")["spec"]["template"] for given in ({}, ON)]

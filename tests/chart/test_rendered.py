@@ -18,6 +18,7 @@ from pneumoserve.front.__main__ import _parser as front_options
 from pneumoserve.release.signing import generate_key, key_id, load_key, load_trust
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, inference_service, nested, of_kind, the
+from tests.chart.documents import CHART
 from tests.chart.restricted import violations
 
 RELEASE = "0123456789ab"
@@ -362,32 +363,47 @@ def test_kserve_reads_releases_with_a_credential_of_its_own(everything: list[Obj
 
 def test_without_one_it_is_the_archives(helm: Helm) -> None:
     given = {
-        "s3": {"releases": {"accessKey": "", "secretKey": ""}},
+        "s3": {name: {"accessKey": "", "secretKey": ""} for name in ("releases", "setup")},
         "payloadLogger": {"enabled": False, "releases": []},
     }
     rendered = helm.render(EVERYTHING, given)
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
     credentials = [item for item in of_kind(rendered, "Secret") if "AWS_ACCESS_KEY_ID" in item["stringData"]]
     assert [item["metadata"]["name"] for item in credentials] == ["pneumoserve-archive"]
+    assert _key_of(the(rendered, "Job", "pneumoserve-setup")["spec"]) == "pneumoserve-archive"
 
 
 def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     given = {
-        name: {"accessKey": "", "secretKey": "", "existingSecret": f"given-{name}"} for name in ("archive", "releases")
+        name: {"accessKey": "", "secretKey": "", "existingSecret": f"given-{name}"}
+        for name in ("archive", "releases", "setup")
     }
     rendered = helm.render(EVERYTHING, {"s3": given, "archive": GIVEN_KEYS})
     assert of_kind(rendered, "Secret") == []
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "given-releases"}]
     environment = {entry["name"]: entry for entry in containers(rendered)["transformer-container"]["env"]}
     assert environment["S3_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "given-archive"
+    assert _key_of(the(rendered, "Job", "pneumoserve-setup")["spec"]) == "given-setup"
+    assert _key_of(the(rendered, "CronJob", "pneumoserve-training")["spec"]["jobTemplate"]["spec"]) == "given-setup"
 
 
-def test_the_trial_stores_releases_credential_can_only_read(trial: list[Object]) -> None:
-    identities = json.loads(the(trial, "Secret", "pneumoserve-store")["stringData"]["identities.json"])["identities"]
-    archive, releases = identities
-    assert releases["actions"] == ["Read:pneumoserve", "List:pneumoserve"]
-    assert all(action.endswith(":pneumoserve") for action in archive["actions"])
-    for identity in identities:
+def _key_of(job: dict[str, Any]) -> str:
+    """The Secret that a Job reaches the store with."""
+    (container,) = job["template"]["spec"]["containers"]
+    (key,) = (entry for entry in container["env"] if entry["name"] == "S3_ACCESS_KEY")
+    name: str = key["valueFrom"]["secretKeyRef"]["name"]
+    return name
+
+
+def test_each_of_the_trial_stores_credentials_has_the_rights_of_its_name(helm: Helm, trial: list[Object]) -> None:
+    known = json.loads(the(trial, "Secret", "pneumoserve-store")["stringData"]["identities.json"])
+    policies = {policy["name"]: json.loads(policy["content"]) for policy in known["policies"]}
+    for name, policy in policies.items():
+        text = (CHART / "files" / "rights" / f"{name}.json").read_text()
+        assert policy == json.loads(text.replace("BUCKET", "pneumoserve"))
+    for identity in known["identities"]:
+        assert identity["policyNames"] == [identity["name"]]
+        assert "actions" not in identity
         made = the(trial, "Secret", f"pneumoserve-{identity['name']}")
         (credential,) = identity["credentials"]
         assert [credential["accessKey"], credential["secretKey"]] == list(made["stringData"].values())
@@ -395,9 +411,27 @@ def test_the_trial_stores_releases_credential_can_only_read(trial: list[Object])
         assert len(credential["secretKey"]) == 40
 
 
+def test_values_that_write_elsewhere_bring_the_right_to_it(helm: Helm) -> None:
+    """And the store, which reads rights when it starts, starts anew."""
+    plain = helm.render(TRIAL)
+    exporting = helm.render(TRIAL, {"archive": {"export": {"to": "s3://pneumoserve/parquet/"}}})
+    known = json.loads(the(exporting, "Secret", "pneumoserve-store")["stringData"]["identities.json"])
+    content = {policy["name"]: json.loads(policy["content"]) for policy in known["policies"]}
+    assert content["archive"]["Statement"][-1]["Resource"] == ["arn:aws:s3:::pneumoserve/parquet/*"]
+    stamps = [
+        _store_pod(rendered)["annotations"]["pneumoserve/rights"] for rendered in (plain, helm.render(TRIAL), exporting)
+    ]
+    assert stamps[0] == stamps[1] != stamps[2]
+
+
+def _store_pod(rendered: list[Object]) -> dict[str, Any]:
+    metadata: dict[str, Any] = the(rendered, "Deployment", "pneumoserve-store")["spec"]["template"]["metadata"]
+    return metadata
+
+
 def test_the_trial_stores_credentials_and_claim_outlive_upgrades(helm: Helm, cluster: Cluster) -> None:
     first = cluster.render(helm, TRIAL)
-    for name in ("archive", "releases"):
+    for name in ("archive", "releases", "setup"):
         made = the(first, "Secret", f"pneumoserve-{name}")
         data = {key: base64.b64encode(value.encode()).decode() for key, value in made.pop("stringData").items()}
         cluster.add({**made, "data": data})

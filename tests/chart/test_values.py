@@ -77,6 +77,7 @@ def test_everything_sets_every_value() -> None:
         "trust.existingConfigMap",
         "s3.archive.existingSecret",
         "s3.releases.existingSecret",
+        "s3.setup.existingSecret",
     }
     left_out |= {"route.signIn.jwt.jwksConfigMap", "route.signIn.apiKeys.existingSecrets"}
     left_out |= {"training.existingSecret", "training.signing.release", "training.signing.existingSecret"}
@@ -134,7 +135,7 @@ ARCHIVE: dict[str, Any] = {
     [
         (nested("s3.endpoint", "http://minio.example.org:9000"), "trialStore.enabled and s3.endpoint"),
         (nested("trialStore.enabled", False), "There is no S3 server; set s3.endpoint"),
-        (nested("s3.archive.existingSecret", "archive"), "makes its own credentials; leave s3.archive empty"),
+        (nested("s3.archive.existingSecret", "archive"), "makes its own credentials; leave those of s3.archive empty"),
         (EXTERNAL, "no credential to write records with"),
         ({"trialStore": {"enabled": False}, "s3": {**EXTERNAL["s3"], "archive": {"accessKey": "a"}}}, "set both"),
         (
@@ -207,7 +208,15 @@ def test_a_chart_that_depends_on_this_one_may_pass_its_globals(helm: Helm) -> No
         ((TRIAL, {"replicas": 1}), ["One pod per release"]),
         ((TRIAL, nested("networkPolicies.enabled", False)), ["networkPolicies are off"]),
         ((TRIAL, nested("preflight.enabled", False)), ["preflight is off"]),
-        ((TRIAL, ARCHIVE), ["plain HTTP", "with the archive's credential", "any address on the store's port"]),
+        (
+            (TRIAL, ARCHIVE),
+            [
+                "plain HTTP",
+                "reads releases with the archive's credential",
+                "makes the bucket with the archive's",
+                "any address on the store's port",
+            ],
+        ),
     ],
 )
 def test_the_notes_warn_of_what_is_risky(helm: Helm, given: tuple[Any, ...], told: list[str]) -> None:
@@ -218,7 +227,11 @@ def test_the_notes_warn_of_what_is_risky(helm: Helm, given: tuple[Any, ...], tol
 
 def test_the_notes_warn_of_nothing_that_is_right(helm: Helm) -> None:
     secrets = {"accessKey": "", "secretKey": "", "existingSecret": "given"}
-    s3 = {"archive": {**secrets, "existingSecret": "archive"}, "releases": secrets}
+    s3 = {
+        "archive": {**secrets, "existingSecret": "archive"},
+        "releases": secrets,
+        "setup": {**secrets, "existingSecret": "setup"},
+    }
     right = {"s3": s3, "payloadLogger": {"enabled": False, "releases": []}}
     assert "\nMind\n" not in helm.notes(EVERYTHING, right)
 

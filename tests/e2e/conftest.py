@@ -26,7 +26,7 @@ ECHO = "docker.io/pneumoserve/echo:1"
 SEAWEEDFS = "docker.io/chrislusf/seaweedfs:4.48"
 ROOT = Path(__file__).parents[2]
 _CLONE_NEWNET: Final = 0x40000000
-_IMAGES: Final = ("front", "models", "rollout")
+_IMAGES: Final = ("front", "models", "rollout", "loadtest")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Images:
     front: str
     models: str
     rollout: str
+    loadtest: str
 
     def values(self) -> dict[str, Any]:
         """The chart's values that name those of a release's pods."""
@@ -104,7 +105,7 @@ class Images:
 
 
 def named(reference: str) -> dict[str, str]:
-    """Repository, and digest or tag, of an image\'s reference."""
+    """Repository, and digest or tag, of an image's reference."""
     repository, _, digest = reference.partition("@")
     if digest:
         return {"repository": repository, "digest": digest}

@@ -74,7 +74,7 @@ class Product:
 
     def push(self, *folders: Path) -> None:
         """Copy releases into the store, as a person does: through a forwarded port."""
-        with self.store_settings() as settings:
+        with self.store_settings("setup") as settings:
             for folder in folders:
                 self.command("release", "push", str(folder), environment=settings.to_env())
 
@@ -93,13 +93,19 @@ class Product:
 
     # --- the chart
 
-    def helm(self, verb: str, chart: Path = CHART, *options: str, **changes: Any) -> str:
-        """`helm install` or `upgrade` with the values so far and `changes`, which stay; returns what it printed."""
+    def helm(self, verb: str, chart: Path | str = CHART, *options: str, **changes: Any) -> str:
+        """`helm install` or `upgrade` with the values so far and `changes`, which stay; returns what it printed.
+
+        The bucket stays as the install made it, unless `changes` say something of s3: its Job takes 8 s.
+        """
         self.values |= changes
-        return self.try_helm(verb, self.values, chart, *options, check=True).stdout
+        values = dict(self.values)
+        if verb == "upgrade" and "s3" not in changes:
+            values["s3"] = {**values.get("s3", {}), "setup": {"enabled": False}}
+        return self.try_helm(verb, values, chart, *options, check=True).stdout
 
     def try_helm(
-        self, verb: str, values: dict[str, Any], chart: Path = CHART, *options: str, check: bool = False
+        self, verb: str, values: dict[str, Any], chart: Path | str = CHART, *options: str, check: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """The same with other values, which do not stay."""
         file = self.folder / "values.json"
@@ -155,17 +161,17 @@ class Product:
     # --- the store
 
     @contextlib.contextmanager
-    def store_settings(self) -> Iterator[S3Settings]:
-        """How to reach the store from here."""
-        data = self.get("secret", f"{NAME}-archive")["data"]
+    def store_settings(self, credential: str = "archive") -> Iterator[S3Settings]:
+        """How to reach the store from here, with one of the credentials that the trial store knows."""
+        data = self.get("secret", f"{NAME}-{credential}")["data"]
         keys = [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
         with self.cluster.forwarded(self.namespace, f"service/{NAME}-store", 8333) as address:
             yield S3Settings(f"http://{address}", *keys, bucket="pneumoserve")
 
     @contextlib.contextmanager
-    def store(self) -> Iterator[ObjectStore]:
+    def store(self, credential: str = "archive") -> Iterator[ObjectStore]:
         """The store itself."""
-        with self.store_settings() as settings:
+        with self.store_settings(credential) as settings:
             store = ObjectStore(settings)
             yield store
             store.close()

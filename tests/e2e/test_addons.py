@@ -1,11 +1,18 @@
-"""What may stand beside the service: payload logger, InferenceGraph, objects for KEDA and Prometheus, `helm test`."""
+"""What may stand beside the service: payload logger, load, InferenceGraph, objects of other operators, `helm test`.
+
+Installed from a mirror, which is all that the node's network reaches.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import json
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,12 +22,14 @@ from loadtest.calls import PREDICT
 from pneumoserve.archive.find import find_record
 from tests import films
 from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
-from tests.e2e.conftest import Cluster, Images, restricted_namespace
+from tests.cluster.node import REGISTRY
+from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.product import CHART, NAME, Product, wait_until
 
 HOST = "addons.example.org"
 FILM = films.sample_films()[0].read_bytes()
 PAYLOADS = "payloads/"
+MIRROR = f"{REGISTRY}/mirror"
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +38,31 @@ def logged(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFa
     with restricted_namespace(cluster) as namespace:
         product = Product(cluster, namespace, images, tmp_path_factory.mktemp("addons"))
         product.prepare()
-        notes = product.helm("install", payloadLogger={"enabled": True}, route={"hostnames": [HOST]}, replicas=1)
+        product.values |= {"loadTest": {"enabled": True, "image": named(images.loadtest)}}
+        product.values |= {"payloadLogger": {"enabled": True}, "route": {"hostnames": [HOST]}, "replicas": 1}
+        notes = product.helm("install", *mirrored(product))
         assert "The payload logger keeps whole films" in notes
         product.push(product.folder / "releases" / product.first)
         product.helm("upgrade", release={"id": product.first})
         product.wait_ready(product.first)
         yield product
         cluster.helm("uninstall", NAME, f"--namespace={namespace}")
+
+
+def mirrored(product: Product) -> list[str]:
+    """Copy chart and images, as for a cluster without internet; what `helm install` then takes."""
+    if product.cluster.node is None:
+        return [str(CHART)]
+    file = product.folder / "values.json"
+    file.write_text(json.dumps(product.values))
+    helm = Path(product.cluster.tool("helm"))
+    environment = {**os.environ, "PATH": f"{helm.parent}:{os.environ['PATH']}", "PLAIN_HTTP": "1"}
+    command = ["sh", str(CHART.parent / "mirror.sh"), MIRROR, f"--values={file}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    product.values["images"]["registry"] = MIRROR
+    return [f"oci://{MIRROR}/charts/pneumoserve", "--plain-http"]
 
 
 @pytest.fixture
@@ -49,6 +76,19 @@ def answered(logged: Product, gateway: str) -> str:
 
     response = wait_until(answer, 60, "an answer through the gateway")
     return str(response.json()["predictions"][0]["prediction_id"])
+
+
+# --- without internet
+
+
+@pytest.mark.skipif("KUBECONFIG" in os.environ, reason="needs a network that reaches one registry and nothing else")
+def test_the_mirror_is_all_that_is_needed(logged: Product, answered: str) -> None:
+    with pytest.raises(OSError, match="unreachable"):
+        socket.create_connection(("192.0.2.1", 443), timeout=5)
+    every = logged.get("pods")["items"]
+    ours = [c["image"] for pod in every for c in pod["spec"]["containers"] if c["name"] != "agent"]
+    assert len(ours) >= 3
+    assert not [image for image in ours if not image.startswith(f"{MIRROR}/")]
 
 
 # --- the payload logger
@@ -111,6 +151,20 @@ def test_helm_test_passes_where_calls_are_recorded_and_not_without_the_store(log
     print(f"helm test without the store: {told.strip()}")
     logged.kubectl("delete", "pod", f"{NAME}-test")
     wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
+
+
+# --- the load test
+
+
+def test_the_load_job_asks_in_every_form_at_its_rate_and_its_thresholds_decide(logged: Product, answered: str) -> None:
+    before = len(logged.recorded())
+    load = {"enabled": True, "image": named(logged.images.loadtest), "rate": 4, "seconds": 10}
+    logged.helm("upgrade", loadTest={**load, "thresholds": {"p99Ms": 60000}})
+    told = logged.job("load")
+    print(told)
+    assert len(logged.recorded()) - before >= load["rate"] * load["seconds"] * 0.9
+    logged.helm("upgrade", loadTest={**load, "thresholds": {"p50Ms": 1}})
+    assert "p50" in logged.job("load", fails=True)
 
 
 # --- objects of other operators

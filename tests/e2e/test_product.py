@@ -324,23 +324,42 @@ def test_without_its_store_nothing_is_answered_and_with_it_again(serving: Produc
 
 
 def test_the_chart_before_and_this_one_replace_each_other_and_lose_no_call(serving: Product, gateway: str) -> None:
-    """Back to the last released chart, as `helm rollback` would, and from it up to this one."""
+    """Back to the last released chart, as `helm rollback` would, and from it up to this one.
+
+    The trial store is one pod, and starts anew where its rights change; the journal takes its place meanwhile.
+    """
     before = {item["metadata"]["name"] for item in serving.get("servingruntimes")["items"]}
     front = serving.values["front"]
+    serving.cluster.apply(_claim(serving, "journal"))
     with load(gateway).running() as running:
         running.wait_for_answers(20)
-        for chart, told in ((CHART_BEFORE, 11), (CHART, 10)):
+        for chart, told in ((CHART, 12), (CHART_BEFORE, 11), (CHART, 10)):
             pods = {pod["metadata"]["name"] for pod in serving.pods(serving.first)}
             # The images are the same; a version that changed nothing about its pods would not replace them.
-            serving.helm("upgrade", chart, front={**front, "preStopSeconds": told})
+            journal = {"journal": {"existingClaim": "journal"}}
+            serving.helm("upgrade", chart, front={**front, "preStopSeconds": told}, archive=journal, s3={})
             wait_until(partial(_replaced, serving, pods), 240, "pods by the other runtime alone")
             running.wait_for_answers(20)
     print(f"chart exchanged and upgraded: {running.told()}")
     assert not running.failures, running.failures[:5]
+    answered = {call.prediction_id for call in running.calls if call.answered}
+    wait_until(lambda: answered <= serving.recorded(), 60, "all that was answered in the store")
+    # The next upgrade takes the pods off it.
+    del serving.values["archive"]
+    serving.kubectl("delete", "persistentvolumeclaim/journal", "--wait=false")
     after = {item["metadata"]["name"] for item in serving.get("servingruntimes")["items"]}
     # The second release is a person's own and still runs by the runtime it names.
     assert before <= after
     assert serving.ready_pods(serving.second)
+
+
+def _claim(serving: Product, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": serving.namespace},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}},
+    }
 
 
 def _replaced(serving: Product, before: set[str]) -> bool:
@@ -396,7 +415,7 @@ def test_the_archive_is_sealed_and_verified_by_its_jobs(serving: Product) -> Non
 def test_releases_that_must_not_run_say_why_and_leave_the_others_alone(serving: Product, gateway: str) -> None:
     unsigned, altered = _bad_releases(serving)
     serving.push(unsigned, altered)
-    with serving.store() as store:
+    with serving.store("setup") as store:
         store.put(f"releases/{altered.name}/MODEL_CARD.md", b"another card", "text/markdown")
     wanted = {
         unsigned.name: "is not signed; sign it with `pneumoserve release sign`.",
@@ -511,7 +530,7 @@ def test_uninstall_removes_every_object_but_what_holds_data(serving: Product) ->
     told = done.stdout + done.stderr
     kept = {"PersistentVolumeClaim/pneumoserve-store"} | {
         f"Secret/pneumoserve-{name}"
-        for name in ("archive", "archive-references", "archive-sealer", "archive-signing", "releases")
+        for name in ("archive", "archive-references", "archive-sealer", "archive-signing", "releases", "setup")
     }
     for name in kept - {"Secret/pneumoserve-releases"}:
         kind, _, named = name.partition("/")

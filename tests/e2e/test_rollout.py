@@ -102,7 +102,7 @@ def _key(product: Product) -> Path:
 @pytest.fixture(scope="module")
 def evidence(product: Product) -> str:
     """The key of the sample's manifest."""
-    with product.store_settings() as settings:
+    with product.store_settings("setup") as settings:
         done = product.command(
             "ingest", str(films.SAMPLE), "--to", f"s3://{settings.bucket}/datasets", "--json",
             environment=settings.to_env(),
@@ -362,7 +362,6 @@ def test_a_release_that_judges_worse_gets_no_traffic(rollouts: Rollouts, run: Ca
     assert done.returncode == 1, done.stderr
     assert "was not promoted (refused)" in done.stderr
     assert rollouts.route()["spec"] == spec
-    assert rollouts.route()["metadata"]["generation"] == rollouts.route()["metadata"]["generation"]
     assert _running(product) == {product.second}
     told = _events_of(product, candidate.name)
     assert any(kind == "Warning" and "films of pneumonia are called normal" in message for kind, message in told)
@@ -386,7 +385,7 @@ def test_a_release_that_serves_worse_is_taken_back_within_a_minute(
     candidate = _with_handler(product, code, gate)
     product.push(candidate)
     began = datetime.now(UTC)
-    plan = rollouts.plan(candidate.name, {"percent": 20, "minCalls": 500})
+    plan = rollouts.plan(candidate.name, {"percent": 40, "minCalls": 500})
     with load(10).running() as running:
         running.wait_for_answers(20)
         done = rollouts.run("start", "--plan", str(plan))
@@ -489,10 +488,5 @@ def _without_api_server(node: Node, running: Load) -> None:
     (server,) = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "kube-apiserver"]
     server.kill()
     server.wait()
-    running.wait_for_answers(200)
+    running.wait_for_answers(60)
     node.up()
-
-
-def test_what_was_recorded_of_rollouts_is_sealed_and_verified_like_calls(product: Product) -> None:
-    print(product.job("seal"))
-    print(product.job("verify"))

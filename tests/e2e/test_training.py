@@ -50,7 +50,7 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
             "resources": _RESOURCES,
         }
         product.helm("install", replicas=1, route={"hostnames": [HOST]}, training=training)
-        with product.store() as store:
+        with product.store("setup") as store:
             for film in films.sample_films():
                 store.put(f"{PREFIX}/{film.parent.name}/{film.name}", film.read_bytes(), "image/jpeg")
                 if film.parent.name != "virus":

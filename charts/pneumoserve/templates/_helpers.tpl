@@ -52,6 +52,38 @@ pneumonia-{{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* What the bucket is made and releases are pushed with; the archive's secret where no other one is given. */}}
+{{- define "pneumoserve.setupSecret" -}}
+{{- if or .Values.trialStore.enabled .Values.s3.setup.accessKey -}}
+{{- include "pneumoserve.fullname" . }}-setup
+{{- else -}}
+{{- .Values.s3.setup.existingSecret | default (include "pneumoserve.archiveSecret" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The trial store's policies, one of each credential's name, as a JSON list; an object store of yours takes the same documents. */}}
+{{- define "pneumoserve.rights" -}}
+{{- $bucket := .Values.s3.bucket -}}
+{{- $more := dict -}}
+{{- with .Values.archive.export.to -}}
+{{- $_ := set $more "archive" (printf "%s/*" (trimPrefix "s3://" . | trimSuffix "/")) -}}
+{{- end -}}
+{{- if .Values.payloadLogger.enabled -}}
+{{- /* What KServe's payload logger writes with. */ -}}
+{{- $_ := set $more "releases" (printf "%s/payloads/*" $bucket) -}}
+{{- end -}}
+{{- $policies := list -}}
+{{- range $name := list "archive" "releases" "setup" -}}
+{{- $policy := $.Files.Get (printf "files/rights/%s.json" $name) | replace "BUCKET" $bucket | fromJson -}}
+{{- with get $more $name -}}
+{{- $statement := dict "Sid" "AddWhatValuesSay" "Effect" "Allow" "Action" (list "s3:PutObject") "Resource" (list (printf "arn:aws:s3:::%s" .)) -}}
+{{- $_ := set $policy "Statement" (append $policy.Statement $statement) -}}
+{{- end -}}
+{{- $policies = append $policies (dict "name" $name "content" (toJson $policy)) -}}
+{{- end -}}
+{{- toJson $policies -}}
+{{- end -}}
+
 {{/* The header in which the gateway tells who calls. */}}
 {{- define "pneumoserve.subjectHeader" -}}
 Pneumoserve-Subject
@@ -85,10 +117,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "pneumoserve.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
+{{- $repository := $image.repository -}}
+{{- with $root.Values.images.registry -}}
+{{- /* What looks like a host is one, as container engines read it. */ -}}
+{{- $repository = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- printf "%s@%s" $repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
+{{- printf "%s:%s" $repository ($image.tag | default $root.Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
 

@@ -17,11 +17,11 @@ with all of them.
 {{- if and $values.s3.caConfigMap (not (hasPrefix "https://" (include "pneumoserve.endpoint" $root))) -}}
 {{- $new = append $new "s3.caConfigMap is set, but the S3 server is not asked over https://, so no certificate is looked at; give an https:// endpoint, or leave it empty." -}}
 {{- end -}}
-{{- range $name := list "archive" "releases" -}}
+{{- range $name := list "archive" "releases" "setup" -}}
 {{- $given := get $values.s3 $name -}}
 {{- $any := or $given.accessKey $given.secretKey $given.existingSecret -}}
 {{- if and $values.trialStore.enabled $any -}}
-{{- $new = append $new (printf "The trial store makes its own credentials; leave s3.%s empty." $name) -}}
+{{- $new = append $new (printf "The trial store makes its own credentials; leave those of s3.%s empty." $name) -}}
 {{- else if and $given.existingSecret (or $given.accessKey $given.secretKey) -}}
 {{- $new = append $new (printf "s3.%s has keys and an existingSecret; keep one of them." $name) -}}
 {{- else if ne (empty $given.accessKey) (empty $given.secretKey) -}}
@@ -265,7 +265,7 @@ manifests do not.
 {{- end -}}
 {{- end -}}
 {{- if not $values.trialStore.enabled -}}
-{{- range list $values.s3.archive.existingSecret $values.s3.releases.existingSecret | compact | uniq -}}
+{{- range list $values.s3.archive.existingSecret $values.s3.releases.existingSecret $values.s3.setup.existingSecret | compact | uniq -}}
 {{- $secret := lookup "v1" "Secret" $namespace . -}}
 {{- if not $secret -}}
 {{- $new = append $new (printf "There is no Secret %s in namespace %s; make it: kubectl create secret generic %s -n %s --from-literal=AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…" . $namespace . $namespace) -}}
