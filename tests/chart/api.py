@@ -54,6 +54,8 @@ METRICS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
         "PrometheusRule": ("prometheusrules", True),
     },
 }
+# Knative Serving.
+SERVING: Final[dict[str, dict[str, tuple[str, bool]]]] = {"serving.knative.dev/v1": {"Service": ("services", True)}}
 
 
 class Api:

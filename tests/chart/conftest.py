@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, METRICS, Api, Object, served
+from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, METRICS, SERVING, Api, Object, served
 from tests.chart.documents import CHART
 from tests.cluster.cache import go_binaries
 
@@ -20,6 +20,7 @@ TRIAL = CHART / "ci" / "trial-values.yaml"
 # The loader in C is some times faster, where it is there.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
+KNATIVE = CHART / "ci" / "knative-values.yaml"
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -116,6 +117,7 @@ class Cluster:
     gateway: bool = True
     envoy: bool = True
     metrics: bool = True
+    knative: bool = False
 
     def add(self, item: Object) -> None:
         self.objects[f"{item['kind']}/{item['metadata']['name']}"] = item
@@ -131,6 +133,7 @@ class Cluster:
     def _api(self) -> Api:
         kinds = CORE | (KSERVE if self.kserve else {}) | (GATEWAY if self.gateway else {})
         kinds |= (ENVOY if self.envoy else {}) | (METRICS if self.metrics else {})
+        kinds |= SERVING if self.knative else {}
         return Api(kinds, list(self.objects.values()))
 
 

@@ -10,13 +10,18 @@ from typing import Any, Final
 
 from tests.chart.api import Object
 
+_WORKERS: Final = (
+    "TorchServe restarts its workers itself, and a front that finds it dead says so by its readiness; killing it would "
+    "lose the calls that its other workers answer."
+)
 # Rule, and the containers or objects that are free of it, each with its reason.
 EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
+    ("liveness-probe", "kserve-container"): _WORKERS,
+    ("liveness-probe", "kserve-container in Knative mode"): _WORKERS,
     (
-        "liveness-probe",
-        "kserve-container",
-    ): "TorchServe restarts its workers itself, and a front that finds it dead says "
-    "so by its readiness; killing it would lose the calls that its other workers answer.",
+        "readiness-probe",
+        "kserve-container in Knative mode",
+    ): "Knative takes probes of the container with the port only; the front is Ready only when the models are.",
 }
 _READ_ONLY: Final = {"get", "list", "watch"}
 
@@ -39,8 +44,10 @@ def _all(item: Object) -> Iterator[tuple[str, str]]:
         yield "default-service-account", "pod"
     if any("hostPath" in volume for volume in pod.get("volumes", [])):
         yield "host-path", "pod"
+    mode = " in Knative mode" if kind == "ServingRuntime" and "-knative-" in item["metadata"]["name"] else ""
     for container in pod.get("containers", []):
-        yield from ((rule, container["name"]) for rule in _of_container(container, serves=kind in _SERVING))
+        place = f"{container['name']}{mode}"
+        yield from ((rule, place) for rule in _of_container(container, serves=kind in _SERVING))
 
 
 _SERVING: Final = {"Deployment", "StatefulSet", "ServingRuntime"}

@@ -39,12 +39,18 @@ _RANDOM: Final = ("archive", "releases", "setup", "store")
 def overlays(release: str, candidate: str) -> dict[str, dict[str, Any]]:
     """The values of each overlay, beside those that all have."""
     alone = {"release": {"id": release}}
-    gpu = yaml.safe_load((MANIFESTS / "values" / "gpu.yaml").read_text())
     return {
         "standard": alone,
-        "gpu": {**alone, **gpu},
+        "gpu": {**alone, **_values("gpu")},
         "canary": {"release": {"id": release, "standby": [candidate]}},
+        "knative": {**alone, **_values("knative")},
     }
+
+
+def _values(name: str) -> dict[str, Any]:
+    """What an overlay alone is rendered with."""
+    given: dict[str, Any] = yaml.safe_load((MANIFESTS / "values" / f"{name}.yaml").read_text())
+    return given
 
 
 @cache

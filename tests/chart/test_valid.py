@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chart.api import Object
-from tests.chart.conftest import EVERYTHING, TRIAL, Helm, nested, the
+from tests.chart.conftest import EVERYTHING, KNATIVE, TRIAL, Helm, nested, the
 from tests.chart.lint import EXCEPTIONS, _all, findings, lonely
 from tests.chart.manifests import MANIFESTS
 from tests.chart.schemas import problems, read_folder
@@ -48,6 +48,7 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
     "a rollout": (
         TRIAL, ARMS, {"rollout": {"enabled": True, "plan": {"candidate": "000000000000", "steps": [{"percent": 100}]}}}
     ),
+    "knative": (KNATIVE,),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
@@ -85,7 +86,7 @@ def test_every_pod_has_a_policy_and_every_release_a_budget_and_a_spread(helm: He
 
 
 def test_every_exception_is_needed(helm: Helm) -> None:
-    objects = [*helm.render(TRIAL, ARMS), *helm.render(EVERYTHING)]
+    objects = [*helm.render(TRIAL, ARMS), *helm.render(EVERYTHING), *helm.render(KNATIVE)]
     assert {found for each in objects for found in _all(each)} >= EXCEPTIONS.keys()
 
 

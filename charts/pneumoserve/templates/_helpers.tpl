@@ -18,7 +18,8 @@ pneumonia-{{ . }}
 {{- define "pneumoserve.runtimeName" -}}
 {{- $version := regexReplaceAll "[^a-z0-9]+" (lower .Chart.AppVersion) "-" | trimSuffix "-" -}}
 {{- $digest := include "pneumoserve.runtimeSpec" . | fromYaml | toJson | sha256sum | trunc 8 -}}
-{{- printf "%s-%s-%s" (include "pneumoserve.fullname" .) $version $digest -}}
+{{- $mode := ternary "-knative" "" (eq .Values.mode "Knative") -}}
+{{- printf "%s-%s%s-%s" (include "pneumoserve.fullname" .) $version $mode $digest -}}
 {{- end -}}
 
 {{- define "pneumoserve.trustName" -}}
@@ -282,6 +283,11 @@ serving.kserve.io/s3-cabundle: /etc/ssl/custom-certs/cabundle.crt
       name: {{ $secret }}
       key: AWS_SECRET_ACCESS_KEY
 {{- end -}}
+{{- end -}}
+
+{{/* A digest of what a pod reads only when it starts. */}}
+{{- define "pneumoserve.configuration" -}}
+{{- list (include "pneumoserve.revoked" .) .Values.trust.keys .Values.s3.archive .Values.s3.releases | toJson | sha256sum | trunc 16 -}}
 {{- end -}}
 
 {{- define "pneumoserve.revoked" -}}

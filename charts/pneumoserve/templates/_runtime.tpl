@@ -1,8 +1,8 @@
 {{/*
-The spec of the ServingRuntime. KServe takes containers, volumes, nodeSelector, affinity, tolerations and imagePullSecrets
+The spec of the ServingRuntime, as Standard mode has it. KServe takes containers, volumes, nodeSelector, affinity, tolerations and imagePullSecrets
 from it; what else a pod needs stands in the InferenceService.
 */}}
-{{- define "pneumoserve.runtimeSpec" -}}
+{{- define "pneumoserve.standardRuntimeSpec" -}}
 {{- $lock := "/run/pneumoserve/front.lock" -}}
 supportedModelFormats:
   # No autoSelect: an InferenceService names the runtime it was tested with.

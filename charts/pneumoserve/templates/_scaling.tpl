@@ -5,11 +5,11 @@
 
 {{/* Pods of each release, at least and at most: {{ include "pneumoserve.leastPods" $ }} */}}
 {{- define "pneumoserve.leastPods" -}}
-{{- ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled -}}
+{{- ternary .Values.autoscaling.minReplicas .Values.replicas (or .Values.autoscaling.enabled (eq .Values.mode "Knative")) -}}
 {{- end -}}
 
 {{- define "pneumoserve.mostPods" -}}
-{{- ternary .Values.autoscaling.maxReplicas .Values.replicas .Values.autoscaling.enabled -}}
+{{- ternary .Values.autoscaling.maxReplicas .Values.replicas (or .Values.autoscaling.enabled (eq .Values.mode "Knative")) -}}
 {{- end -}}
 
 {{/* How fast pods come and go. Up at once, since callers wait; down late and one by one, since the next call may come. */}}
