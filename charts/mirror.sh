@@ -19,7 +19,8 @@ tls=$([ -z "${PLAIN_HTTP:-}" ] || echo false)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-helm template pneumoserve "$chart" "$@" > "$scratch/rendered.yaml"
+# From where the images are now, whatever the values say of where they will be.
+helm template pneumoserve "$chart" "$@" --set images.registry= > "$scratch/rendered.yaml"
 sed -n 's/^ *\(- \)\{0,1\}image: "\{0,1\}\([^" ]*\)"\{0,1\}$/\2/p' "$scratch/rendered.yaml" | sort -u > "$scratch/images"
 
 while read -r image; do

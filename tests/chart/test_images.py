@@ -22,7 +22,7 @@ echo "$@" >> "$(dirname "$0")/asked"
 """
 
 RUNNING = nested("release.id", "0123456789ab")
-RUNS = ("--set", "images.registry=", "--set-string", "release.id=0123456789ab")
+RUNS = ("--set-string", "release.id=0123456789ab")
 
 
 def named(helm: Helm, *given: Any) -> set[str]:
