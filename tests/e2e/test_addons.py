@@ -38,7 +38,6 @@ def logged(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFa
     with restricted_namespace(cluster) as namespace:
         product = Product(cluster, namespace, images, tmp_path_factory.mktemp("addons"))
         product.prepare()
-        product.values |= {"loadTest": {"enabled": True, "image": named(images.loadtest)}}
         product.values |= {"payloadLogger": {"enabled": True}, "route": {"hostnames": [HOST]}, "replicas": 1}
         notes = product.helm("install", *mirrored(product))
         assert "The payload logger keeps whole films" in notes
@@ -54,7 +53,9 @@ def mirrored(product: Product) -> list[str]:
     if product.cluster.node is None:
         return [str(CHART)]
     file = product.folder / "values.json"
-    file.write_text(json.dumps(product.values))
+    # All that the tests below need.
+    load = {"enabled": True, "image": named(product.images.loadtest)}
+    file.write_text(json.dumps({**product.values, "release": {"id": product.first}, "loadTest": load}))
     helm = Path(product.cluster.tool("helm"))
     environment = {**os.environ, "PATH": f"{helm.parent}:{os.environ['PATH']}", "PLAIN_HTTP": "1"}
     command = ["sh", str(CHART.parent / "mirror.sh"), MIRROR, f"--values={file}"]
