@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +24,9 @@ from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.release.schema import digest_of
 from tests.archive.commands import invoke
 from tests.archive.test_archive import KEY, record
+from tests.rights import give_rights
 
-RIGHTS = Path(__file__).parents[2] / "charts" / "pneumoserve" / "files" / "rights"
 BUCKET = "films"
-NAMES = ("archive", "releases", "setup")
 FILM = digest_of(b"film")
 
 
@@ -38,16 +35,8 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """A store whose bucket the set-up credential made, and what reaches it with each credential."""
     folder = tmp_path_factory.mktemp("rights")
     admin = S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "admin", "secret", BUCKET)
-    found = {name: replace(admin, access_key=name, secret_key=f"secret-of-{name}") for name in NAMES}
     child = s3_child(folder / "data", admin, folder / "s3.log")
-    identities = folder / "data" / "identities.json"
-    known = json.loads(identities.read_text())
-    for name, settings in found.items():
-        keys = {"accessKey": settings.access_key, "secretKey": settings.secret_key}
-        known["identities"].append({"name": name, "credentials": [keys], "policyNames": [name]})
-    policies = {name: (RIGHTS / f"{name}.json").read_text().replace("BUCKET", BUCKET) for name in NAMES}
-    known["policies"] = [{"name": name, "content": content} for name, content in policies.items()]
-    identities.write_text(json.dumps(known))
+    found = give_rights(folder / "data" / "identities.json", admin)
     start_s3(child, found["setup"])
     yield found | {"admin": admin}
     child.stop()

@@ -104,6 +104,12 @@ class Images:
         return {"front": named(self.front), "models": named(self.models)}
 
 
+def seaweedfs(name: str) -> Image:
+    """The image of the trial store, of the server that the tests without a cluster run."""
+    weed = Path(sys.executable).with_name("weed")
+    return Image(name, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",))
+
+
 def named(reference: str) -> dict[str, str]:
     """Repository, and digest or tag, of an image's reference."""
     repository, _, digest = reference.partition("@")
@@ -135,8 +141,7 @@ def images(node: Node | None) -> Images:
         missing = [name for name in names if name not in os.environ]
         assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
         return Images(*(os.environ[name] for name in names))
-    weed = Path(sys.executable).with_name("weed")
-    node.load(Image(SEAWEEDFS, {"/usr/local/bin/weed": weed}, ("/usr/local/bin/weed",)))
+    node.load(seaweedfs(SEAWEEDFS))
     builder = Builder(node)
     built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in _IMAGES))
     for name in _IMAGES:

@@ -39,6 +39,8 @@ class Product:
     values: dict[str, Any] = field(default_factory=dict)
     first: str = ""
     second: str = ""
+    # Of a store that is not the trial store, by credential.
+    stores: dict[str, S3Settings] = field(default_factory=dict)
 
     # --- releases
 
@@ -101,7 +103,8 @@ class Product:
         self.values |= changes
         values = dict(self.values)
         if verb == "upgrade" and "s3" not in changes:
-            values["s3"] = {**values.get("s3", {}), "setup": {"enabled": False}}
+            given = values.get("s3", {})
+            values["s3"] = {**given, "setup": {**given.get("setup", {}), "enabled": False}}
         return self.try_helm(verb, values, chart, *options, check=True).stdout
 
     def try_helm(
@@ -162,7 +165,10 @@ class Product:
 
     @contextlib.contextmanager
     def store_settings(self, credential: str = "archive") -> Iterator[S3Settings]:
-        """How to reach the store from here, with one of the credentials that the trial store knows."""
+        """How to reach the store from here, with one of the credentials that it knows."""
+        if self.stores:
+            yield self.stores[credential]
+            return
         data = self.get("secret", f"{NAME}-{credential}")["data"]
         keys = [base64.b64decode(data[key]).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
         with self.cluster.forwarded(self.namespace, f"service/{NAME}-store", 8333) as address:

@@ -23,7 +23,7 @@ from pneumoserve.archive.find import find_record
 from tests import films
 from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
 from tests.cluster.node import REGISTRY
-from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
+from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, seaweedfs
 from tests.e2e.product import CHART, NAME, Product, wait_until
 
 HOST = "addons.example.org"
@@ -52,6 +52,11 @@ def mirrored(product: Product) -> list[str]:
     """Copy chart and images, as for a cluster without internet; what `helm install` then takes."""
     if product.cluster.node is None:
         return [str(CHART)]
+    # The node has this one in itself; a mirror is filled from a registry.
+    server, archive = f"{REGISTRY}/chrislusf/seaweedfs:4.48", product.folder / "seaweedfs.tar"
+    seaweedfs(server).write(archive)
+    product.cluster.run("skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{server}")
+    product.values["trialStore"]["image"] = named(server)
     file = product.folder / "values.json"
     # All that the tests below need.
     load = {"enabled": True, "image": named(product.images.loadtest)}

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from tests.cluster.components import CERTIFICATE, GATEWAY, KSERVE
 from tests.cluster.node import ADDRESS
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
 from tests.e2e.product import Product, wait_until
+from tests.e2e.store import external_store
 
 ISSUER: Final = "https://login.example.org"
 AUDIENCE: Final = "pneumonia"
@@ -85,8 +87,12 @@ def bearer(value: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """An install of which only the gateway's policies change, since each other change would replace pods."""
-    with restricted_namespace(cluster) as name:
+    """An install of which only the gateway's policies change, since each other change would replace pods.
+
+    On our own node its S3 server is outside of the cluster and has a certificate of the hospital's own.
+    """
+    with contextlib.ExitStack() as opened:
+        name = opened.enter_context(restricted_namespace(cluster))
         product = Product(cluster, name, images, tmp_path_factory.mktemp("gateway"))
         product.prepare()
         product.kubectl("create", "configmap", "issuer", f"--from-literal=jwks={key_set()}")
@@ -94,6 +100,8 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
             "method": "jwt",
             "jwt": {"issuer": ISSUER, "audiences": [AUDIENCE], "jwksConfigMap": "issuer", "claim": "sub"},
         }
+        if cluster.node is not None:
+            opened.enter_context(external_store(product))
         product.values |= {"replicas": 1, "route": {"hostnames": [HOST], "signIn": sign_in}}
         product.helm("install")
         product.push(product.folder / "releases" / product.first)
@@ -127,6 +135,25 @@ def recorded_subject(product: Product, prediction_id: str) -> str | None:
         record = find_record(store, prediction_id)
     assert record is not None
     return record.call.subject
+
+
+@pytest.mark.skipif("KUBECONFIG" in os.environ, reason="there the store is the trial store")
+def test_the_store_is_the_hospitals_own_and_known_by_its_authority(product: Product, signed: str) -> None:
+    """Also to KServe's storage-initializer, which fetched the release; each part has the credential for its task."""
+    answered = call(signed, [bearer(token())]).prediction_id
+    with product.store("setup") as store:
+        assert store.settings.endpoint.startswith("https://")
+        assert find_record(store, answered) is not None
+    (pod,) = product.pods(product.first)
+    (front,) = (c for c in pod["spec"]["containers"] if c["name"] == "transformer-container")
+    assert _secrets(front) == {"s3-archive"}
+    assert _secrets(pod["spec"]["initContainers"][0]) == {"s3-releases"}
+
+
+def _secrets(container: dict[str, Any]) -> set[str]:
+    """The Secrets that a container's variables come from."""
+    named = (each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each)
+    return set(named)
 
 
 def test_the_subject_of_a_token_is_in_the_record(product: Product, signed: str) -> None:

@@ -1,0 +1,26 @@
+"""A store that knows our three credentials by the policies that the chart has for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pneumoserve.archive.store import S3Settings
+
+RIGHTS: Final = Path(__file__).parents[1] / "charts" / "pneumoserve" / "files" / "rights"
+NAMES: Final = ("archive", "releases", "setup")
+
+
+def give_rights(identities: Path, admin: S3Settings) -> dict[str, S3Settings]:
+    """Add the three to a SeaweedFS's identities before it starts; what reaches its bucket with each."""
+    found = {name: replace(admin, access_key=name, secret_key=f"secret-of-{name}") for name in NAMES}
+    known = json.loads(identities.read_text())
+    for name, settings in found.items():
+        keys = {"accessKey": settings.access_key, "secretKey": settings.secret_key}
+        known["identities"].append({"name": name, "credentials": [keys], "policyNames": [name]})
+    policies = {name: (RIGHTS / f"{name}.json").read_text().replace("BUCKET", admin.bucket) for name in NAMES}
+    known["policies"] = [{"name": name, "content": content} for name, content in policies.items()]
+    identities.write_text(json.dumps(known))
+    return found
