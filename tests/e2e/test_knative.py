@@ -176,7 +176,7 @@ def test_kserve_makes_a_knative_service_that_knative_would_take(installed: Produ
 
 
 def test_nothing_of_the_runtime_is_dropped_on_the_way(installed: Product) -> None:
-    """The API server drops what Knative's CRDs do not know, such as hooks, before Knative's webhooks could refuse it."""
+    """The API server drops what Knative's CRDs do not know, such as hooks, before a webhook could refuse it."""
     wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     made = knative_service(installed)["spec"]["template"]["spec"]
     (runtime,) = installed.get("servingruntimes")["items"]
