@@ -175,6 +175,18 @@ def test_kserve_makes_a_knative_service_that_knative_would_take(installed: Produ
     assert traffic(installed) == [{"latestRevision": True, "percent": 100}]
 
 
+def test_nothing_of_the_runtime_is_dropped_on_the_way(installed: Product) -> None:
+    """The API server drops what Knative's CRDs do not know, such as hooks, before a webhook could refuse it."""
+    wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
+    made = knative_service(installed)["spec"]["template"]["spec"]
+    (runtime,) = installed.get("servingruntimes")["items"]
+    by_name = {container["name"]: container for container in made["containers"]}
+    assert len(by_name) == len(runtime["spec"]["containers"])
+    for wanted in runtime["spec"]["containers"]:
+        assert sorted(set(wanted) - set(by_name[wanted["name"]])) == []
+    assert made["volumes"] == runtime["spec"]["volumes"]
+
+
 def test_the_validation_can_refuse_what_kserve_made(installed: Product) -> None:
     service = copy.deepcopy(knative_service(installed))
     service["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 120
