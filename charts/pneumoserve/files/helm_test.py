@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import urllib3
 
-_TRY_SECONDS: Final = 60.0
+_TRY_SECONDS: Final = 30.0
 _FINDINGS: Final = (None, "normal", "pneumonia")
 _RECEIPT: Final = ("writer", "sequence", "hash")
 
