@@ -5,6 +5,7 @@
 #   sh charts/mirror.sh REGISTRY[/PATH] [what `helm template` takes: --values FILE, --set …]
 #
 # Wants helm and skopeo, logged in where the registries ask for it. PLAIN_HTTP=1 for registries without TLS.
+# IMAGES=FILE, a list that charts/attest.sh made: an image that it does not list by its digest is not copied.
 set -eu
 case "${1:-}" in
   "" | -*) echo "usage: sh charts/mirror.sh REGISTRY[/PATH] [--values FILE …], where the images and the chart go" >&2; exit 2 ;;
@@ -19,16 +20,21 @@ tls=$([ -z "${PLAIN_HTTP:-}" ] || echo false)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# From where the images are now, whatever the values say of where they will be.
-helm template pneumoserve "$chart" "$@" --set images.registry= > "$scratch/rendered.yaml"
-sed -n 's/^ *\(- \)\{0,1\}image: "\{0,1\}\([^" ]*\)"\{0,1\}$/\2/p' "$scratch/rendered.yaml" | sort -u > "$scratch/images"
+sh "$(dirname "$0")/images.sh" "$@" > "$scratch/images"
 
 while read -r image; do
   # Without the registry it comes from: images.registry takes its place.
   path=$image
   case "${image%%/*}" in *.* | *:* | localhost) path=${image#*/} ;; esac
-  skopeo copy --quiet --all --preserve-digests ${tls:+--src-tls-verify=$tls --dest-tls-verify=$tls} "docker://$image" "docker://$target/$path"
-  digest=$(skopeo inspect ${tls:+--tls-verify=$tls} --no-tags --format '{{.Digest}}' "docker://$target/$path")
+  digest=$(skopeo inspect ${tls:+--tls-verify=$tls} --no-tags --format '{{.Digest}}' "docker://$image")
+  if [ -n "${IMAGES:-}" ] && ! grep -qxF "$image $digest" "$IMAGES"; then
+    echo "$image is $digest, which $IMAGES does not list; nothing more is copied." >&2
+    exit 1
+  fi
+  # By digest, since a tag may move meanwhile.
+  name=${image%@*}
+  case "${name##*/}" in *:*) name=${name%:*} ;; esac
+  skopeo copy --quiet --all --preserve-digests ${tls:+--src-tls-verify=$tls --dest-tls-verify=$tls} "docker://$name@$digest" "docker://$target/$path"
   echo "$target/${path%@*} $digest"
 done < "$scratch/images"
 

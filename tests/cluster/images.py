@@ -48,10 +48,12 @@ class Image:
         return buffer.getvalue()
 
     def _config(self, layer: str) -> dict[str, Any]:
+        config = {"Entrypoint": list(self.entrypoint), "User": self.user, "Env": ["PATH=/usr/local/bin:/"]}
         return {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": list(self.entrypoint), "User": self.user, "Env": ["PATH=/usr/local/bin:/"]},
+            # Another name is another image: one that the kubelet pulled once it wants to pull under each name.
+            "config": {**config, "Labels": {"org.opencontainers.image.title": self.name}},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
         }
 

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Writes down what an install consists of, and signs it, for whoever installs it to check:
+#
+#   sbom/IMAGE.cdx.json   CycloneDX: every Python distribution of an image with its hashes, as the Dockerfile installs them;
+#                         the Debian below is that of BASE, whose publisher has an SBOM of it
+#   images                every image that the chart names with your values, by the digest that its registry holds
+#   pneumoserve-*.tgz     the chart
+#   SHA256SUMS, .sig      the SHA-256 of all of them, and an ed25519 signature over that list
+#
+#   sh charts/attest.sh KEY.pem FOLDER [what `helm template` takes: --values FILE, --set …]
+#
+# Check it with the key's public half, and let only these images into a mirror:
+#
+#   cd FOLDER && openssl pkeyutl -verify -pubin -inkey PUBLIC.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig &&
+#     sha256sum --check --strict SHA256SUMS
+#   IMAGES=FOLDER/images sh charts/mirror.sh …
+#
+# Wants helm, skopeo, openssl 3 and cyclonedx-py (`make .venv/.dev` installs it). PLAIN_HTTP=1 for registries without TLS.
+set -eu
+[ $# -ge 2 ] && [ -f "$1" ] || { echo "usage: sh charts/attest.sh KEY.pem FOLDER [--values FILE …]; KEY.pem is a private ed25519 key (pneumoserve release key)" >&2; exit 2; }
+key=$(realpath "$1")
+folder=$2
+shift 2
+root=$(realpath "$(dirname "$0")/..")
+PATH=$PATH:$root/.venv/bin
+for tool in helm skopeo openssl cyclonedx-py; do
+  command -v $tool > /dev/null || { echo "There is no $tool; install it, or put it into PATH." >&2; exit 2; }
+done
+# Nothing of an earlier run may be signed with this one's.
+[ ! -e "$folder" ] || { echo "$folder is there already; name a new folder." >&2; exit 2; }
+tls=$([ -z "${PLAIN_HTTP:-}" ] || echo false)
+mkdir -p "$folder/sbom"
+
+# Image, and the file that its Dockerfile target installs last, which holds all that it installs.
+for pair in front:front rollout:rollout models:models models-gpu:gpu training:train loadtest:loadtest; do
+  cyclonedx-py requirements --mc-type application --output-reproducible \
+    --output-file "$folder/sbom/${pair%:*}.cdx.json" "$root/requirements/${pair#*:}.txt"
+done
+
+helm package "$root/charts/pneumoserve" --destination "$folder" > /dev/null
+named=$(sh "$root/charts/images.sh" "$@")
+for image in $named; do
+  digest=$(skopeo inspect ${tls:+--tls-verify=$tls} --no-tags --format '{{.Digest}}' "docker://$image")
+  echo "$image $digest" >> "$folder/images"
+done
+
+cd "$folder"
+find . -type f ! -name 'SHA256SUMS*' | sort | xargs sha256sum > SHA256SUMS
+openssl pkeyutl -sign -inkey "$key" -rawin -in SHA256SUMS -out SHA256SUMS.sig
+cat images
+echo "$(wc -l < SHA256SUMS) files are written down and signed in $folder"
