@@ -68,14 +68,18 @@ def versions(store: ObjectStore) -> dict[str, datetime | None]:
     return {f"{each.key} {each.version}": store.locked_until(each.key) for each in store.versions("")}
 
 
-SOON = datetime.now(UTC) + timedelta(minutes=1)
+def soon() -> datetime:
+    """Before every lock ends, and not yet over."""
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
 NOTHING_EXPIRES = b"""<LifecycleConfiguration><Rule><ID>all</ID><Status>Enabled</Status>
 <Filter><Prefix></Prefix></Filter><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>"""
 PAST_THE_LOCK = {"x-amz-bypass-governance-retention": "true"}
 
 
 def shortened(minio: Minio, key: str) -> Any:
-    until = SOON.strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = soon().strftime("%Y-%m-%dT%H:%M:%SZ")
     body = f"<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>".encode()
     return minio._execute("PUT", BUCKET, key, body=body, headers=PAST_THE_LOCK, query_params={"retention": ""})
 
@@ -109,7 +113,7 @@ ATTACKS: dict[str, Callable[[Minio, str], Any]] = {
     "remove a version past its lock": lambda minio, key: version_removed(minio, key, PAST_THE_LOCK),
     "remove many": many_removed,
     "shorten": lambda minio, key: minio.set_object_retention(
-        bucket_name=BUCKET, object_name=key, config=Retention("GOVERNANCE", SOON)
+        bucket_name=BUCKET, object_name=key, config=Retention("GOVERNANCE", soon())
     ),
     "shorten past the lock": shortened,
     "let all expire": lambda minio, key: minio._execute(

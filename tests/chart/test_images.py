@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from pneumoserve.release.signing import generate_key, write_public_key
 from tests.chart.conftest import EVERYTHING, TRIAL, Helm, nested
@@ -45,18 +47,21 @@ def test_one_registry_serves_every_image(helm: Helm) -> None:
     } == moved
 
 
-@pytest.fixture
-def folder(helm: Helm, tmp_path: Path) -> Path:
+def tools(helm: Helm, folder: Path) -> Path:
     """A folder of programs: the real helm, which pushes nothing, and the stand-in."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    helm_word = tools / "helm"
+    folder.mkdir()
+    helm_word = folder / "helm"
     helm_word.write_text(f'#!/bin/sh\n[ "$1" = push ] && exit 0\nexec {helm.binary} "$@"\n')
-    skopeo = tools / "skopeo"
+    skopeo = folder / "skopeo"
     skopeo.write_text(SKOPEO)
     for tool in (helm_word, skopeo):
         tool.chmod(0o755)
-    return tools
+    return folder
+
+
+@pytest.fixture
+def folder(helm: Helm, tmp_path: Path) -> Path:
+    return tools(helm, tmp_path / "bin")
 
 
 def run(folder: Path, script: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -127,11 +132,21 @@ def key(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def attested(folder: Path, key: Path, tmp_path: Path) -> Path:
-    done = run(folder, "attest.sh", str(key), str(tmp_path / "out"), "--values", str(TRIAL), *RUNS)
+@pytest.fixture(scope="module")
+def signed(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what was signed, `out`, and the public half of the key, in `trust`."""
+    root = tmp_path_factory.mktemp("signed")
+    write_public_key(generate_key(root / "approver.pem"), root / "trust")
+    words = (str(root / "approver.pem"), str(root / "out"), "--values", str(TRIAL), *RUNS)
+    done = run(tools(helm, root / "bin"), "attest.sh", *words)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "out"
+    return root
+
+
+@pytest.fixture
+def attested(signed: Path, tmp_path: Path) -> Path:
+    """Of one's own, to be changed."""
+    return Path(shutil.copytree(signed / "out", tmp_path / "out"))
 
 
 def verified(out: Path, trust: Path) -> bool:
@@ -142,8 +157,8 @@ def verified(out: Path, trust: Path) -> bool:
     return all(subprocess.run(each, cwd=out, capture_output=True, check=False).returncode == 0 for each in commands)
 
 
-def test_what_was_signed_is_verified_and_any_change_is_seen(attested: Path, tmp_path: Path) -> None:
-    assert verified(attested, tmp_path / "trust")
+def test_what_was_signed_is_verified_and_any_change_is_seen(signed: Path, attested: Path, tmp_path: Path) -> None:
+    assert verified(attested, signed / "trust")
     listed = {line.split("  ./")[1] for line in (attested / "SHA256SUMS").read_text().splitlines()}
     assert listed == {str(path.relative_to(attested)) for path in attested.rglob("*") if path.is_file()} - {
         "SHA256SUMS", "SHA256SUMS.sig"
@@ -151,13 +166,13 @@ def test_what_was_signed_is_verified_and_any_change_is_seen(attested: Path, tmp_
     for name in (*listed, "SHA256SUMS", "SHA256SUMS.sig"):
         before = (attested / name).read_bytes()
         (attested / name).write_bytes(before[:-2] + bytes([before[-2] ^ 1]) + before[-1:])
-        assert not verified(attested, tmp_path / "trust"), name
+        assert not verified(attested, signed / "trust"), name
         (attested / name).write_bytes(before)
     write_public_key(generate_key(tmp_path / "other.pem"), tmp_path / "others")
     assert not verified(attested, tmp_path / "others")
 
 
-def test_each_images_distributions_are_told_with_their_hashes(attested: Path) -> None:
+def test_each_images_distributions_are_told_with_their_hashes(signed: Path) -> None:
     """Those that the Dockerfile's target installs: no file of requirements is left out of the list."""
     stages = re.findall(r"(?m)^FROM (\S+) AS (\S+)$|/requirements/install.sh /requirements/(\S+).txt", DOCKERFILE)
     installed: dict[str, set[str]] = {}
@@ -168,13 +183,18 @@ def test_each_images_distributions_are_told_with_their_hashes(attested: Path) ->
         else:
             installed[stage].add(file)
     for image in IMAGES:
-        document = json.loads((attested / "sbom" / f"{image}.cdx.json").read_text())
+        document = json.loads((signed / "out" / "sbom" / f"{image}.cdx.json").read_text())
         told = {(each["name"], each["version"]) for each in document["components"]}
         wanted = {pair for file in installed[image] for pair in distributions(file)}
         assert told == wanted, image
         hashed = [each["externalReferences"][0]["hashes"] for each in document["components"]]
         assert all(entry["alg"] == "SHA-256" for hashes in hashed for entry in hashes)
         assert all(hashed)
+
+
+def test_a_document_is_valid_cyclonedx(signed: Path) -> None:
+    text = (signed / "out" / "sbom" / "loadtest.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
 def distributions(file: str) -> set[tuple[str, str]]:

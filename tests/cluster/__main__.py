@@ -1,4 +1,4 @@
-"""A real one-node Kubernetes for the tests: `python -m tests.cluster up | down | status | load-image FILE`."""
+"""A real one-node Kubernetes for the tests: `python -m tests.cluster up | down | status | build | load-image FILE`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.cluster.cache import ClusterError, cache_folder
+from tests.cluster.cache import MODULES, ClusterError, cache_folder, go_binaries
 from tests.cluster.components import Components
 from tests.cluster.node import Node
 
@@ -20,6 +20,7 @@ def main() -> int:
     commands.add_parser("up", help="start the node, or what of it does not run; prints the kubeconfig's path")
     commands.add_parser("down", help="stop the node, and leave the machine as it was")
     commands.add_parser("status", help="which processes run, and whether the node is Ready; 1 if it is not")
+    commands.add_parser("build", help="build what the cache lacks of the node's programs, and start nothing")
     load = commands.add_parser("load-image", help="put an image archive into the node")
     load.add_argument("archive", type=Path)
     options = parser.parse_args()
@@ -31,6 +32,9 @@ def main() -> int:
             print(kubeconfig)
         elif options.command == "down":
             node.down()
+        elif options.command == "build":
+            for module in sorted(path.parent for path in MODULES.glob("*/go.mod") if "\ntool " in path.read_text()):
+                go_binaries(module.name, node.say)
         elif options.command == "load-image":
             node.load_image(options.archive)
         else:

@@ -62,11 +62,15 @@ def mirrored(product: Product) -> list[str]:
     load = {"enabled": True, "image": named(product.images.loadtest)}
     file.write_text(json.dumps({**product.values, "release": {"id": product.first}, "loadTest": load}))
     helm = Path(product.cluster.tool("helm"))
-    environment = {**os.environ, "PATH": f"{helm.parent}:{os.environ['PATH']}", "PLAIN_HTTP": "1"}
-    command = ["sh", str(CHART.parent / "mirror.sh"), MIRROR, f"--values={file}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
+    signed = product.folder / "signed"
+    environment = {
+        **os.environ, "PATH": f"{helm.parent}:{os.environ['PATH']}", "PLAIN_HTTP": "1", "IMAGES": f"{signed}/images",
+    }  # fmt: skip
+    for words in (("attest.sh", str(product.key), str(signed)), ("mirror.sh", MIRROR)):
+        command = ["sh", str(CHART.parent / words[0]), *words[1:], f"--values={file}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout)
     product.values["images"]["registry"] = MIRROR
     return [f"oci://{MIRROR}/charts/pneumoserve", "--plain-http"]
 

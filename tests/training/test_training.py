@@ -394,8 +394,10 @@ def test_patients_that_are_not_there_are_not_said_to_be_left_out(run: Path, tmp_
     assert facts_of(run).data.excluded_patients == 0
 
 
-def test_a_finished_run_that_is_stopped_again_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = train(config(tmp_path / "run"))
+def test_a_finished_run_that_is_stopped_again_is_unfinished(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Path(shutil.copytree(run, tmp_path / "run"))
     before = (done / "run.json").read_bytes()
 
     def stopped(*_: object) -> None:
