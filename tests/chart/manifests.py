@@ -71,11 +71,15 @@ def write(
     for route in (item for item in rendered["canary"].values() if item["kind"] == "HTTPRoute"):
         _split(route, release, candidate)
     common = {key: item for key, item in rendered["standard"].items() if _is_everywhere(key, item, rendered)}
-    secrets = {name: rendered["standard"][f"secret-pneumoserve-{name}"] for name in _RANDOM}
+    # With an S3 server of one's own there are none.
+    secrets = {name: item for name in _RANDOM if (item := rendered["standard"].get(f"secret-pneumoserve-{name}"))}
     written = [item for item in common.values() if item["kind"] != "Secret"]
     _write_folder(target / "base", [_namespace(namespace), *written], {"namespace": namespace, **_generators(secrets)})
-    identities = json.loads(secrets["store"]["stringData"]["identities.json"])
-    (target / "base" / "policies.json").write_text(json.dumps(identities["policies"]) + "\n")
+    policies = target / "base" / "policies.json"
+    policies.unlink(missing_ok=True)
+    if "store" in secrets:
+        identities = json.loads(secrets["store"]["stringData"]["identities.json"])
+        policies.write_text(json.dumps(identities["policies"]) + "\n")
     for name, objects in rendered.items():
         own = [item for key, item in objects.items() if key not in common and item["kind"] != "Secret"]
         _write_folder(target / "overlays" / name, own, {"namespace": namespace}, bases=("../../base",))
@@ -154,6 +158,8 @@ def _generators(rendered: dict[str, Object]) -> dict[str, Any]:
     }
     secrets = []
     for name, given in files.items():
+        if name in _RANDOM and name not in rendered:
+            continue
         metadata = rendered.get(name, {}).get("metadata", {})
         options = {key: metadata[key] for key in ("annotations", "labels") if key in metadata}
         secrets.append({"name": f"pneumoserve-{name}", **given, **({"options": options} if options else {})})

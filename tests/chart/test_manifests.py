@@ -173,6 +173,25 @@ def test_without_credentials_nothing_is_built(copy: Path) -> None:
     assert "credentials" in done.stderr
 
 
+def test_with_an_s3_server_of_ones_own_its_credentials_are_ones_own_too(
+    helm_binary: Path, copy: Path, approver: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "site.yaml"
+    given = {name: {"existingSecret": f"s3-{name}"} for name in ("archive", "releases", "setup")}
+    s3 = {"endpoint": "https://minio.example.org:9000", **given}
+    file.write_text(yaml.safe_dump({"trialStore": {"enabled": False}, "s3": s3}))
+    release = reference_release()
+    write(copy, helm_binary, release=release, candidate=CANDIDATE, namespace=NAMESPACE, values=[file])
+    assert credentials(copy, approver).returncode == 0
+    assert {path.name for path in (copy / "base" / "credentials").iterdir()} == {
+        "trust", "signing", "sealer", "references"
+    }  # fmt: skip
+    done = kustomize(copy / "overlays" / "standard")
+    assert done.returncode == 0, done.stderr
+    secrets = {item["metadata"]["name"] for item in yaml.safe_load_all(done.stdout) if item["kind"] == "Secret"}
+    assert secrets == {f"pneumoserve-archive-{name}" for name in ("signing", "sealer", "references")}
+
+
 def test_credentials_stay_when_they_are_asked_for_again(copy: Path, approver: Path) -> None:
     assert credentials(copy, approver).returncode == 0
     folder = copy / "base" / "credentials"
