@@ -66,7 +66,7 @@ def client(settings: S3Settings) -> Minio:
 def versions(store: ObjectStore) -> dict[str, datetime | None]:
     """Every version of every object, and until when each key is locked.
 
-    What tells that the store is ready is none of it: on a busy machine it may be written once more after its time limit.
+    Not what tells that the store is ready: on a busy machine it may be written once more after its time limit.
     """
     found = (each for folder in ("images/", "records/", "releases/") for each in store.versions(folder))
     return {f"{each.key} {each.version}": store.locked_until(each.key) for each in found}
