@@ -28,15 +28,11 @@ for tool in helm skopeo openssl cyclonedx-py; do
 done
 # Nothing of an earlier run may be signed with this one's.
 [ ! -e "$folder" ] || { echo "$folder is there already; name a new folder." >&2; exit 2; }
-tls=$([ -z "${PLAIN_HTTP:-}" ] || echo false)
+images=$(sh "$root/charts/images.sh" "$@")
 mkdir -p "$folder/sbom"
+printf '%s\n' "$images" > "$folder/images"
 
 helm package "$root/charts/pneumoserve" --destination "$folder" > /dev/null
-named=$(sh "$root/charts/images.sh" "$@")
-for image in $named; do
-  digest=$(skopeo inspect ${tls:+--tls-verify=$tls} --no-tags --format '{{.Digest}}' "docker://$image")
-  echo "$image $digest" >> "$folder/images"
-done
 
 # Image, and the file that its Dockerfile target installs last, which holds all that it installs.
 for pair in front:front rollout:rollout models:models models-gpu:gpu training:train loadtest:loadtest; do
@@ -49,5 +45,5 @@ done
 cd "$folder"
 find . -type f ! -name 'SHA256SUMS*' | sort | xargs sha256sum > SHA256SUMS
 openssl pkeyutl -sign -inkey "$key" -rawin -in SHA256SUMS -out SHA256SUMS.sig
-cat images
+printf '%s\n' "$images"
 echo "$(wc -l < SHA256SUMS) files are written down and signed in $folder"

@@ -22,11 +22,10 @@ trap 'rm -rf "$scratch"' EXIT
 
 sh "$(dirname "$0")/images.sh" "$@" > "$scratch/images"
 
-while read -r image; do
+while read -r image digest; do
   # Without the registry it comes from: images.registry takes its place.
   path=$image
   case "${image%%/*}" in *.* | *:* | localhost) path=${image#*/} ;; esac
-  digest=$(skopeo inspect ${tls:+--tls-verify=$tls} --no-tags --format '{{.Digest}}' "docker://$image")
   if [ -n "${IMAGES:-}" ] && ! grep -qxF "$image $digest" "$IMAGES"; then
     echo "$image is $digest, which $IMAGES does not list; nothing more is copied." >&2
     exit 1

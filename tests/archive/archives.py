@@ -62,6 +62,17 @@ def record_of(film: bytes) -> bytes:
     )
 
 
+def client_of(settings: S3Settings) -> Minio:
+    """What asks a store for more than the service's own code does."""
+    return Minio(
+        endpoint=settings.endpoint.removeprefix("http://"),
+        access_key=settings.access_key,
+        secret_key=settings.secret_key,
+        region=settings.region,
+        secure=False,
+    )
+
+
 @dataclass
 class Archive:
     """A bucket with writers; `forge` and the like do what the service's own credential could not."""
@@ -74,10 +85,7 @@ class Archive:
     def __post_init__(self) -> None:
         self.store = ObjectStore(self.settings)
         self.now = datetime.now(UTC)
-        address = self.settings.endpoint.removeprefix("http://")
-        self._client = Minio(
-            endpoint=address, access_key=self.settings.access_key, secret_key=self.settings.secret_key, secure=False
-        )
+        self._client = client_of(self.settings)
 
     def write(self, writer: str, films: Sequence[bytes] = (), last: bool = False) -> Place:
         """A writer's next segment, and its films."""

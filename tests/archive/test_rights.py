@@ -22,9 +22,10 @@ from pneumoserve.archive.writer import ArchiveWriter, LockRule
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from pneumoserve.release.schema import digest_of
+from tests.archive.archives import client_of
 from tests.archive.commands import invoke
 from tests.archive.test_archive import KEY, record
-from tests.rights import give_rights
+from tests.seaweed import give_rights
 
 BUCKET = "films"
 FILM = digest_of(b"film")
@@ -54,13 +55,6 @@ async def archive(credentials: dict[str, S3Settings]) -> ObjectStore:
     await writer.close()
     assert find_record(store, written.prediction_id) == written
     return store
-
-
-def client(settings: S3Settings) -> Minio:
-    return Minio(
-        settings.endpoint.removeprefix("http://"), settings.access_key, settings.secret_key,
-        secure=False, region=settings.region,
-    )  # fmt: skip
 
 
 def versions(store: ObjectStore) -> dict[str, datetime | None]:
@@ -139,13 +133,13 @@ def test_the_archives_credential_cannot(attack: str, credentials: dict[str, S3Se
     before = versions(archive)
     for key in (place.key, image_key(FILM)):
         with pytest.raises((S3Error, PermissionError), match="AccessDenied"):
-            ATTACKS[attack](client(credentials["archive"]), key)
+            ATTACKS[attack](client_of(credentials["archive"]), key)
     assert versions(archive) == before
 
 
 def test_the_attacks_are_such_for_one_who_may(credentials: dict[str, S3Settings], archive: ObjectStore) -> None:
     """Else the refusals above would say nothing of the rights."""
-    minio = client(credentials["admin"])
+    minio = client_of(credentials["admin"])
     own = ObjectStore(credentials["admin"])
     for number, attack in enumerate(("remove", "remove many", "shorten past the lock")):
         key = f"records/attacked-{number}"
@@ -183,4 +177,6 @@ def test_the_set_up_credential_does_what_it_is_for_and_writes_no_record(
         with pytest.raises(StoreError):
             store.put(key, b"x", "text/plain")
     with pytest.raises(S3Error, match="AccessDenied"):
-        client(credentials["setup"]).remove_object(bucket_name=BUCKET, object_name="releases/0123456789ab/release.json")
+        client_of(credentials["setup"]).remove_object(
+            bucket_name=BUCKET, object_name="releases/0123456789ab/release.json"
+        )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
-from pneumoserve.local.process import Child, free_ports
+from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from tests.cluster.certificates import Authority, new_authority
+from tests.seaweed import over_tls
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,7 @@ def settings(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> 
     settings = S3Settings(
         f"https://127.0.0.1:{free_ports(1)[0]}", "access", "secret", "films", ca_file=str(authority.file)
     )
-    plain = s3_child(folder / "data", settings, folder / "s3.log")
-    pair = [f"-s3.cert.file={authority.folder / 'store.crt'}", f"-s3.key.file={authority.folder / 'store.key'}"]
-    child = Child(plain.name, [*plain.command, *pair], plain.environment, plain.log, 2.0)
+    child = over_tls(s3_child(folder / "data", settings, folder / "s3.log"), authority, "store")
     start_s3(child, settings)
     yield settings
     child.stop()

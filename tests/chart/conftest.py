@@ -107,6 +107,12 @@ def the(objects: list[Object], kind: str, name: str | None = None) -> Object:
     return found
 
 
+def policies(objects: list[Object]) -> dict[str, Any]:
+    """The rights of each of the trial store's credentials, by its name."""
+    known = json.loads(the(objects, "Secret", "pneumoserve-store")["stringData"]["identities.json"])
+    return {policy["name"]: json.loads(policy["content"]) for policy in known["policies"]}
+
+
 @dataclass
 class Cluster:
     """What a healthy cluster has; tests take away and add."""
@@ -203,3 +209,11 @@ def route_to(release: str) -> Object:
         "metadata": {"name": "pneumoserve", "namespace": NAMESPACE},
         "spec": {"rules": [{"backendRefs": backends}]},
     }
+
+
+def check_storage_patch(helm: Helm, cluster: Cluster, values: Path, security: str) -> None:
+    """Refused with the patch that would do, and taken where the namespace does not ask for it."""
+    patch = f'{{"spec":{{"container":{{"securityContext":{security}}}}}}}'
+    assert f"kubectl patch clusterstoragecontainer default --type merge -p '{patch}'" in cluster.refusal(helm, values)
+    cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    assert cluster.render(helm, values)

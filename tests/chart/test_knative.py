@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from tests.chart.api import Object
-from tests.chart.conftest import KNATIVE, NAMESPACE, TRIAL, Cluster, Helm, nested, of_kind, storage_container, the
+from tests.chart.conftest import (
+    KNATIVE,
+    NAMESPACE,
+    TRIAL,
+    Cluster,
+    Helm,
+    check_storage_patch,
+    nested,
+    of_kind,
+    storage_container,
+    the,
+)
 from tests.chart.knative import refusal, service_of
 from tests.chart.restricted import violations
 from tests.chart.test_rendered import ARMS, RELEASE
@@ -279,13 +290,7 @@ def test_a_storage_container_that_leaves_its_safety_to_the_pod_is_told_with_its_
     helm: Helm, serving: Cluster
 ) -> None:
     serving.add(storage_container({key: WHOLE[key] for key in ("allowPrivilegeEscalation", "capabilities")}))
-    refused = serving.refusal(helm, KNATIVE)
-    patch = (
-        '{"spec":{"container":{"securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}}}}'
-    )
-    assert f"kubectl patch clusterstoragecontainer default --type merge -p '{patch}'" in refused
-    serving.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    assert serving.render(helm, KNATIVE)
+    check_storage_patch(helm, serving, KNATIVE, '{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}')
 
 
 def running(name: str, mode: str, install: str = "pneumoserve") -> Object:

@@ -17,6 +17,7 @@ from tests.chart.conftest import (
     inference_service,
     nested,
     of_kind,
+    policies,
     route_to,
     the,
 )
@@ -64,10 +65,8 @@ def test_it_writes_with_the_releases_credential_which_may_write_its_folder_and_n
     """KServe 0.20 gives it the pod's own service account's, whatever the logger's is."""
     rights = []
     for given in ({}, ON):
-        rendered = helm.render(TRIAL, ARMS, given)
-        text = the(rendered, "Secret", "pneumoserve-store")["stringData"]["identities.json"]
-        policies = json.loads(text)["policies"]
-        rights.append({each["name"]: json.loads(each["content"])["Statement"] for each in policies})
+        found = policies(helm.render(TRIAL, ARMS, given))
+        rights.append({name: policy["Statement"] for name, policy in found.items()})
     *before, more = rights[1]["releases"]
     assert before == rights[0]["releases"]
     assert (more["Action"], more["Resource"]) == (["s3:PutObject"], ["arn:aws:s3:::pneumoserve/payloads/*"])

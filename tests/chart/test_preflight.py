@@ -14,6 +14,7 @@ from tests.chart.conftest import (
     TRIAL,
     Cluster,
     Helm,
+    check_storage_patch,
     controller,
     gateway,
     inference_service,
@@ -100,13 +101,7 @@ def test_a_storage_container_that_restricted_would_refuse_is_told_with_its_patch
     helm: Helm, cluster: Cluster, security: dict[str, Any] | None
 ) -> None:
     cluster.add(storage_container(security))
-    refused = cluster.refusal(helm, TRIAL)
-    patch = (
-        '{"spec":{"container":{"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}}}'
-    )
-    assert f"kubectl patch clusterstoragecontainer default --type merge -p '{patch}'" in refused
-    cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    assert cluster.render(helm, TRIAL)
+    check_storage_patch(helm, cluster, TRIAL, '{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}')
 
 
 def test_no_storage_container_for_s3_is_told(helm: Helm, cluster: Cluster) -> None:

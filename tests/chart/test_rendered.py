@@ -17,7 +17,7 @@ from pneumoserve.cli import app
 from pneumoserve.front.__main__ import _parser as front_options
 from pneumoserve.release.signing import generate_key, key_id, load_key, load_trust
 from tests.chart.api import Object
-from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, inference_service, nested, of_kind, the
+from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, inference_service, nested, of_kind, policies, the
 from tests.chart.documents import CHART
 from tests.chart.restricted import violations
 
@@ -395,10 +395,9 @@ def _key_of(job: dict[str, Any]) -> str:
     return name
 
 
-def test_each_of_the_trial_stores_credentials_has_the_rights_of_its_name(helm: Helm, trial: list[Object]) -> None:
+def test_each_of_the_trial_stores_credentials_has_the_rights_of_its_name(trial: list[Object]) -> None:
     known = json.loads(the(trial, "Secret", "pneumoserve-store")["stringData"]["identities.json"])
-    policies = {policy["name"]: json.loads(policy["content"]) for policy in known["policies"]}
-    for name, policy in policies.items():
+    for name, policy in policies(trial).items():
         text = (CHART / "files" / "rights" / f"{name}.json").read_text()
         assert policy == json.loads(text.replace("BUCKET", "pneumoserve"))
     for identity in known["identities"]:
@@ -415,9 +414,7 @@ def test_values_that_write_elsewhere_bring_the_right_to_it(helm: Helm) -> None:
     """And the store, which reads rights when it starts, starts anew."""
     plain = helm.render(TRIAL)
     exporting = helm.render(TRIAL, {"archive": {"export": {"to": "s3://pneumoserve/parquet/"}}})
-    known = json.loads(the(exporting, "Secret", "pneumoserve-store")["stringData"]["identities.json"])
-    content = {policy["name"]: json.loads(policy["content"]) for policy in known["policies"]}
-    assert content["archive"]["Statement"][-1]["Resource"] == ["arn:aws:s3:::pneumoserve/parquet/*"]
+    assert policies(exporting)["archive"]["Statement"][-1]["Resource"] == ["arn:aws:s3:::pneumoserve/parquet/*"]
     stamps = [
         _store_pod(rendered)["annotations"]["pneumoserve/rights"] for rendered in (plain, helm.render(TRIAL), exporting)
     ]

@@ -189,6 +189,11 @@ class Product:
         return {json.loads(line)["prediction_id"] for line in lines}
 
 
+def secrets_of(container: dict[str, Any]) -> set[str]:
+    """The Secrets that a container's variables come from."""
+    return {each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each}
+
+
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """Wait until something is so; returns what the condition gave."""
     give_up = time.monotonic() + seconds

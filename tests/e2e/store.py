@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from pneumoserve.archive.store import S3Settings
-from pneumoserve.local.process import Child, free_ports
+from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
 from tests.cluster.certificates import new_authority
 from tests.cluster.node import ADDRESS
 from tests.e2e.product import Product
-from tests.rights import give_rights
+from tests.seaweed import give_rights, over_tls
 
 AUTHORITY: Final = "s3-authority"
 
@@ -30,8 +30,7 @@ def external_store(product: Product) -> Iterator[None]:
     )
     plain = s3_child(folder / "data", admin, folder / "s3.log")
     product.stores = give_rights(folder / "data" / "identities.json", admin)
-    outside = ["-s3.ip.bind=0.0.0.0", f"-s3.cert.file={folder / 'store.crt'}", f"-s3.key.file={folder / 'store.key'}"]
-    child = Child(plain.name, [*plain.command, *outside], plain.environment, plain.log, 2.0)
+    child = over_tls(plain, authority, "store", "-s3.ip.bind=0.0.0.0")
     # The set-up Job makes the bucket.
     start_s3(child, admin.in_bucket("another"))
     try:

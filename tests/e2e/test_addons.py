@@ -24,7 +24,7 @@ from tests import films
 from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
 from tests.cluster.node import REGISTRY
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, seaweedfs
-from tests.e2e.product import CHART, NAME, Product, wait_until
+from tests.e2e.product import CHART, NAME, Product, secrets_of, wait_until
 
 HOST = "addons.example.org"
 FILM = films.sample_films()[0].read_bytes()
@@ -131,8 +131,7 @@ def test_the_payload_logger_has_not_the_archives_credential(logged: Product) -> 
     """KServe gives it the one that the storage-initializer reads releases with."""
     (pod,) = logged.pods(logged.first)
     (agent,) = [container for container in pod["spec"]["containers"] if container["name"] == "agent"]
-    named = {env["valueFrom"]["secretKeyRef"]["name"] for env in agent["env"] if "valueFrom" in env}
-    assert named == {f"{NAME}-releases"}
+    assert secrets_of(agent) == {f"{NAME}-releases"}
 
 
 def test_it_is_not_switched_off_under_calls(logged: Product, answered: str) -> None:

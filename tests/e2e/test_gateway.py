@@ -26,7 +26,7 @@ from tests import films
 from tests.cluster.components import CERTIFICATE, GATEWAY, KSERVE
 from tests.cluster.node import ADDRESS
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
-from tests.e2e.product import Product, wait_until
+from tests.e2e.product import Product, secrets_of, wait_until
 from tests.e2e.store import external_store
 
 ISSUER: Final = "https://login.example.org"
@@ -146,14 +146,8 @@ def test_the_store_is_the_hospitals_own_and_known_by_its_authority(product: Prod
         assert find_record(store, answered) is not None
     (pod,) = product.pods(product.first)
     (front,) = (c for c in pod["spec"]["containers"] if c["name"] == "transformer-container")
-    assert _secrets(front) == {"s3-archive"}
-    assert _secrets(pod["spec"]["initContainers"][0]) == {"s3-releases"}
-
-
-def _secrets(container: dict[str, Any]) -> set[str]:
-    """The Secrets that a container's variables come from."""
-    named = (each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each)
-    return set(named)
+    assert secrets_of(front) == {"s3-archive"}
+    assert secrets_of(pod["spec"]["initContainers"][0]) == {"s3-releases"}
 
 
 def test_the_subject_of_a_token_is_in_the_record(product: Product, signed: str) -> None:

@@ -96,6 +96,7 @@ def installed(serving: Product) -> Product:
     patch = refused.partition(" --type merge -p '")[2].partition("'")[0]
     serving.cluster.kubectl("patch", "clusterstoragecontainer", "default", "--type=merge", f"--patch={patch}")
     serving.helm("install")
+    wait_until(lambda: serving.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     return serving
 
 
@@ -158,7 +159,6 @@ def test_without_knative_kserve_takes_the_objects_and_says_why_no_pod_comes(prod
 
 
 def test_kserve_makes_a_knative_service_that_knative_would_take(installed: Product) -> None:
-    wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     service = knative_service(installed)
     assert refusal(service) == ""
     assert service["metadata"]["labels"]["networking.knative.dev/visibility"] == "cluster-local"
@@ -177,7 +177,6 @@ def test_kserve_makes_a_knative_service_that_knative_would_take(installed: Produ
 
 def test_nothing_of_the_runtime_is_dropped_on_the_way(installed: Product) -> None:
     """The API server drops what Knative's CRDs do not know, such as hooks, before a webhook could refuse it."""
-    wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     made = knative_service(installed)["spec"]["template"]["spec"]
     (runtime,) = installed.get("servingruntimes")["items"]
     by_name = {container["name"]: container for container in made["containers"]}
@@ -195,7 +194,6 @@ def test_the_validation_can_refuse_what_kserve_made(installed: Product) -> None:
 
 def test_a_pod_of_it_answers_and_puts_on_record(installed: Product) -> None:
     """Knative would add its proxy and its own wait before SIGTERM; the rest of the pod is this one."""
-    wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     installed.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
     installed.push(installed.folder / "releases" / installed.first)
     template = copy.deepcopy(knative_service(installed)["spec"]["template"])
@@ -219,7 +217,6 @@ def test_a_pod_of_it_answers_and_puts_on_record(installed: Product) -> None:
 
 
 def test_another_release_gets_a_tenth_then_all_of_the_calls_or_none(installed: Product) -> None:
-    wait_until(lambda: installed.get("services.serving.knative.dev")["items"], 60, "a Knative Service")
     before, after = f"{SERVICE}-00001", f"{SERVICE}-00002"
     play_knative(installed, before, [{"revisionName": before, "latestRevision": True, "percent": 100}])
     installed.kubectl("wait", "inferenceservice/pneumonia", "--for=condition=Ready", "--timeout=60s")

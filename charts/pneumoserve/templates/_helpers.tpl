@@ -41,24 +41,26 @@ pneumonia-{{ . }}
 {{- (get $root.Values.archive $name).existingSecret | default (printf "%s-archive-%s" (include "pneumoserve.fullname" $root) $name) -}}
 {{- end -}}
 
-{{/* What the storage-initializer reads with; the archive's secret where no other one is given. */}}
-{{- define "pneumoserve.releasesSecret" -}}
-{{- if or .Values.trialStore.enabled .Values.s3.releases.accessKey -}}
-{{- include "pneumoserve.fullname" . }}-releases
-{{- else if .Values.s3.releases.existingSecret -}}
-{{- .Values.s3.releases.existingSecret -}}
+{{/* The Secret of s3.releases or s3.setup, the archive's where no other one is given: {{ include "pneumoserve.storeSecret" (list . "setup") }} */}}
+{{- define "pneumoserve.storeSecret" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $given := get $root.Values.s3 $name -}}
+{{- if or $root.Values.trialStore.enabled $given.accessKey -}}
+{{- printf "%s-%s" (include "pneumoserve.fullname" $root) $name -}}
 {{- else -}}
-{{- include "pneumoserve.archiveSecret" . -}}
+{{- $given.existingSecret | default (include "pneumoserve.archiveSecret" $root) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What the bucket is made and releases are pushed with; the archive's secret where no other one is given. */}}
-{{- define "pneumoserve.setupSecret" -}}
-{{- if or .Values.trialStore.enabled .Values.s3.setup.accessKey -}}
-{{- include "pneumoserve.fullname" . }}-setup
-{{- else -}}
-{{- .Values.s3.setup.existingSecret | default (include "pneumoserve.archiveSecret" .) -}}
+{{/* What the storage-initializer reads with. */}}
+{{- define "pneumoserve.releasesSecret" -}}
+{{- include "pneumoserve.storeSecret" (list . "releases") -}}
 {{- end -}}
+
+{{/* What the bucket is made and releases are pushed with. */}}
+{{- define "pneumoserve.setupSecret" -}}
+{{- include "pneumoserve.storeSecret" (list . "setup") -}}
 {{- end -}}
 
 {{/* The trial store's policies, one of each credential's name, as a JSON list; an object store of yours takes the same documents. */}}

@@ -130,26 +130,15 @@ manifests do not.
 {{- define "pneumoserve.preflight.storage" -}}
 {{- $root := index . 0 -}}
 {{- $told := index . 1 -}}
-{{- $labels := dig "metadata" "labels" dict (lookup "v1" "Namespace" "" $root.Release.Namespace) | default dict -}}
-{{- if eq (get $labels "pod-security.kubernetes.io/enforce") "restricted" -}}
+{{- if include "pneumoserve.isRestricted" $root -}}
 {{- $new := list -}}
-{{- $found := false -}}
-{{- $uri := printf "s3://%s/releases/" $root.Values.s3.bucket -}}
-{{- range (lookup "serving.kserve.io/v1alpha1" "ClusterStorageContainer" "" "").items -}}
-{{- $takes := false -}}
-{{- range .spec.supportedUriFormats -}}
-{{- if and .prefix (hasPrefix .prefix $uri) -}}{{- $takes = true -}}{{- end -}}
-{{- if and .regex (regexMatch .regex $uri) -}}{{- $takes = true -}}{{- end -}}
-{{- end -}}
-{{- if and $takes (not .disabled) (eq (.spec.workloadType | default "initContainer") "initContainer") -}}
-{{- $found = true -}}
-{{- $security := dig "container" "securityContext" dict .spec | default dict -}}
-{{- $escalates := ne (get $security "allowPrivilegeEscalation" | toString) "false" -}}
-{{- $drops := has "ALL" (dig "capabilities" "drop" list $security) -}}
+{{- $found := include "pneumoserve.storageContainers" $root | fromJsonArray -}}
+{{- range $found -}}
+{{- $escalates := ne (get .security "allowPrivilegeEscalation" | toString) "false" -}}
+{{- $drops := has "ALL" (dig "capabilities" "drop" list .security) -}}
 {{- if or $escalates (not $drops) -}}
 {{- $patch := `{"spec":{"container":{"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}}}` -}}
-{{- $new = append $new (printf "Namespace %s enforces Pod Security \"restricted\", which KServe's storage-initializer does not meet; run: kubectl patch clusterstoragecontainer %s --type merge -p '%s'" $root.Release.Namespace .metadata.name $patch) -}}
-{{- end -}}
+{{- $new = append $new (printf "Namespace %s enforces Pod Security \"restricted\", which KServe's storage-initializer does not meet; run: kubectl patch clusterstoragecontainer %s --type merge -p '%s'" $root.Release.Namespace .name $patch) -}}
 {{- end -}}
 {{- end -}}
 {{- if not $found -}}
@@ -157,6 +146,28 @@ manifests do not.
 {{- end -}}
 {{- $_ := set $told "sentences" (concat $told.sentences $new) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Whether the namespace enforces Pod Security "restricted". */}}
+{{- define "pneumoserve.isRestricted" -}}
+{{- $labels := dig "metadata" "labels" dict (lookup "v1" "Namespace" "" .Release.Namespace) | default dict -}}
+{{- if eq (get $labels "pod-security.kubernetes.io/enforce") "restricted" -}}true{{- end -}}
+{{- end -}}
+
+{{/* The ClusterStorageContainers that KServe fetches releases with, each its name and securityContext, as a JSON list. */}}
+{{- define "pneumoserve.storageContainers" -}}
+{{- $uri := printf "s3://%s/releases/" .Values.s3.bucket -}}
+{{- $found := list -}}
+{{- range (lookup "serving.kserve.io/v1alpha1" "ClusterStorageContainer" "" "").items -}}
+{{- $takes := false -}}
+{{- range .spec.supportedUriFormats -}}
+{{- if or (and .prefix (hasPrefix .prefix $uri)) (and .regex (regexMatch .regex $uri)) -}}{{- $takes = true -}}{{- end -}}
+{{- end -}}
+{{- if and $takes (not .disabled) (eq (.spec.workloadType | default "initContainer") "initContainer") -}}
+{{- $found = append $found (dict "name" .metadata.name "security" (dig "container" "securityContext" dict .spec | default dict)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{/* The Gateway: there, and open to routes of this namespace. */}}

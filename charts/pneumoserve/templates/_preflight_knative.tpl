@@ -117,19 +117,11 @@ its own.
 {{- define "pneumoserve.preflight.knativeStorage" -}}
 {{- $root := index . 0 -}}
 {{- $told := index . 1 -}}
-{{- $labels := dig "metadata" "labels" dict (lookup "v1" "Namespace" "" $root.Release.Namespace) | default dict -}}
-{{- if eq (get $labels "pod-security.kubernetes.io/enforce") "restricted" -}}
-{{- $uri := printf "s3://%s/releases/" $root.Values.s3.bucket -}}
-{{- range (lookup "serving.kserve.io/v1alpha1" "ClusterStorageContainer" "" "").items -}}
-{{- $takes := false -}}
-{{- range .spec.supportedUriFormats -}}
-{{- if or (and .prefix (hasPrefix .prefix $uri)) (and .regex (regexMatch .regex $uri)) -}}{{- $takes = true -}}{{- end -}}
-{{- end -}}
-{{- $security := dig "container" "securityContext" dict .spec | default dict -}}
-{{- $safe := and (dig "seccompProfile" "type" "" $security) (get $security "runAsNonRoot") -}}
-{{- if and $takes (not .disabled) (eq (.spec.workloadType | default "initContainer") "initContainer") (not $safe) -}}
+{{- if include "pneumoserve.isRestricted" $root -}}
+{{- range include "pneumoserve.storageContainers" $root | fromJsonArray -}}
+{{- if not (and (dig "seccompProfile" "type" "" .security) (get .security "runAsNonRoot")) -}}
 {{- $patch := `{"spec":{"container":{"securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}}}}` -}}
-{{- $_ := set $told "sentences" (append $told.sentences (printf "Namespace %s enforces Pod Security \"restricted\", which KServe's storage-initializer does not meet in Knative mode, where pods have no settings of their own; run: kubectl patch clusterstoragecontainer %s --type merge -p '%s'" $root.Release.Namespace .metadata.name $patch)) -}}
+{{- $_ := set $told "sentences" (append $told.sentences (printf "Namespace %s enforces Pod Security \"restricted\", which KServe's storage-initializer does not meet in Knative mode, where pods have no settings of their own; run: kubectl patch clusterstoragecontainer %s --type merge -p '%s'" $root.Release.Namespace .name $patch)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

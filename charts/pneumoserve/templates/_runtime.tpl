@@ -163,3 +163,27 @@ volumes:
   - name: front-tmp
     emptyDir: {}
 {{- end -}}
+
+{{/* A release as KServe's model: {{ include "pneumoserve.releaseModel" (list . "0123456789ab") }} */}}
+{{- define "pneumoserve.releaseModel" -}}
+{{- $root := index . 0 -}}
+modelFormat:
+  name: pneumonia-release
+  version: "1"
+protocolVersion: v2
+runtime: {{ include "pneumoserve.runtimeName" $root }}
+storageUri: s3://{{ $root.Values.s3.bucket }}/releases/{{ index . 1 }}
+{{- end -}}
+
+{{/* How a release's pods are spread, by the label that they share: {{ include "pneumoserve.spread" (list . "app: x") }} */}}
+{{- define "pneumoserve.spread" -}}
+{{- $spread := (index . 0).Values.topologySpread -}}
+- maxSkew: {{ $spread.maxSkew }}
+  topologyKey: {{ $spread.topologyKey }}
+  whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+  labelSelector:
+    matchLabels:
+      {{ index . 1 }}
+  # While pods are replaced, the new ones are spread among themselves.
+  matchLabelKeys: [pod-template-hash]
+{{- end -}}

@@ -1,4 +1,4 @@
-"""A store that knows our three credentials by the policies that the chart has for them."""
+"""SeaweedFS beyond what the local stack runs: with TLS, and with our three credentials by the policies of the chart."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from pneumoserve.archive.store import S3Settings
+from pneumoserve.local.process import Child
+from tests.cluster.certificates import Authority
 
 RIGHTS: Final = Path(__file__).parents[1] / "charts" / "pneumoserve" / "files" / "rights"
 NAMES: Final = ("archive", "releases", "setup")
+
+
+def over_tls(plain: Child, authority: Authority, name: str, *options: str) -> Child:
+    """The same server with a certificate that was issued by that name, and further options."""
+    pair = [f"-s3.cert.file={authority.folder / f'{name}.crt'}", f"-s3.key.file={authority.folder / f'{name}.key'}"]
+    return Child(plain.name, [*plain.command, *pair, *options], plain.environment, plain.log, 2.0)
 
 
 def give_rights(identities: Path, admin: S3Settings) -> dict[str, S3Settings]:
