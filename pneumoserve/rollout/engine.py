@@ -131,10 +131,7 @@ def check_begin(cluster: Cluster, judge: Judge, plan: Plan, clock: Clock) -> Sta
             "There is no HTTPRoute of this install, so there is nothing to turn; set route.enabled=true and release.id."
         )
     if not route.accepted:
-        raise RolloutError(
-            "No gateway has accepted the HTTPRoute, so weights would change nothing; look at "
-            "`kubectl describe httproute`, and install or repair the gateway."
-        )
+        raise RolloutError(route.why)
     answering = [release for release, weight in route.weights.items() if weight]
     if len(answering) != 1:
         raise RolloutError(
@@ -301,7 +298,8 @@ class Engine:
         if stored is None:
             raise ClusterError(
                 "The ConfigMap with the rollout's state is gone, so nobody knows what the weights should be; "
-                f"remove the annotation {OWNER} from the HTTPRoute, run `helm upgrade`, and start again."
+                f"remove the annotation {OWNER} from the HTTPRoute, in Knative mode from the ConfigMap that has it, "
+                "run `helm upgrade`, and start again."
             )
         state = State.of_json(stored.text)
         if state.phase != "ended":
@@ -407,8 +405,7 @@ class Engine:
         stable = self._cluster.release(state.stable)
         # Load may have scaled it since the rollout began.
         state = state.model_copy(update={"pods": max(state.pods, 0 if stable is None else stable.wanted)})
-        pods = pods_for(state, step.percent)
-        self._cluster.make(state.stable, state.candidate, pods)
+        pods = self._cluster.make(state.stable, state.candidate, pods_for(state, step.percent))
         running = self._cluster.release(state.candidate)
         if gone := self._dark_candidate(state, running):
             return gone
