@@ -96,9 +96,19 @@ class _Look:
         return name
 
     @property
-    def is_latest(self) -> bool:
-        """Whether the release that is asked for is the one that gets the percent."""
-        return _release_of(self.revisions.get(self.latest, {})) == self.newest
+    def has_followed(self) -> bool:
+        """Whether the percent is that of the newest revision, made of the release that is asked for."""
+        status, template = self.service.get("status", {}), self.service.get("spec", {}).get("template", {})
+        return (
+            _release_of(template) == _release_of(self.revisions.get(self.latest, {})) == self.newest
+            and self.latest == status.get("latestCreatedRevisionName")
+            and status.get("observedGeneration") == self.service["metadata"]["generation"]
+        )
+
+    @property
+    def may_rise(self) -> bool:
+        """Whether a larger percent would be that of the revision meant, and that one is ready."""
+        return self.has_followed and self._says("ConfigurationsReady")
 
     @property
     def weights(self) -> dict[str, int]:
@@ -119,15 +129,11 @@ class _Look:
     def accepted(self) -> bool:
         """Whether Knative reports just the traffic that is asked for."""
         wanted = {"": self.percent, **({self.rolled_out: 100 - self.percent} if self.percent < 100 else {})}
-        status = self.service.get("status", {})
         return (
-            self.is_latest
+            self.has_followed
             and not self.goes_back
-            and _shares(self.service.get("spec", {}).get("traffic", [])) == wanted
-            and _shares(self._reported()) == wanted
-            and status.get("observedGeneration") == self.service["metadata"]["generation"]
-            and {"type": "RoutesReady", "status": "True"}
-            in [{"type": each["type"], "status": each["status"]} for each in status.get("conditions", [])]
+            and self._says("RoutesReady")
+            and _shares(self.service["spec"]["traffic"]) == _shares(self._reported()) == wanted
         )
 
     def of(self, release: str) -> list[str]:
@@ -137,6 +143,10 @@ class _Look:
             shares[each["revisionName"]] = shares.get(each["revisionName"], 0) + int(each.get("percent") or 0)
         found = sorted((name for name, each in self.revisions.items() if _release_of(each) == release), reverse=True)
         return sorted(found, key=lambda name: -shares.get(name, 0))
+
+    def _says(self, condition: str) -> bool:
+        conditions: list[Object] = self.service.get("status", {}).get("conditions", [])
+        return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
     def _reported(self) -> list[Object]:
         traffic: list[Object] = self.service.get("status", {}).get("traffic") or []
@@ -176,8 +186,8 @@ class KnativeCluster(Install):
         self._mark(look, {key: value for key, value in ((STABLE, stable), (OWNER, owner)) if value})
         called = {release: weight for release, weight in weights.items() if weight}
         share = called.get(look.newest, 0)
-        if called == look.weights or (share > look.percent and not look.is_latest):
-            return  # as it is, or not yet: the percent would be that of the latest revision that is ready
+        if called == look.weights or (share > look.percent and not look.may_rise):
+            return  # as it is, or too early: until the newest revision is ready, the percent is another one's
         if share != look.percent:
             self._ask(look, look.newest, share)
         elif not look.goes_back:
@@ -233,7 +243,7 @@ class KnativeCluster(Install):
             if look.earlier in ("", release):
                 raise UnreachableError(f"KServe does not say yet who has the calls beside release {release}")
             self._ask(look, look.earlier, 0)
-        elif look.percent < 100 and look.is_latest:
+        elif look.percent < 100 and look.may_rise:
             self._ask(look, look.newest, 100)
 
     def let_go(self, release: str) -> None:

@@ -102,7 +102,7 @@ class Played(ApiServer):
             "spec": {"predictor": predictor},
             "status": {},
         }
-        self.service: Object = {"metadata": {"generation": 0}, "spec": {"traffic": [], "release": ""}, "status": {}}
+        self.service: Object = {"metadata": {"generation": 0}, "spec": {}, "status": {}}
         pod = {
             "metadata": {"name": "pod"},
             "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
@@ -147,10 +147,17 @@ class Played(ApiServer):
         found: str = self.objects[f"{KNATIVE}/revisions/{revision}"]["metadata"]["annotations"][SOURCE]
         return found.rpartition("/")[2]
 
+    def _asked(self) -> str:
+        """The release that KServe asks Knative for."""
+        found: str = self.service["spec"]["template"]["metadata"]["annotations"][SOURCE]
+        return found.rpartition("/")[2]
+
     # --- the controllers
 
     def _kserve(self) -> None:
-        spec = {"traffic": traffic_of(self.inference), "release": self.wanted[0]}
+        source = {SOURCE: self.inference["spec"]["predictor"]["model"]["storageUri"]}
+        template = {"metadata": {"annotations": source}}
+        spec = {"traffic": traffic_of(self.inference), "template": template}
         if self.service["spec"] != spec:
             self.service["spec"] = spec
             self.service["metadata"]["generation"] += 1
@@ -159,14 +166,12 @@ class Played(ApiServer):
             self.inference["status"] = {"components": {"predictor": found}}
 
     def _configuration(self) -> None:
-        release = self.service["spec"]["release"]
-        if self.ages and self.release_of(max(self.ages)) == release:
+        if self.ages and self.release_of(max(self.ages)) == self._asked():
             return
         name = f"{SERVICE}-{len(self.ages) + 1:05}"
         self.ages[name] = 0
-        source = self.inference["spec"]["predictor"]["model"]["storageUri"]
         self.objects[f"{KNATIVE}/revisions/{name}"] = {
-            "metadata": {"name": name, "annotations": {SOURCE: source}},
+            "metadata": {"name": name, **self.service["spec"]["template"]["metadata"]},
             "status": {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it starts"}]},
         }
 
@@ -187,10 +192,9 @@ class Played(ApiServer):
         ready = [name for name, age in self.ages.items() if age > 2]
         if not ready:
             return
-        created = self.service["status"].get("latestCreatedRevisionName", "") if self.hasty else ""
-        if self.release_of(max(self.ages)) == self.service["spec"]["release"]:
-            created = max(self.ages)
-        status = reported(self.service, created, max(ready))
+        status = reported(self.service, max(self.ages), max(ready))
+        if self.release_of(max(self.ages)) != self._asked() or max(self.ages) != max(ready):
+            status["conditions"][0]["status"] = "Unknown"
         self.service["status"] = status
         called: dict[str, int] = {}
         for each in status["traffic"]:

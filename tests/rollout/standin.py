@@ -130,7 +130,12 @@ class StandInCluster:
         self.fresh -= 1
         taken = self.accepts and self.fresh < 0
         return Route(
-            dict(self.weights), self.owner, self.named, taken, str(self.version), "No gateway has accepted it."
+            dict(self.weights),
+            self.owner,
+            self.named,
+            taken,
+            str(self.version),
+            "No gateway has accepted the HTTPRoute.",
         )
 
     def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:

@@ -221,7 +221,7 @@ def test_a_candidate_is_called_at_its_pod_past_the_share(world: World) -> None:
     world.played.settle()
     assert world.cluster.call(NEW, b"film") == 200
     (path, kind, body), *_ = world.played.of("POST")
-    assert path == f"/api/v1/namespaces/{NAMESPACE}/pods/http:pod:8080/proxy/v1/models/pneumonia:predict"
+    assert path == f"/api/v1/namespaces/{NAMESPACE}/pods/pod:8080/proxy/v1/models/pneumonia:predict"
     assert (kind, body) == ("image/png", b"film")
     asked = [path for method, path, *_ in world.played.asked if method == "GET" and "/pods?" in path]
     assert asked[-1].endswith("?labelSelector=serving.knative.dev/revision=pneumonia-predictor-00002")
