@@ -50,18 +50,19 @@ def noticed(predictor: Object, status: Object) -> Object:
     return found
 
 
-def reported(service: Object, created: str, ready: str) -> Object:
-    """The status of a Knative Service whose Route has followed its spec."""
+def reported(service: Object, created: str, ready: str, has_followed: bool) -> Object:
+    """The status of a Knative Service whose Route has followed its spec, and maybe its Configuration."""
     traffic = [
         {**each, "revisionName": ready if each.get("latestRevision") else each["revisionName"]}
         for each in service["spec"]["traffic"]
     ]
+    conditions = {"ConfigurationsReady": has_followed, "Ready": has_followed, "RoutesReady": True}
     return {
         "observedGeneration": service["metadata"]["generation"],
         "latestCreatedRevisionName": created,
         "latestReadyRevisionName": ready,
         "traffic": traffic,
-        "conditions": [{"type": each, "status": "True"} for each in ("ConfigurationsReady", "Ready", "RoutesReady")],
+        "conditions": [{"type": k, "status": "True" if v else "Unknown"} for k, v in conditions.items()],
     }
 
 
@@ -192,9 +193,8 @@ class Played(ApiServer):
         ready = [name for name, age in self.ages.items() if age > 2]
         if not ready:
             return
-        status = reported(self.service, max(self.ages), max(ready))
-        if self.release_of(max(self.ages)) != self._asked() or max(self.ages) != max(ready):
-            status["conditions"][0]["status"] = "Unknown"
+        has_followed = self.release_of(max(self.ages)) == self._asked() and max(self.ages) == max(ready)
+        status = reported(self.service, max(self.ages), max(ready), has_followed)
         self.service["status"] = status
         called: dict[str, int] = {}
         for each in status["traffic"]:
