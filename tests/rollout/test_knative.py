@@ -239,6 +239,21 @@ def test_a_revision_says_how_many_pods_it_has_and_why_it_is_not_ready(world: Wor
     assert (running.ready, running.pods, running.why) == (False, 0, "it starts")
 
 
+def test_a_candidate_is_not_gone_before_the_stable_releases_new_revision_has_all_calls(world: World) -> None:
+    """Else a rollout could end between two looks with a percent that nobody raises any more."""
+    world.cluster.make(OLD, NEW, 1)
+    world.played.objects[MARKS]["metadata"]["annotations"] = {OWNER: "r"}
+    world.played.settle()
+    world.cluster.remove(NEW)
+    world.played.settle()
+    assert world.played.wanted == (OLD, 0)
+    assert world.cluster.release(NEW) is not None
+    world.cluster.remove(NEW)
+    assert world.played.wanted == (OLD, 100)
+    world.played.settle()
+    assert world.cluster.release(NEW) is None
+
+
 def test_what_would_be_applied_is_the_one_object_with_release_and_percent(world: World) -> None:
     check_begin(world.cluster, world.judge, world.plan(), world.clock)
     (item,) = world.cluster.rendered(OLD, NEW, 1, split(50))
