@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,6 @@ from pneumoserve.local.process import free_ports
 from pneumoserve.release.schema import RunFacts
 from tests import films
 from tests.conftest import wait_for
-from tests.training import torchrun
 
 STEPS = 8
 TRAIN = f"""
@@ -48,6 +48,13 @@ train(TrainConfig(dataset={str(films.SAMPLE)!r}, exclude=None, out=Path(sys.argv
 """
 
 
+def torchrun(rank: int, port: int, *words: str) -> list[str]:
+    """The command of one of two workers; `words` are the program and its arguments."""
+    meet = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}"]
+    meet += ["--master-addr=127.0.0.1", f"--master-port={port}", "--max-restarts=0"]
+    return [sys.executable, "-m", "torch.distributed.run", *meet, *words]
+
+
 class Pair:
     """Two workers, each with a torchrun, a folder and a log of its own, as in two pods."""
 
@@ -60,9 +67,7 @@ class Pair:
         self.folder = folder
         self.processes = []
         for rank in range(2):
-            words = torchrun.command(
-                rank, port, str(script), str(folder / f"run-{rank}"), checkpoints, str(pause), until
-            )
+            words = torchrun(rank, port, str(script), str(folder / f"run-{rank}"), checkpoints, str(pause), until)
             environment = {**os.environ, **settings.to_env(), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
             with (folder / f"{rank}.log").open("w") as log:
                 self.processes.append(
