@@ -23,6 +23,7 @@ import orjson
 
 from pneumoserve.archive.label import Label
 from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies
+from pneumoserve.archive.reading import ReadingRequest
 from pneumoserve.archive.record import ModelUse, Record
 from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
 from pneumoserve.archive.store import ObjectStore, S3Settings
@@ -100,6 +101,17 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "author": "VARCHAR",
         "finding": "VARCHAR",
         "pneumonia_type": "VARCHAR",
+        "schema": "VARCHAR",
+        "writer": "VARCHAR",
+        "sequence": "INTEGER",
+        "hash": "VARCHAR",
+    },
+    "readings": {
+        "request_id": "VARCHAR",
+        "prediction_id": "VARCHAR",
+        "time": "TIMESTAMPTZ",
+        "reason": "VARCHAR",
+        "rollout_id": "VARCHAR",
         "schema": "VARCHAR",
         "writer": "VARCHAR",
         "sequence": "INTEGER",
@@ -208,6 +220,7 @@ class Report:
     labels: int
     unreadable: list[str]
     rollouts: int = 0
+    readings: int = 0
 
 
 def export(
@@ -354,6 +367,8 @@ class _Gather:
                 self.report.labels += self._count
             elif self._table == "rollouts":
                 self.report.rollouts += self._count
+            elif self._table == "readings":
+                self.report.readings += self._count
             else:
                 self.report.predictions += self._count
             self._tell(self.report)
@@ -377,6 +392,8 @@ def _row(place: Place, line: bytes) -> tuple[str, Row]:
     if isinstance(entry, Label):
         statement = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
         return "labels", {**statement, **receipt}
+    if isinstance(entry, ReadingRequest):
+        return "readings", {**entry.model_dump(mode="json", by_alias=True, exclude={"release"}), **receipt}
     if isinstance(entry, RolloutEvent):
         told = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
         return "rollouts", {**told, "verdicts": orjson.dumps(told["verdicts"]).decode(), **receipt}

@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 
 from pneumoserve.archive.label import Label
+from pneumoserve.archive.reading import ReadingRequest
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.seals import ROLLUPS, split_segments
 from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
@@ -18,13 +19,14 @@ from pneumoserve.archive.store import ObjectStore
 from pneumoserve.archive.walk import in_order
 from pneumoserve.rollout.records import RolloutEvent
 
-Entry = Record | Label | RolloutEvent
-_SCHEMAS: Final[dict[str, type[Record] | type[Label] | type[RolloutEvent]]] = {
+Entry = Record | Label | ReadingRequest | RolloutEvent
+_SCHEMAS: Final[dict[str, type[Record] | type[Label] | type[ReadingRequest] | type[RolloutEvent]]] = {
     "pneumoserve.record/1": Record,
     "pneumoserve.record/2": Record,
     "pneumoserve.record/3": Record,
     "pneumoserve.record/4": Record,
     "pneumoserve.label/1": Label,
+    "pneumoserve.reading/1": ReadingRequest,
     "pneumoserve.rollout/1": RolloutEvent,
 }
 _READERS: Final = 16
@@ -127,16 +129,21 @@ def _only_rolled_up(
             yield place, segment.lines
 
 
-def entries(store: ObjectStore, since: datetime | None = None, release: str | None = None) -> Iterator[Entry]:
+def entries(
+    store: ObjectStore, since: datetime | None = None, release: str | None = None, roles: tuple[str, ...] = ("",)
+) -> Iterator[Entry]:
     """All entries made at or after `since`, of one release or all; those that only roll-ups still hold come last.
+
+    `roles` are what the names of their writers begin with.
 
     Raises:
         StoreError: the store does not answer.
         ValueError: an entry is of a form that this version does not read, or damaged.
     """
     apart = places(store, since, release)
-    for _, lines in chain(read_lines(store, apart), _only_rolled_up(store, apart, since, release)):
-        for line in lines:
+    asked = [place for place in apart if place.writer.startswith(roles)]
+    for place, lines in chain(read_lines(store, asked), _only_rolled_up(store, apart, since, release)):
+        for line in lines if place.writer.startswith(roles) else ():
             entry = parse_entry(line)
             if since is None or datetime.fromisoformat(entry.time) >= since:
                 yield entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pneumoserve.cli import audit, export, labels, lineage, replay, rollout  # noqa: F401 - they register their commands
+from pneumoserve.cli import audit, export, labels, lineage, queue, replay, rollout  # noqa: F401 - they register their commands
 from pneumoserve.cli.app import app
 from pneumoserve.cli.output import Failure, fail
 

@@ -24,7 +24,7 @@ _SOURCES: Final = get_args(Source)
 _FINDINGS: Final = (*get_args(Finding), "unknown")
 _TYPES: Final = get_args(PneumoniaType)
 _AUTHOR: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-_COLUMNS: Final = ("prediction_id", "source", "finding", "pneumonia_type", "author")
+COLUMNS: Final = ("prediction_id", "source", "finding", "pneumonia_type", "author")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def label(  # noqa: PLR0913, PLR0917 - each is an option of the command
         str, typer.Option(help="Who says so: a staff id or role. It is kept as it is: never name a patient.")
     ] = "",
     file: Annotated[
-        Path | None, typer.Option("--from", help=f"CSV of many instead, with the columns {', '.join(_COLUMNS)}.")
+        Path | None, typer.Option("--from", help=f"CSV of many instead, with the columns {', '.join(COLUMNS)}.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign with; default: the state's.")] = None,
     state: StateFolder = DEFAULT_STATE,
@@ -115,8 +115,8 @@ def _read(file: Path) -> dict[str, Statement]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text, strict=True)
-            if sorted(reader.fieldnames or ()) != sorted(_COLUMNS):
-                raise Failure(f"The first line of the file names the columns {','.join(_COLUMNS)}; correct it.", 2)
+            if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
+                raise Failure(f"The first line of the file names the columns {','.join(COLUMNS)}; correct it.", 2)
             rows = {f"line {reader.line_num}: ": row for row in reader}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Failure(f"The file cannot be read as CSV in UTF-8 ({type(error).__name__}).", 2) from None
@@ -124,7 +124,7 @@ def _read(file: Path) -> dict[str, Statement]:
         raise Failure("The file has no labels, only its first line.", 2)
     # A line that is too short has None, one that is too long a list under None.
     _refuse({where: "It has too few or too many fields." for where, row in rows.items() if _uneven(row)}, 2)
-    return {where: Statement(**{name: row[name].strip() for name in _COLUMNS}) for where, row in rows.items()}
+    return {where: Statement(**{name: row[name].strip() for name in COLUMNS}) for where, row in rows.items()}
 
 
 def _uneven(row: Mapping[str | None, object]) -> bool:

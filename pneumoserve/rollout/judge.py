@@ -72,7 +72,8 @@ class StoreJudge:
     def shadow(self, state: State, progress: Callable[[], None]) -> Judgement:
         try:
             stable, candidate = self._release(state.stable), self._release(state.candidate)
-            found = shadow(self._store, self._key, stable, candidate, state.plan.shadow, progress)
+            settings = state.plan.shadow
+            found = shadow(self._store, self._key, stable, candidate, settings, state.rollout, progress)
         except (ReleaseError, ReplayError) as error:
             return Judgement((_failed("shadow", str(error)),))
         return Judgement((found.verdict,), disagreements=found.disagreements)

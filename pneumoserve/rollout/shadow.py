@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.archive.append import append
 from pneumoserve.archive.chain import now_text
+from pneumoserve.archive.reading import WRITERS, ReadingRequest
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.replay import BadEvidence, Replayed, changes_of, recorded, replayed
 from pneumoserve.archive.store import ObjectStore
@@ -46,11 +47,13 @@ def shadow(
     stable: Release,
     candidate: Release,
     settings: ShadowSettings,
+    rollout_id: str,
     progress: Callable[[], None] = lambda: None,
 ) -> Shadowed:
     """Replay the tail and put the candidate's answers on record, marked `arm: shadow`.
 
-    A shadow's record repeats the call it is of, so both stand under one `call_id` and `index`.
+    A shadow's record repeats the call it is of, so both stand under one `call_id` and `index`. What the two releases
+    decide otherwise goes to the reading queue.
 
     Raises:
         StoreError: the store does not answer.
@@ -63,6 +66,7 @@ def shadow(
     judged = [outcome for outcome in outcomes if isinstance(outcome, Replayed)]
     append(store, key, [_record(outcome, candidate) for outcome in judged], "shadow")
     differing = tuple(outcome.record.prediction_id for outcome in judged if _differs(outcome))
+    append(store, key, [_request(each, stable, rollout_id) for each in differing], WRITERS)
     share = len(differing) / len(judged) if judged else 0.0
     return Shadowed(
         Verdict(
@@ -116,4 +120,15 @@ def _record(outcome: Replayed, candidate: Release) -> Record:
             "models": uses,
             "decision": decision,
         }
+    )
+
+
+def _request(prediction_id: str, stable: Release, rollout_id: str) -> ReadingRequest:
+    return ReadingRequest(
+        request_id=uuid7(),
+        prediction_id=prediction_id,
+        time=now_text(),
+        release=stable.id,
+        reason="shadow_disagreement",
+        rollout_id=rollout_id,
     )

@@ -6,11 +6,13 @@ import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.archive.label import Label
+from pneumoserve.archive.read import Entry
+from pneumoserve.archive.reading import ReadingRequest
 from pneumoserve.archive.record import (
     CallDetail,
     ErrorDetail,
@@ -117,6 +119,18 @@ def label_of(record: Record, author: str = "r.17") -> Label:
     )
 
 
+def request_of(record: Record, minutes_ago: int = 0) -> ReadingRequest:
+    made = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    return ReadingRequest(
+        request_id=uuid7(),
+        prediction_id=record.prediction_id,
+        time=made.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        release=record.release,
+        reason="shadow_disagreement",
+        rollout_id=uuid7(),
+    )
+
+
 @dataclass
 class Chain:
     """A writer's segments, one after the other."""
@@ -126,7 +140,7 @@ class Chain:
     sequence: int = 0
     places: list[Place] = field(default_factory=list)
 
-    def write(self, entries: Sequence[Record | Label], date: str | None = None, release: str = RELEASE) -> Place:
+    def write(self, entries: Sequence[Entry], date: str | None = None, release: str = RELEASE) -> Place:
         self.sequence += 1
         day = date or (entries[0].time[:10] if entries else datetime.now(UTC).date().isoformat())
         header = Header(

@@ -21,7 +21,7 @@ from pneumoserve.archive.segment import Place
 from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.release.schema import canonical_json, digest_of
 from tests.archive.commands import invoke
-from tests.archive.data import RELEASE, Chain, id_made, label_of, prediction, refusal
+from tests.archive.data import RELEASE, Chain, id_made, label_of, prediction, refusal, request_of
 
 OTHER = "ba9876543210"
 ARCHIVE = Path(__file__).parents[2] / "docs" / "archive.md"
@@ -66,14 +66,17 @@ def test_every_entry_is_a_row_by_date_and_release(store: ObjectStore, target: Ta
     other.write(films[3:], release=OTHER)
     told = label_of(films[0])
     Chain(store, "label-host-00000003").write([told])
+    asked = request_of(films[0])
+    Chain(store, "reading-host-00000004").write([asked])
     report = export(store, target)
-    assert report == Report(3, 4, 1, [])
+    assert report == Report(4, 4, 1, [], readings=1)
     out = tmp_path / "out"
     day = place.date
     assert files(target, store, out) == [
         f"labels/date={day}/release={RELEASE}/label-host-00000003-00000001-00000001.parquet",
         f"predictions/date={day}/release={RELEASE}/front-00000001-00000001-00000003.parquet",
         f"predictions/date={day}/release={OTHER}/front-00000002-00000001-00000001.parquet",
+        f"readings/date={day}/release={RELEASE}/reading-host-00000004-00000001-00000001.parquet",
     ]
     counted = read(out, "select date::varchar, release, kind, count(*) from predictions group by all order by all")
     assert counted == [
@@ -83,6 +86,9 @@ def test_every_entry_is_a_row_by_date_and_release(store: ObjectStore, target: Ta
     ]
     assert read(out, "select prediction_id, label_id, source, author, finding, pneumonia_type from labels") == [
         (films[0].prediction_id, told.label_id, "radiologist", "r.17", "pneumonia", "bacterial")
+    ]
+    assert read(out, "select prediction_id, request_id, reason, rollout_id from readings") == [
+        (films[0].prediction_id, asked.request_id, "shadow_disagreement", asked.rollout_id)
     ]
 
 
@@ -259,7 +265,8 @@ def test_the_command_exports_and_says_what(settings: S3Settings, store: ObjectSt
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("2 records and 0 labels in 1 new files; the export is in ")
     again = invoke([*words, "--json"], settings.to_env())
-    assert json.loads(again.stdout) == {"files": 0, "predictions": 0, "labels": 0, "unreadable": [], "rollouts": 0}
+    nothing = dict.fromkeys(("files", "predictions", "labels", "rollouts", "readings"), 0)
+    assert json.loads(again.stdout) == {**nothing, "unreadable": []}
     to_s3 = ["archive", "export", "--to", f"s3://{settings.bucket}/exports", "--since", date.today().isoformat()]
     assert invoke(to_s3, settings.to_env()).returncode == 0
     assert len(list(store.list("exports/"))) == 1

@@ -121,6 +121,8 @@ def served(api: Api, folder: Path) -> Iterator[Path]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Headers and body are two packets, and the second one would wait for the caller to acknowledge the first.
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             body = api.answer(self.path)
@@ -137,7 +139,7 @@ def served(api: Api, folder: Path) -> Iterator[Path]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     kubeconfig = folder / "kubeconfig"
     address = f"http://127.0.0.1:{server.server_address[1]}"

@@ -57,7 +57,8 @@ class Product:
         self.values = {
             "images": self.images.values(),
             "trust": {"keys": {"approver.pem": public.read_text()}},
-            "front": {"resources": SMALL},
+            # The default lets gateways of large clusters learn of it; here each pod that ends would wait for longer.
+            "front": {"resources": SMALL, "preStopSeconds": 6},
             "models": {"resources": SMALL},
             "trialStore": {"enabled": True, "size": "1Gi", "resources": SMALL,
                            "image": {"repository": SEAWEEDFS.rpartition(":")[0], "tag": SEAWEEDFS.rpartition(":")[2]}},

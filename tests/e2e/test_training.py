@@ -140,6 +140,11 @@ def test_two_workers_learn_one_is_killed_and_both_go_on(product: Product) -> Non
         assert resumed is not None
         assert 2 <= int(resumed[1]) < STEPS
         assert f"worker {index} of 2: step {STEPS}/{STEPS}  loss" in told[index]
+    assert "ingest: " in told[0]
+    # The other one learns alone.
+    assert "worker 1 of 2: learned" in told[1]
+    assert "ingest: " not in told[1]
+    assert "push: " not in told[1]
     # The first worker's pods, before and after: each step as it was last learned.
     losses = {int(step): float(loss) for step, loss in re.findall(rf"step (\d+)/{STEPS}  loss ([\d.]+)", told[0])}
     learned = [losses[step] for step in sorted(losses)]

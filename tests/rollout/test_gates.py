@@ -16,6 +16,7 @@ from pneumoserve.archive.append import append
 from pneumoserve.archive.films import image_detail, image_key
 from pneumoserve.archive.label import Label
 from pneumoserve.archive.read import entries
+from pneumoserve.archive.reading import open_requests
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.ids import uuid7
@@ -46,6 +47,7 @@ from training.ingest import ingest
 
 KEY = Ed25519PrivateKey.generate()
 # The sample has 40 films of pneumonia, of 32 patients, and 20 normal ones.
+ROLLOUT = uuid7()
 SETTINGS = GateSettings(sensitivity=0.08, specificity=0.15, referrals=0.1, brier=0.03)
 
 
@@ -222,7 +224,7 @@ def test_a_shadow_is_on_record_and_names_what_differs(store: ObjectStore, bench:
     records = [recorded(stable, data) for data in films]
     append(store, KEY, records, "test")
     candidate = bench.release(releases.always_asking(bench.folder / "asking"))
-    found = shadow(store, KEY, stable, candidate, ShadowSettings(films=4), lambda: None)
+    found = shadow(store, KEY, stable, candidate, ShadowSettings(films=4), ROLLOUT)
     assert found.verdict.outcome == "fail"
     last = sorted(records, key=lambda record: record.time)[-4:]
     assert set(found.disagreements) <= {record.prediction_id for record in records}
@@ -231,6 +233,9 @@ def test_a_shadow_is_on_record_and_names_what_differs(store: ObjectStore, bench:
     assert {entry.release for entry in made} == {candidate.id}
     assert {entry.call.call_id for entry in made} <= {record.call.call_id for record in records}
     assert all(entry.decision is not None and entry.decision.referred for entry in made)
+    requests = open_requests(store, datetime.now(UTC) - timedelta(days=1))
+    assert {request.prediction_id for request in requests} == set(found.disagreements) != set()
+    assert {(request.release, request.rollout_id) for request in requests} == {(stable.id, ROLLOUT)}
 
 
 def test_events_come_back_in_order(store: ObjectStore) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import pytest
 
 from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.local.process import free_ports
 from pneumoserve.release.schema import ReleaseManifest
 from tests import films
-from tests.training import torchrun
 from training import job as module
 from training.job import main
 
@@ -111,23 +108,3 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(store: ObjectSt
         start(store, films.SAMPLE, tmp_path / "run", device="cuda")
     assert "There is no cuda device here" in (tmp_path / "termination-log").read_text()
     assert [found.key for found in store.list("datasets/")] == []
-
-
-def test_two_workers_of_a_job_make_one_release(store: ObjectStore, tmp_path: Path) -> None:
-    bucket, port = store.settings.bucket, free_ports(1)[0]
-    words = ["--films", str(films.SAMPLE), "--datasets", f"s3://{bucket}/datasets", "--exclude", "none", "--no-audit"]
-    words += ["--checkpoints", f"s3://{bucket}/checkpoints", "--steps", "2", "--device", "cpu", "--threads", "1"]
-    processes = [
-        subprocess.Popen(
-            torchrun.command(rank, port, "-m", "training.job", *words, "--out", str(tmp_path / str(rank) / "run")),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    logs = [process.communicate(timeout=150)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs
-    assert [log.count("ingest: 66 films, 66 new") for log in logs] == [1, 0]
-    assert [log.count("push: release") for log in logs] == [1, 0]
-    assert "worker 1 of 2: learned" in logs[1]
-    (manifest,) = (key for key in released(store) if key.endswith("release.json"))
-    assert ReleaseManifest.model_validate_json(store.get(manifest)).training.parameters["workers"] == 2

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from pneumoserve.archive.label import Label
+from pneumoserve.archive.reading import ReadingRequest
 from pneumoserve.archive.record import Record
 from pneumoserve.archive.seals import Seal
 from pneumoserve.archive.segment import Header
@@ -23,6 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS: dict[str, type[BaseModel]] = {
     "label": Label,
     "lineage": Lineage,
+    "reading": ReadingRequest,
     "record": Record,
     "release": ReleaseManifest,
     "rollout": RolloutEvent,
