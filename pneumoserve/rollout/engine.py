@@ -200,7 +200,7 @@ def told_phase(state: State) -> str:
         case "scaling" | "serving":
             return f"at step {state.step + 1} of {len(state.plan.steps)}, {state.percent} %"
         case "window":
-            return "promoted, with the earlier release kept warm"
+            return "promoted, with the earlier release kept"
         case _:
             return state.phase
 
@@ -419,7 +419,7 @@ class Engine:
         if step.percent == 100:
             entered = self._entered(state, "window", percent=100)
             sentence = (
-                f"Release {state.candidate} is promoted: it answers all; {state.stable} stays warm for "
+                f"Release {state.candidate} is promoted: it answers all; {state.stable} is kept for "
                 f"{state.plan.rollback_window_seconds} s."
             )
             return _noted(entered, self._clock, "promoted", sentence, Judgement(state.verdicts))
