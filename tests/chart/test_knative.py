@@ -376,6 +376,9 @@ def test_an_upgrade_that_would_turn_back_what_a_rollout_settled_is_refused(helm:
     assert f"A rollout settled on release {OTHER}, and release.id is {RELEASE}; set release.id={OTHER}." in refused
     assert f"kubectl annotate configmap pneumoserve-traffic -n {NAMESPACE} pneumoserve/stable-" in refused
     assert service(serving.render(helm, KNATIVE, nested("release.id", OTHER)))
+    share = nested("knative.canaryTrafficPercent", 10)
+    refused = serving.refusal(helm, KNATIVE, nested("release.id", OTHER), share)
+    assert "would give calls back to the release before it; set it to 100" in refused
 
 
 def test_a_rollout_of_nothing_is_refused(helm: Helm) -> None:

@@ -31,6 +31,8 @@
 {{- else -}}
 {{- $new = append $new (printf "A rollout settled on release %s, and release.id is %s; set release.id=%s. To turn the %s by hand instead, first run: kubectl annotate %s -n %s pneumoserve/stable-" $stable $asked $stable (ternary "percent" "route" $knative) (ternary (printf "configmap %s-traffic" $name) (printf "httproute %s" $name) $knative) $root.Release.Namespace) -}}
 {{- end -}}
+{{- else if and $values.preflight.enabled $knative $stable (lt (int $values.knative.canaryTrafficPercent) 100) -}}
+{{- $new = append $new (printf "A rollout settled on release %s, and knative.canaryTrafficPercent would give calls back to the release before it; set it to 100." $stable) -}}
 {{- end -}}
 {{- $_ := set $told "sentences" (concat $told.sentences $new) -}}
 {{- end -}}
