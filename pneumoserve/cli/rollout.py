@@ -26,7 +26,7 @@ from pneumoserve.cli.output import AsJson, Failure, console, errors, print_json,
 if TYPE_CHECKING:
     from pneumoserve.rollout.engine import Clock
     from pneumoserve.rollout.judge import StoreJudge
-    from pneumoserve.rollout.kubernetes import KubernetesCluster
+    from pneumoserve.rollout.kubernetes import Install
     from pneumoserve.rollout.lease import Lease
     from pneumoserve.rollout.plan import Plan
     from pneumoserve.rollout.state import State
@@ -175,10 +175,10 @@ def _plan(path: Path) -> Plan:
 
 
 @contextlib.contextmanager
-def _cluster(namespace: str, name: str) -> Iterator[KubernetesCluster]:
-    from pneumoserve.rollout.kubernetes import KubernetesCluster
+def _cluster(namespace: str, name: str) -> Iterator[Install]:
+    from pneumoserve.rollout.knative import open_cluster
 
-    cluster = KubernetesCluster(namespace, name)
+    cluster = open_cluster(namespace, name)
     try:
         yield cluster
     finally:
@@ -212,7 +212,7 @@ def _holder() -> str:
 
 
 @contextlib.contextmanager
-def _led(cluster: KubernetesCluster) -> Iterator[Lease]:
+def _led(cluster: Install) -> Iterator[Lease]:
     """The lease, for as long as the context lasts; a process that ends by SIGTERM gives it back."""
     from pneumoserve.rollout.lease import Lease
 
@@ -233,7 +233,7 @@ def _ended(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _run(cluster: KubernetesCluster, judge: StoreJudge, lease: Lease) -> State:
+def _run(cluster: Install, judge: StoreJudge, lease: Lease) -> State:
     from pneumoserve.rollout.engine import Engine
 
     clock = _clock()
@@ -244,7 +244,7 @@ def _run(cluster: KubernetesCluster, judge: StoreJudge, lease: Lease) -> State:
     return Engine(cluster, judge, clock, lease.held, tell).run()
 
 
-def _followed(cluster: KubernetesCluster) -> None:
+def _followed(cluster: Install) -> None:
     """Wait until who runs the rollout has ended it."""
     from pneumoserve.rollout.engine import under_way
 
@@ -253,7 +253,7 @@ def _followed(cluster: KubernetesCluster) -> None:
         clock.wait(_LOOK_SECONDS)
 
 
-def _render(cluster: KubernetesCluster, judge: StoreJudge, plan: Plan) -> None:
+def _render(cluster: Install, judge: StoreJudge, plan: Plan) -> None:
     import yaml
 
     from pneumoserve.rollout.engine import check_begin, pods_for
@@ -275,7 +275,7 @@ def _render(cluster: KubernetesCluster, judge: StoreJudge, plan: Plan) -> None:
 # --- what is shown
 
 
-def _document(cluster: KubernetesCluster) -> dict[str, Any]:
+def _document(cluster: Install) -> dict[str, Any]:
     """The state as it is, and beside it what the cluster has."""
     from pneumoserve.rollout.state import State
 
@@ -309,7 +309,7 @@ def _tables(document: dict[str, Any]) -> Group:
     return Group(where, gates, told)
 
 
-def _watch(cluster: KubernetesCluster) -> None:
+def _watch(cluster: Install) -> None:
     clock = _clock()
     with Live(console=console, auto_refresh=False) as live:
         while True:

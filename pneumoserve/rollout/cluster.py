@@ -51,13 +51,17 @@ class Running:
 
 @dataclass(frozen=True)
 class Route:
-    """The switch. `weights` by release, the same in all rules, else empty; `accepted`: the gateway has taken it so."""
+    """The switch. `weights` by release, the same in all rules, else empty; `accepted`: the gateway has taken it so.
+
+    `why`: what to tell and to do where it has not.
+    """
 
     weights: dict[str, int]
     owner: str
     stable: str
     accepted: bool
     version: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,11 @@ class Cluster(Protocol):
 
     def release(self, release: str) -> Running | None: ...
 
-    def make(self, stable: str, candidate: str, pods: int) -> None:
-        """Let a candidate run as the stable release does, with so many pods; at least so many where load scales it."""
+    def make(self, stable: str, candidate: str, pods: int) -> int:
+        """Let a candidate run as the stable release does, with so many pods; at least so many where load scales it.
+
+        Returns how many pods are to be waited for: fewer where others come with the calls only.
+        """
 
     def remove(self, release: str) -> None: ...
 

@@ -131,10 +131,7 @@ def check_begin(cluster: Cluster, judge: Judge, plan: Plan, clock: Clock) -> Sta
             "There is no HTTPRoute of this install, so there is nothing to turn; set route.enabled=true and release.id."
         )
     if not route.accepted:
-        raise RolloutError(
-            "No gateway has accepted the HTTPRoute, so weights would change nothing; look at "
-            "`kubectl describe httproute`, and install or repair the gateway."
-        )
+        raise RolloutError(route.why)
     answering = [release for release, weight in route.weights.items() if weight]
     if len(answering) != 1:
         raise RolloutError(
@@ -203,7 +200,7 @@ def told_phase(state: State) -> str:
         case "scaling" | "serving":
             return f"at step {state.step + 1} of {len(state.plan.steps)}, {state.percent} %"
         case "window":
-            return "promoted, with the earlier release kept warm"
+            return "promoted, with the earlier release kept"
         case _:
             return state.phase
 
@@ -301,7 +298,8 @@ class Engine:
         if stored is None:
             raise ClusterError(
                 "The ConfigMap with the rollout's state is gone, so nobody knows what the weights should be; "
-                f"remove the annotation {OWNER} from the HTTPRoute, run `helm upgrade`, and start again."
+                f"remove the annotation {OWNER} from the HTTPRoute, in Knative mode from the ConfigMap that has it, "
+                "run `helm upgrade`, and start again."
             )
         state = State.of_json(stored.text)
         if state.phase != "ended":
@@ -407,8 +405,7 @@ class Engine:
         stable = self._cluster.release(state.stable)
         # Load may have scaled it since the rollout began.
         state = state.model_copy(update={"pods": max(state.pods, 0 if stable is None else stable.wanted)})
-        pods = pods_for(state, step.percent)
-        self._cluster.make(state.stable, state.candidate, pods)
+        pods = self._cluster.make(state.stable, state.candidate, pods_for(state, step.percent))
         running = self._cluster.release(state.candidate)
         if gone := self._dark_candidate(state, running):
             return gone
@@ -422,7 +419,7 @@ class Engine:
         if step.percent == 100:
             entered = self._entered(state, "window", percent=100)
             sentence = (
-                f"Release {state.candidate} is promoted: it answers all; {state.stable} stays warm for "
+                f"Release {state.candidate} is promoted: it answers all; {state.stable} is kept for "
                 f"{state.plan.rollback_window_seconds} s."
             )
             return _noted(entered, self._clock, "promoted", sentence, Judgement(state.verdicts))

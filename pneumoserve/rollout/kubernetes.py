@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,33 +15,19 @@ from kubernetes import config as kubernetes_config
 
 from pneumoserve.rollout.cluster import (
     MANAGER,
-    OWNER,
-    STABLE,
+    Cluster,
     ClusterError,
     ConflictError,
     LeaseView,
     Object,
-    Route,
     Running,
     Stored,
     UnreachableError,
-    accepted,
-    copied,
-    name_of,
-    route_patch,
-    service_of,
     subject_header,
-    weights_of,
-    with_pods,
 )
 
+_PREDICT: Final = "/v1/models/pneumonia:predict"
 _KEY: Final = "rollout.json"
-_PLURALS: Final = {
-    "InferenceService": "inferenceservices",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
-    "ScaledObject": "scaledobjects",
-}
 _TIMEOUT: Final = (3.05, 10.0)
 _FILM_TIMEOUT: Final = 30.0
 _CHART: Final = "pneumoserve"
@@ -56,8 +43,8 @@ def fullname(helm_release: str) -> str:
     return f"{helm_release[:28].removesuffix('-')}-{_CHART}"
 
 
-class KubernetesCluster:
-    """One install of the chart."""
+class Install(Cluster):
+    """What is the same of an install of the chart in either mode."""
 
     def __init__(self, namespace: str, helm_release: str) -> None:
         """Find the API server.
@@ -116,87 +103,68 @@ class KubernetesCluster:
         written = self._put(self._at("apis/coordination.k8s.io/v1", "leases"), f"{self._name}-rollout", item, version)
         return str(written["metadata"]["resourceVersion"])
 
-    # --- the switch
-
-    def route(self) -> Route | None:
-        found = self._get(self._route())
-        if found is None:
-            return None
-        annotations = found["metadata"].get("annotations", {})
-        return Route(
-            weights=weights_of(found["spec"].get("rules", [])),
-            owner=annotations.get(OWNER, ""),
-            stable=annotations.get(STABLE, ""),
-            accepted=accepted(found),
-            version=found["metadata"]["resourceVersion"],
-        )
-
-    def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
-        found = self._get(self._route())
-        if found is None or found["metadata"]["resourceVersion"] != version:
-            raise ConflictError("the route changed")
-        patch = route_patch(found, weights, owner, stable)
-        patch["metadata"]["resourceVersion"] = version
-        self._apply(self._route(), patch)
-
-    def rendered(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
-        """The objects of a step as a person would apply them; nothing is changed."""
-        found = self._get(self._route())
-        if found is None:
-            raise ClusterError("There is no HTTPRoute of this install; set route.enabled=true.")
-        patch = route_patch(found, weights, "", stable)
-        route = copied(found, stable, stable)
-        route["metadata"].pop("annotations", None)
-        route["spec"]["rules"] = patch["spec"]["rules"]
-        return [*self._copies(stable, candidate, pods), route]
-
     # --- releases
 
-    def release(self, release: str) -> Running | None:
-        found = self._get(self._service(release))
-        if found is None:
-            return None
-        conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", [])}
-        ready = conditions.get("Ready", {})
-        deployment = self._get(self._at("apis/apps/v1", "deployments", service_of(release))) or {}
-        status = deployment.get("status", {})
+    @abstractmethod
+    def rendered(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
+        """The objects of a step as a person would apply them; nothing is changed."""
+
+    def call(self, release: str, film: bytes) -> int:
+        """Inside the cluster straight to what answers for the release, elsewhere through the API server."""
+        host, proxy = self._answering(release)
+        if not host:
+            return 0
+        headers = {"Content-Type": "image/png"}
+        if header := self._subject_header(release):
+            headers[header] = MANAGER
+        url = f"http://{host}{_PREDICT}"
+        if not self._inside:
+            path = f"{proxy}/proxy{_PREDICT}"
+            url = f"{self._client.configuration.host}{path}"
+            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "POST", None)
+        try:
+            response = self._client.call_api("POST", url, headers, film, _request_timeout=_FILM_TIMEOUT)
+            response.read()
+        except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException):
+            return 0
+        return int(response.status)
+
+    @abstractmethod
+    def _answering(self, release: str) -> tuple[str, str]:
+        """Host and port inside the cluster that lead to a release alone, and what the API server's proxy calls it."""
+
+    @abstractmethod
+    def _service(self, release: str) -> str:
+        """The path of the InferenceService that runs a release."""
+
+    def _subject_header(self, release: str) -> str:
+        """The header in which a gateway names a release's callers; empty where callers do not sign in."""
+        service = self._get(self._service(release)) or {}
+        runtime = service.get("spec", {}).get("predictor", {}).get("model", {}).get("runtime", "")
+        found = self._get(self._at("apis/serving.kserve.io/v1alpha1", "servingruntimes", runtime)) or {}
+        return subject_header(found)
+
+    def _pods(self, label: str) -> list[Object]:
+        """Pods with a label, as `name=value`."""
+        items: list[Object] = (self._get(self._at("api/v1", "pods") + f"?labelSelector={label}") or {}).get("items", [])
+        return items
+
+    def _running(self, release: str, conditions: list[Object], deployment: str, label: str) -> Running:
+        """A release by the condition `Ready` of what runs it, its Deployment, and its pods' label."""
+        ready = next((each for each in conditions if each["type"] == "Ready"), {})
+        found = self._get(self._at("apis/apps/v1", "deployments", deployment)) or {}
         is_ready = ready.get("status") == "True"
         return Running(
             release=release,
             ready=is_ready,
-            pods=status.get("readyReplicas", 0),
-            wanted=deployment.get("spec", {}).get("replicas", 0),
-            why="" if is_ready else self._why(release) or ready.get("message", ""),
+            pods=found.get("status", {}).get("readyReplicas", 0),
+            wanted=found.get("spec", {}).get("replicas", 0),
+            why="" if is_ready else _why(self._pods(label)) or ready.get("message", ""),
         )
 
-    def _why(self, release: str) -> str:
-        """What the newest pod that ended, or cannot start, said."""
-        selector = f"labelSelector=serving.kserve.io/inferenceservice={name_of(release)}"
-        pods = (self._get(self._at("api/v1", "pods") + f"?{selector}") or {}).get("items", [])
-        for pod in pods:
-            status = pod.get("status", {})
-            for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-                if told := _told(container):
-                    return told
-        return ""
-
-    def make(self, stable: str, candidate: str, pods: int) -> None:
-        for item in self._copies(stable, candidate, pods):
-            group = f"apis/{item['apiVersion']}"
-            self._apply(self._at(group, _PLURALS[item["kind"]], item["metadata"]["name"]), item)
-
-    def _copies(self, stable: str, candidate: str, pods: int) -> list[Object]:
-        found = [self._get(path) for path in self._of_release(stable)]
-        if found[0] is None:
-            raise ClusterError(f"Release {stable} does not run any more; bring it back with `helm upgrade`.")
-        return [with_pods(copied(item, stable, candidate), pods) for item in found if item is not None]
-
-    def remove(self, release: str) -> None:
-        for path in self._of_release(release):
-            self._request("DELETE", path, missing_ok=True)
-
-    def let_go(self, release: str) -> None:
-        for path in (self._route(), *self._of_release(release)):
+    def _disown(self, *paths: str) -> None:
+        """Give up what a rollout owns of these objects; their fields stay."""
+        for path in paths:
             found = self._get(path)
             if found is None:
                 continue
@@ -210,43 +178,19 @@ class KubernetesCluster:
             ]
             self._request("PATCH", path, patch, "application/json-patch+json")
 
-    def call(self, release: str, film: bytes) -> int:
-        """Inside the cluster straight to the release's Service, elsewhere through the API server."""
-        words = f"{service_of(release)}:80/proxy/v1/models/pneumonia:predict"
-        path = self._at("api/v1", "services") + f"/http:{words}"
-        url = f"{self._client.configuration.host}{path}"
-        headers = {"Content-Type": "image/png"}
-        if header := self._subject_header(release):
-            headers[header] = MANAGER
-        if self._inside:
-            url = f"http://{service_of(release)}.{self._namespace}.svc/v1/models/pneumonia:predict"
-        else:
-            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "POST", None)
-        try:
-            response = self._client.call_api("POST", url, headers, film, _request_timeout=_FILM_TIMEOUT)
-            response.read()
-        except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException):
-            return 0
-        return int(response.status)
-
-    def _subject_header(self, release: str) -> str:
-        """The header in which a gateway names a release's callers; empty where callers do not sign in."""
-        service = self._get(self._service(release)) or {}
-        runtime = service.get("spec", {}).get("predictor", {}).get("model", {}).get("runtime", "")
-        found = self._get(self._at("apis/serving.kserve.io/v1alpha1", "servingruntimes", runtime)) or {}
-        return subject_header(found)
-
     def event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
-        found = self._get(self._service(release)) or {}
+        service = self._service(release)
+        name = service.rpartition("/")[2]
+        found = self._get(service) or {}
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         item = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{name_of(release)}.", "namespace": self._namespace},
+            "metadata": {"generateName": f"{name}.", "namespace": self._namespace},
             "involvedObject": {
                 "apiVersion": "serving.kserve.io/v1beta1",
                 "kind": "InferenceService",
-                "name": name_of(release),
+                "name": name,
                 "namespace": self._namespace,
                 "uid": found.get("metadata", {}).get("uid", ""),
             },
@@ -264,19 +208,6 @@ class KubernetesCluster:
 
     def _at(self, group: str, plural: str, name: str = "") -> str:
         return f"/{group}/namespaces/{self._namespace}/{plural}" + (f"/{name}" if name else "")
-
-    def _route(self) -> str:
-        return self._at("apis/gateway.networking.k8s.io/v1", "httproutes", self._name)
-
-    def _service(self, release: str) -> str:
-        return self._at("apis/serving.kserve.io/v1beta1", "inferenceservices", name_of(release))
-
-    def _of_release(self, release: str) -> list[str]:
-        """The InferenceService of a release, and what the chart makes of the same name; not all need be there."""
-        groups = ("policy/v1", "autoscaling/v2", "keda.sh/v1alpha1")
-        kinds = ("poddisruptionbudgets", "horizontalpodautoscalers", "scaledobjects")
-        others = [self._at(f"apis/{group}", kind, name_of(release)) for group, kind in zip(groups, kinds, strict=True)]
-        return [self._service(release), *others]
 
     def _get(self, path: str) -> Object | None:
         return self._request("GET", path, missing_ok=True)
@@ -339,6 +270,16 @@ def _answer(status: int, data: bytes, missing_ok: bool, what: str) -> Object | N
     if status in {401, 403}:
         raise ClusterError(f"The cluster refuses us ({told or what}); ask for that right, or use another account.")
     raise ClusterError(f"{what} gave {status}: {told}; install what it names, then go on.")
+
+
+def _why(pods: list[Object]) -> str:
+    """What the newest container that ended, or cannot start, said."""
+    for pod in pods:
+        status = pod.get("status", {})
+        for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+            if told := _told(container):
+                return told
+    return ""
 
 
 def _told(container: Object) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pneumoserve.rollout.cluster import OWNER, STABLE
 from tests.chart.api import Object
 from tests.chart.conftest import (
     KNATIVE,
@@ -24,6 +25,8 @@ from tests.chart.restricted import violations
 from tests.chart.test_rendered import ARMS, RELEASE
 
 OTHER = "ba9876543210"
+PLAN = {"candidate": OTHER, "evidence": "labels", "steps": [{"percent": 100}]}
+ROLLOUT: dict[str, Any] = {"rollout": {"enabled": True, "plan": PLAN}}
 # What the storage-initializer needs where the pod has no security settings.
 WHOLE = {
     "allowPrivilegeEscalation": False,
@@ -213,10 +216,6 @@ def test_knatives_gateway_activator_and_autoscaler_may_call_its_proxy_and_nobody
         (nested("podDisruptionBudget.enabled", True), "set podDisruptionBudget.enabled=false"),
         (nested("autoscaling.enabled", True), "set autoscaling.enabled=false"),
         (nested("autoscaling.minReplicas", 7), "autoscaling.maxReplicas is less than autoscaling.minReplicas"),
-        (
-            {"rollout": {"enabled": True, "plan": {"candidate": OTHER, "steps": [{"percent": 100}]}}},
-            "give shares of the calls by knative.canaryTrafficPercent",
-        ),
         (nested("release.standby", [OTHER]), "leave release.standby empty"),
         (nested("payloadLogger.enabled", True), "set payloadLogger.enabled=false"),
         (nested("monitoring.rules.enabled", True), "monitoring.rules.enabled=false"),
@@ -317,6 +316,73 @@ def test_an_install_keeps_its_mode(helm: Helm, serving: Cluster) -> None:
 def test_another_installs_mode_is_its_own(helm: Helm, serving: Cluster) -> None:
     serving.add(running("else", "Standard", install="else"))
     assert serving.render(helm, KNATIVE)
+
+
+# --- rollouts
+
+
+def traffic(**marks: str) -> Object:
+    """The ConfigMap as a rollout leaves it."""
+    metadata = {"name": "pneumoserve-traffic", "namespace": NAMESPACE, "annotations": marks}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+def test_a_rollouts_account_may_change_the_one_service_and_its_marks_and_make_none(helm: Helm) -> None:
+    rules = the(helm.render(KNATIVE, ROLLOUT), "Role", "pneumoserve-rollout")["rules"]
+    rights = {
+        (resource, verb): rule.get("resourceNames")
+        for rule in rules
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if resource not in {"configmaps", "leases", "events"} or verb == "patch"
+    }
+    assert rights == {
+        ("inferenceservices", "get"): ["pneumonia"],
+        ("inferenceservices", "patch"): ["pneumonia"],
+        ("configmaps", "patch"): ["pneumoserve-traffic"],
+        ("services", "get"): ["pneumonia-predictor"],
+        ("revisions", "get"): None,
+        ("servingruntimes", "get"): None,
+        ("deployments", "get"): None,
+        ("pods", "list"): None,
+    }
+
+
+def test_the_marks_have_a_place_that_makes_no_revision(knative: list[Object], helm: Helm) -> None:
+    made = the(knative, "ConfigMap", "pneumoserve-traffic")
+    assert "annotations" not in made["metadata"]
+    names = {item["metadata"]["name"] for item in of_kind(helm.render(TRIAL, ARMS), "ConfigMap")}
+    assert "pneumoserve-traffic" not in names
+
+
+def test_a_rollouts_pod_may_warm_a_revision_past_knatives_proxy(helm: Helm) -> None:
+    objects = helm.render(KNATIVE, ROLLOUT, nested("networkPolicies.enabled", True))
+    labels = service(objects)["metadata"]["labels"]
+    warmed = the(objects, "NetworkPolicy", "pneumoserve-warmed")["spec"]
+    assert warmed["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [port["port"] for rule in warmed["ingress"] for port in rule["ports"]] == [8080]
+
+
+def test_while_a_rollout_is_under_way_no_upgrade_makes_a_revision(helm: Helm, serving: Cluster) -> None:
+    serving.add(traffic(**{OWNER: "r", STABLE: RELEASE}))
+    refused = serving.refusal(helm, KNATIVE)
+    assert f"A rollout beside release {RELEASE} is under way, and in Knative mode" in refused
+    assert f"kubectl annotate configmap pneumoserve-traffic -n {NAMESPACE} pneumoserve/rollout-" in refused
+
+
+def test_an_upgrade_that_would_turn_back_what_a_rollout_settled_is_refused(helm: Helm, serving: Cluster) -> None:
+    serving.add(traffic(**{STABLE: OTHER}))
+    refused = serving.refusal(helm, KNATIVE)
+    assert f"A rollout settled on release {OTHER}, and release.id is {RELEASE}; set release.id={OTHER}." in refused
+    assert f"kubectl annotate configmap pneumoserve-traffic -n {NAMESPACE} pneumoserve/stable-" in refused
+    assert service(serving.render(helm, KNATIVE, nested("release.id", OTHER)))
+    share = nested("knative.canaryTrafficPercent", 10)
+    refused = serving.refusal(helm, KNATIVE, nested("release.id", OTHER), share)
+    assert "would give calls back to the release before it; set it to 100" in refused
+
+
+def test_a_rollout_of_nothing_is_refused(helm: Helm) -> None:
+    assert "no release answers that a candidate" in helm.refusal(KNATIVE, ROLLOUT, nested("release.id", ""))
 
 
 # --- what is said of it

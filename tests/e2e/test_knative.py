@@ -1,4 +1,4 @@
-"""Knative mode up to where Knative's controllers would take over: they cannot run here, so the test plays them.
+"""Knative mode up to where Knative's controllers would take over: they cannot run here, so the tests play them.
 
 KServe makes a Knative Service of the chart's objects, Knative's own validation takes it, and its pod runs. What Knative
 would report is written into the Service's status by hand; how KServe then splits the calls is KServe's own doing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,9 @@ from tests import films
 from tests.chart.knative import refusal
 from tests.cluster.components import KSERVE, module_folder
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
+from tests.e2e.knative import Knative
 from tests.e2e.product import NAME, Product, wait_until
+from tests.e2e.rollouts import Rollouts, commands, key_of
 
 pytestmark = pytest.mark.skipif("KUBECONFIG" in os.environ, reason="gives the cluster Knative's CRDs, restarts KServe")
 
@@ -192,30 +195,6 @@ def test_the_validation_can_refuse_what_kserve_made(installed: Product) -> None:
     assert "spec.template.spec.terminationGracePeriodSeconds" in refusal(service)
 
 
-def test_a_pod_of_it_answers_and_puts_on_record(installed: Product) -> None:
-    """Knative would add its proxy and its own wait before SIGTERM; the rest of the pod is this one."""
-    installed.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
-    installed.push(installed.folder / "releases" / installed.first)
-    template = copy.deepcopy(knative_service(installed)["spec"]["template"])
-    template["spec"].pop("timeoutSeconds")
-    template["spec"].pop("responseStartTimeoutSeconds")
-    template["spec"].pop("containerConcurrency", None)
-    template["spec"]["terminationGracePeriodSeconds"] = 30
-    template["metadata"] = {key: template["metadata"][key] for key in ("annotations", "labels")}
-    pod = {"apiVersion": "v1", "kind": "Pod", **template}
-    pod["metadata"] |= {"name": "revision", "namespace": installed.namespace}
-    installed.cluster.apply(pod)
-    installed.kubectl("wait", "pod/revision", "--for=condition=Ready", "--timeout=180s")
-    with installed.cluster.forwarded(installed.namespace, "pod/revision", 8080) as address:
-        call = {"content": films.sample_films()[0].read_bytes(), "headers": {"Content-Type": "image/jpeg"}}
-        response = httpx.post(f"http://{address}{PREDICT}", **call, timeout=60)
-    assert response.status_code == 200, response.text
-    assert response.headers["pneumoserve-release"] == installed.first
-    (answer,) = response.json()["predictions"]
-    assert answer["prediction_id"] in installed.recorded()
-    installed.kubectl("delete", "pod", "revision", "--timeout=60s")
-
-
 def test_another_release_gets_a_tenth_then_all_of_the_calls_or_none(installed: Product) -> None:
     before, after = f"{SERVICE}-00001", f"{SERVICE}-00002"
     play_knative(installed, before, [{"revisionName": before, "latestRevision": True, "percent": 100}])
@@ -235,6 +214,99 @@ def test_another_release_gets_a_tenth_then_all_of_the_calls_or_none(installed: P
     wait_until(lambda: traffic(installed) == none, 60, "none of the calls")
     share(installed, installed.second, 100)
     wait_until(lambda: traffic(installed) == [{"latestRevision": True, "percent": 100}], 60, "all of the calls")
+
+
+@pytest.fixture(scope="module")
+def played(installed: Product) -> Iterator[Knative]:
+    """Knative's controllers, played; a pod of the release that is asked for is Ready."""
+    installed.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
+    installed.push(*(installed.folder / "releases" / release for release in (installed.first, installed.second)))
+    with Knative(installed, films.sample_films()[0].read_bytes()).running() as knative:
+        wait_until(lambda: traffic_reported(installed) == {installed.second: 100}, 180, "a revision that is Ready")
+        yield knative
+
+
+def traffic_reported(product: Product) -> dict[str, int]:
+    """Shares by release, as Knative reports them; those of 0 too. Empty where a revision is none of the player's."""
+    found = product.get("revisions.serving.knative.dev")["items"]
+    releases = {each["metadata"]["name"]: _release_of({"spec": {"template": each}}) for each in found}
+    shares: dict[str, int] = {}
+    for each in knative_service(product)["status"]["traffic"]:
+        release = releases.get(each["revisionName"], "")
+        shares[release] = shares.get(release, 0) + each["percent"]
+    return shares
+
+
+def test_a_pod_of_it_answers_and_puts_on_record(installed: Product, played: Knative) -> None:
+    """Knative would add its proxy and its own wait before SIGTERM; the rest of the pod is this one."""
+    (address,) = played.addresses.values()
+    call = {"content": played.film, "headers": {"Content-Type": "image/jpeg"}}
+    response = httpx.post(f"http://{address}:8080{PREDICT}", **call, timeout=60)
+    assert response.status_code == 200, response.text
+    assert response.headers["pneumoserve-release"] == installed.second
+    (answer,) = response.json()["predictions"]
+    assert answer["prediction_id"] in installed.recorded()
+
+
+# --- a rollout
+
+
+@pytest.fixture(scope="module")
+def rollouts(installed: Product, played: Knative) -> Iterator[Rollouts]:
+    installed.command("release", "key", str(key_of(installed)), "--trust", str(installed.folder / "writers"))
+    with commands(installed) as made:
+        yield made
+
+
+def asked(product: Product) -> tuple[str, int]:
+    """The release and the percent of the InferenceService."""
+    predictor = product.get("inferenceservice", "pneumonia")["spec"]["predictor"]
+    return predictor["model"]["storageUri"].rpartition("/")[2], predictor["canaryTrafficPercent"]
+
+
+def test_a_good_release_goes_to_100_percent_by_the_same_gates(
+    installed: Product, played: Knative, rollouts: Rollouts
+) -> None:
+    plan = rollouts.plan(
+        installed.first, {"percent": 50, "minCalls": 4}, rollbackWindowSeconds=1, drainSeconds=1, shadow={"films": 5}
+    )
+    revisions = len(installed.get("revisions.serving.knative.dev")["items"])
+    with played.called():
+        done = rollouts.run("start", "--plan", str(plan))
+    print(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert f"{installed.first} gets 50 % of the calls" in done.stderr
+    counts = Counter(played.answers)
+    print(f"a rollout in Knative mode, played: {counts}")
+    assert not played.failures, played.failures[:5]
+    assert min(counts[installed.first], counts[installed.second]) >= 4
+    assert (rollouts.state().outcome, asked(installed)) == ("promoted", (installed.first, 100))
+    assert traffic_reported(installed) == {installed.first: 100}
+    # Marks, steps and the end made none.
+    assert len(installed.get("revisions.serving.knative.dev")["items"]) == revisions + 1
+    refused = installed.try_helm("upgrade", installed.values).stderr
+    assert f"A rollout settled on release {installed.first}" in refused, refused
+    assert "kubectl annotate configmap pneumoserve-traffic" in refused
+    installed.helm("upgrade", release={"id": installed.first})
+    assert asked(installed) == (installed.first, 100)
+
+
+def test_one_that_is_given_up_leaves_the_stable_release_as_it_was(
+    installed: Product, played: Knative, rollouts: Rollouts
+) -> None:
+    plan = rollouts.plan(installed.second, {"percent": 50, "minCalls": 500}, drainSeconds=1)
+    with rollouts.started(plan):
+        wait_until(lambda: asked(installed) == (installed.second, 0), 60, "a candidate without calls")
+        refused = installed.try_helm("upgrade", installed.values).stderr
+        assert f"A rollout beside release {installed.first} is under way, and in Knative mode" in refused, refused
+        done = rollouts.run("abort", "--reason", "it was the wrong one")
+    assert done.returncode == 0, done.stderr
+    assert rollouts.state().outcome == "aborted"
+    assert asked(installed) == (installed.first, 100)
+    wait_until(lambda: traffic_reported(installed) == {installed.first: 100}, 60, "all calls to it")
+    marks = installed.get("configmap", f"{NAME}-traffic")["metadata"]["annotations"]
+    assert "pneumoserve/rollout" not in marks
+    installed.helm("upgrade")
 
 
 def share(product: Product, release: str, percent: int) -> None:

@@ -6,13 +6,10 @@ and minimum counts are those of an example, not of a hospital.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
 import time
 import zipfile
 from collections import Counter
@@ -32,21 +29,17 @@ from pneumoserve.release.package import sign
 from pneumoserve.release.schema import canonical_json, digest_of
 from pneumoserve.release.signing import load_key
 from pneumoserve.rollout.records import RolloutEvent, events_of
-from pneumoserve.rollout.state import State
 from tests import films
 from tests.cluster.node import Node
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.load import Load
-from tests.e2e.product import COMMAND, NAME, SMALL, Product, wait_until
+from tests.e2e.product import NAME, SMALL, Product, wait_until
+from tests.e2e.rollouts import LEARNS, Rollouts, commands, key_of
 from tests.rollout import releases
 
 # In no order: Envoy sends every tenth call to a weight of 10, so films in turns would give each arm films of its own.
 FILMS = random.Random(0).choices([path.read_bytes() for path in films.sample_films()], k=499)
 HOST = "rollout.example.org"
-# Seconds in which a gateway may go on sending to a release of weight 0: Envoy learns it within one.
-LEARNS = 5
-# The sample has films of 32 sick and 20 well patients.
-GATES = {"sensitivity": 0.08, "specificity": 0.15, "referrals": 0.1, "brier": 0.03}
 SPLIT = 10
 CALLS = 1000
 
@@ -79,7 +72,7 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
     with restricted_namespace(cluster) as namespace:
         product = Product(cluster, namespace, images, tmp_path_factory.mktemp("rollout"))
         product.prepare()
-        product.command("release", "key", str(_key(product)), "--trust", str(product.folder / "writers"))
+        product.command("release", "key", str(key_of(product)), "--trust", str(product.folder / "writers"))
         (public,) = (product.folder / "writers").glob("*.pem")
         archive = {
             "trust": {"writers": {"rollouts.pem": public.read_text()}},
@@ -94,102 +87,10 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
         cluster.helm("uninstall", NAME, f"--namespace={namespace}")
 
 
-def _key(product: Product) -> Path:
-    """What the command line signs a rollout's records with; the archive trusts it."""
-    return product.folder / "rollouts.pem"
-
-
 @pytest.fixture(scope="module")
-def evidence(product: Product) -> str:
-    """The key of the sample's manifest."""
-    with product.store_settings("setup") as settings:
-        done = product.command(
-            "ingest", str(films.SAMPLE), "--to", f"s3://{settings.bucket}/datasets", "--json",
-            environment=settings.to_env(),
-        )  # fmt: skip
-    manifest: str = json.loads(done)["manifest"]
-    return manifest.removeprefix("s3://pneumoserve/")
-
-
-class Rollouts:
-    """The command line as a person uses it beside the cluster."""
-
-    def __init__(self, product: Product, evidence: str, environment: dict[str, str]) -> None:
-        self.product = product
-        self.evidence = evidence
-        kubeconfig = str(product.cluster.kubeconfig)
-        self.environment = {**os.environ, **environment, "KUBECONFIG": kubeconfig}
-
-    def plan(self, candidate: str, /, *steps: dict[str, int], **changes: Any) -> Path:
-        """A plan file."""
-        document = {
-            "candidate": candidate,
-            "evidence": self.evidence,
-            "gates": GATES,
-            "shadow": {"films": 40},
-            # What two pods on two busy cores do differently must not stop a good release.
-            "comparison": {"slower": 2.5},
-            "steps": [*steps, {"percent": 100}],
-            "rollbackWindowSeconds": 10,
-            "pollSeconds": 1,
-            "drainSeconds": LEARNS,
-        }
-        path = self.product.folder / f"plan-{candidate}.yaml"
-        path.write_text(yaml.safe_dump({**document, **changes}, sort_keys=False))
-        return path
-
-    def _words(self, *words: str) -> list[str]:
-        own = ["--key", str(_key(self.product)), "--trust", str(self.product.folder / "trust")]
-        if words[0] in {"status", "promote"}:
-            own = []
-        return [COMMAND, "rollout", *words, "--namespace", self.product.namespace, *own]
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self._words(*words), capture_output=True, text=True, check=False, env=self.environment, timeout=300
-        )
-
-    @contextlib.contextmanager
-    def started(self, plan: Path) -> Iterator[subprocess.Popen[str]]:
-        """`rollout start` in the background; it is killed when the context is left."""
-        with subprocess.Popen(
-            self._words("start", "--plan", str(plan)),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment,
-        ) as process:  # fmt: skip
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def status(self) -> dict[str, Any]:
-        done = self.run("status", "--json")
-        return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
-
-    def state(self) -> State:
-        """The state as the cluster keeps it: cheaper to poll than a command."""
-        data = self.product.get("configmap", f"{NAME}-rollout")["data"]
-        return State.model_validate_json(data["rollout.json"])
-
-    def route(self) -> dict[str, Any]:
-        return dict(self.product.get("httproute", NAME))
-
-    def weights(self) -> list[dict[str, int]]:
-        """Weights by release of each rule."""
-        return [
-            {each["name"].split("-")[1]: each["weight"] for each in rule["backendRefs"]}
-            for rule in self.route()["spec"]["rules"]
-        ]
-
-
-@pytest.fixture(scope="module")
-def rollouts(product: Product, evidence: str) -> Iterator[Rollouts]:
-    with product.store_settings() as settings:
-        environment = settings.to_env()
-        if product.cluster.node is not None:
-            # A forwarded port ends with the API server, which one test kills.
-            address = product.get("service", f"{NAME}-store")["spec"]["clusterIP"]
-            environment["S3_ENDPOINT"] = f"http://{address}:8333"
-        yield Rollouts(product, evidence, environment)
+def rollouts(product: Product) -> Iterator[Rollouts]:
+    with commands(product) as made:
+        yield made
 
 
 @pytest.fixture

@@ -129,7 +129,14 @@ class StandInCluster:
             return None
         self.fresh -= 1
         taken = self.accepts and self.fresh < 0
-        return Route(dict(self.weights), self.owner, self.named, taken, str(self.version))
+        return Route(
+            dict(self.weights),
+            self.owner,
+            self.named,
+            taken,
+            str(self.version),
+            "No gateway has accepted the HTTPRoute.",
+        )
 
     def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
         self._answers()
@@ -153,7 +160,7 @@ class StandInCluster:
             pods.ready = 0 if pods.ill else pods.wanted
         return Running(release, pods.ready > 0, pods.ready, pods.wanted, "" if pods.ready else "it starts")
 
-    def make(self, stable: str, candidate: str, pods: int) -> None:
+    def make(self, stable: str, candidate: str, pods: int) -> int:
         self._answers()
         self._point()
         running = self.releases.setdefault(candidate, Pods(pods))
@@ -161,6 +168,7 @@ class StandInCluster:
             running.wanted, running.looks = pods, 0
         self._check()
         self._point()
+        return pods
 
     def remove(self, release: str) -> None:
         self._answers()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pneumoserve.rollout.cluster import MANAGER, OWNER, STABLE, ClusterError, ConflictError, UnreachableError
-from pneumoserve.rollout.kubernetes import KubernetesCluster
+from pneumoserve.rollout.standard import StandardCluster
+from tests.rollout.api import ApiServer, served
 from tests.rollout.test_objects import NEW, OLD, route, service
 
 NAMESPACE = "pneumo"
@@ -22,75 +20,20 @@ DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/pneumonia-{OLD}-
 STATE = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 
 
-class ApiServer:
-    """Gives what it is told to, else 404 to a GET and 200 to the rest; keeps what was asked."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, Any] = {}
-        self.status: dict[str, int] = {}
-        self.asked: list[tuple[str, str, str, Any]] = []
-
-    def answer(self, method: str, path: str, kind: str, body: bytes) -> tuple[int, Any]:
-        bare = path.partition("?")[0]
-        parsed = json.loads(body) if body and kind != "image/png" else body
-        self.asked.append((method, path, kind, parsed))
-        if bare in self.status:
-            return self.status[bare], {"message": "so it is"}
-        if method == "GET":
-            return (200, self.objects[bare]) if bare in self.objects else (404, {})
-        return 200, {"metadata": {"resourceVersion": "8"}}
-
-    def of(self, method: str) -> list[tuple[str, str, Any]]:
-        return [(path, kind, body) for each, path, kind, body in self.asked if each == method]
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    api = ApiServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, answer = api.answer(self.command, self.path, self.headers.get("Content-Type", ""), body)
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815 - the names are the base class's
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-            return
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    kubeconfig = tmp_path / "kubeconfig"
-    cluster = {"server": f"http://127.0.0.1:{listening.server_address[1]}"}
-    document = {
-        "current-context": "c",
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {}}],
-    }
-    kubeconfig.write_text(json.dumps(document))
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    yield api
-    listening.shutdown()
-    listening.server_close()
+    with served(ApiServer(), tmp_path, monkeypatch) as api:
+        yield api
 
 
 @pytest.fixture
-def cluster(server: ApiServer) -> Iterator[KubernetesCluster]:
-    made = KubernetesCluster(NAMESPACE, "pneumoserve")
+def cluster(server: ApiServer) -> Iterator[StandardCluster]:
+    made = StandardCluster(NAMESPACE, "pneumoserve")
     yield made
     made.close()
 
 
-def test_weights_are_one_patch_of_the_version_that_was_seen(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_weights_are_one_patch_of_the_version_that_was_seen(server: ApiServer, cluster: StandardCluster) -> None:
     server.objects[ROUTE] = route({OLD: 100}, resourceVersion="7")
     seen = cluster.route()
     assert seen is not None
@@ -107,7 +50,7 @@ def test_weights_are_one_patch_of_the_version_that_was_seen(server: ApiServer, c
         cluster.turn({OLD: 90, NEW: 10}, "r", OLD, seen.version)
 
 
-def test_the_state_is_made_once_and_then_replaced_by_its_version(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_the_state_is_made_once_and_then_replaced_by_its_version(server: ApiServer, cluster: StandardCluster) -> None:
     assert cluster.load() is None
     cluster.save("{}", None)
     ((path, _, made),) = server.of("POST")
@@ -126,7 +69,7 @@ def test_the_state_is_made_once_and_then_replaced_by_its_version(server: ApiServ
         cluster.save("{}", None)
 
 
-def test_a_candidate_is_made_like_the_stable_release(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_a_candidate_is_made_like_the_stable_release(server: ApiServer, cluster: StandardCluster) -> None:
     server.objects[f"{SERVICES}/pneumonia-{OLD}"] = service()
     metadata = {"name": f"pneumonia-{OLD}", "namespace": NAMESPACE}
     spec = {"scaleTargetRef": {"name": f"pneumonia-{OLD}-predictor"}, "minReplicas": 2, "maxReplicas": 8}
@@ -144,7 +87,7 @@ def test_a_candidate_is_made_like_the_stable_release(server: ApiServer, cluster:
     assert {f"{SERVICES}/pneumonia-{NEW}", f"{autoscalers}/pneumonia-{NEW}"} <= removed
 
 
-def test_what_was_owned_is_given_up_and_the_fields_stay(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_what_was_owned_is_given_up_and_the_fields_stay(server: ApiServer, cluster: StandardCluster) -> None:
     fields = [{"manager": MANAGER, "operation": "Apply"}, {"manager": "helm", "operation": "Update"}]
     server.objects[ROUTE] = route({NEW: 100}, resourceVersion="7", managedFields=fields)
     alone = service()
@@ -171,7 +114,7 @@ def test_what_was_owned_is_given_up_and_the_fields_stay(server: ApiServer, clust
     ],
 )
 def test_a_release_is_ready_by_kserve_and_its_pods_by_the_deployment(
-    server: ApiServer, cluster: KubernetesCluster, conditions: list[Any], deployment: Any, wanted: tuple[bool, int, int]
+    server: ApiServer, cluster: StandardCluster, conditions: list[Any], deployment: Any, wanted: tuple[bool, int, int]
 ) -> None:
     assert cluster.release(OLD) is None
     server.objects[f"{SERVICES}/pneumonia-{OLD}"] = {**service(), "status": {"conditions": conditions}}
@@ -182,7 +125,7 @@ def test_a_release_is_ready_by_kserve_and_its_pods_by_the_deployment(
     assert (running.ready, running.pods, running.wanted) == wanted
 
 
-def test_a_pod_that_was_refused_says_why(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_a_pod_that_was_refused_says_why(server: ApiServer, cluster: StandardCluster) -> None:
     server.objects[f"{SERVICES}/pneumonia-{OLD}"] = service()
     ended = {"terminated": {"exitCode": 1, "message": "log\nThe release is not signed; sign it.\n"}}
     statuses = [{"state": {"waiting": {"message": "back-off"}}, "lastState": ended}]
@@ -197,9 +140,7 @@ def test_a_pod_that_was_refused_says_why(server: ApiServer, cluster: KubernetesC
     [(409, ConflictError), (429, UnreachableError), (500, UnreachableError), (503, UnreachableError),
      (403, ClusterError), (422, ClusterError)],
 )  # fmt: skip
-def test_what_an_answer_means(
-    server: ApiServer, cluster: KubernetesCluster, status: int, kind: type[Exception]
-) -> None:
+def test_what_an_answer_means(server: ApiServer, cluster: StandardCluster, status: int, kind: type[Exception]) -> None:
     server.status[ROUTE] = status
     with pytest.raises(ClusterError) as refused:
         cluster.route()
@@ -207,13 +148,13 @@ def test_what_an_answer_means(
     assert "so it is" in str(refused.value)
 
 
-def test_a_server_that_is_away_is_unreachable(cluster: KubernetesCluster) -> None:
+def test_a_server_that_is_away_is_unreachable(cluster: StandardCluster) -> None:
     cluster._client.configuration.host = "http://127.0.0.1:1"
     with pytest.raises(UnreachableError):
         cluster.load()
 
 
-def test_a_candidate_is_called_as_callers_call(server: ApiServer, cluster: KubernetesCluster) -> None:
+def test_a_candidate_is_called_as_callers_call(server: ApiServer, cluster: StandardCluster) -> None:
     assert cluster.call(OLD, b"film") == 200
     ((path, kind, body),) = server.of("POST")
     assert path.endswith(f"/services/http:pneumonia-{OLD}-predictor:80/proxy/v1/models/pneumonia:predict")
@@ -224,4 +165,4 @@ def test_without_a_kubeconfig_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ClusterError, match="set KUBECONFIG"):
-        KubernetesCluster(NAMESPACE, "pneumoserve")
+        StandardCluster(NAMESPACE, "pneumoserve")

@@ -24,9 +24,6 @@
 {{- if lt (int $values.autoscaling.maxReplicas) (int $values.autoscaling.minReplicas) -}}
 {{- $new = append $new "autoscaling.maxReplicas is less than autoscaling.minReplicas; raise it." -}}
 {{- end -}}
-{{- if $values.rollout.enabled -}}
-{{- $new = append $new "A rollout turns the chart's route, which Knative mode does not have; set rollout.enabled=false, and give shares of the calls by knative.canaryTrafficPercent." -}}
-{{- end -}}
 {{- if $values.release.standby -}}
 {{- $new = append $new "In Knative mode the release before keeps running while knative.canaryTrafficPercent is less than 100, and none beside it; leave release.standby empty." -}}
 {{- end -}}
