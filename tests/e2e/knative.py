@@ -139,7 +139,7 @@ class Knative:
         spec = copy.deepcopy(template["spec"])
         for key in ("timeoutSeconds", "responseStartTimeoutSeconds", "containerConcurrency"):
             spec.pop(key, None)
-        spec["terminationGracePeriodSeconds"] = 30
+        spec["terminationGracePeriodSeconds"] = 6
         labels = {**template["metadata"]["labels"], _REVISION: name}
         deployment = {
             "apiVersion": "apps/v1",
