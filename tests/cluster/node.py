@@ -227,6 +227,7 @@ class Node:
 
     def _containerd(self) -> str:
         # restrict_oom_score_adj: without it no sandbox starts where root lacks CAP_SYS_RESOURCE.
+        # netns_mounts_under_state_dir: network namespaces of pods that were killed go with the node's folder.
         return f"""\
 version = 2
 root = "{self.folder}/containerd"
@@ -240,6 +241,7 @@ state = "{self._runs}/containerd"
   stream_server_address = "127.0.0.1"
   disable_apparmor = true
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
