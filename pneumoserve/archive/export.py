@@ -23,7 +23,6 @@ import orjson
 
 from pneumoserve.archive.label import Label
 from pneumoserve.archive.read import days, lines_of, parse_entry, read_bodies
-from pneumoserve.archive.reading import ReadingRequest
 from pneumoserve.archive.record import ModelUse, Record
 from pneumoserve.archive.segment import RECORDS, Place, SegmentError, read_segment
 from pneumoserve.archive.store import ObjectStore, S3Settings
@@ -363,14 +362,8 @@ class _Gather:
             name = f"{self._first.writer}-{self._first.sequence:08d}-{self._next - 1:08d}.parquet"
             self._write(self._table, f"{self._table}/{self._partition}{name}")
             self.report.files += 1
-            if self._table == "labels":
-                self.report.labels += self._count
-            elif self._table == "rollouts":
-                self.report.rollouts += self._count
-            elif self._table == "readings":
-                self.report.readings += self._count
-            else:
-                self.report.predictions += self._count
+            # A report counts each table's rows under the table's name.
+            setattr(self.report, self._table, getattr(self.report, self._table) + self._count)
             self._tell(self.report)
         self._lines.unlink(missing_ok=True)
         self._first, self._table, self._count = None, None, 0
@@ -389,15 +382,12 @@ def _row(place: Place, line: bytes) -> tuple[str, Row]:
     """
     entry = parse_entry(line)
     receipt = {"writer": place.writer, "sequence": place.sequence, "hash": digest_of(line)}
-    if isinstance(entry, Label):
-        statement = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
-        return "labels", {**statement, **receipt}
-    if isinstance(entry, ReadingRequest):
-        return "readings", {**entry.model_dump(mode="json", by_alias=True, exclude={"release"}), **receipt}
+    if isinstance(entry, Record):
+        return "predictions", {**prediction_row(entry), **receipt}
+    told = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
     if isinstance(entry, RolloutEvent):
-        told = entry.model_dump(mode="json", by_alias=True, exclude={"release"})
         return "rollouts", {**told, "verdicts": orjson.dumps(told["verdicts"]).decode(), **receipt}
-    return "predictions", {**prediction_row(entry), **receipt}
+    return "labels" if isinstance(entry, Label) else "readings", {**told, **receipt}
 
 
 def prediction_row(record: Record) -> Row:

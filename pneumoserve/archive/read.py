@@ -46,17 +46,19 @@ def parse_entry(line: bytes) -> Entry:
     return kind.model_validate_json(line)
 
 
-def places(store: ObjectStore, since: datetime | None = None, release: str | None = None) -> list[Place]:
+def places(
+    store: ObjectStore, since: datetime | None = None, release: str | None = None, roles: tuple[str, ...] = ("",)
+) -> list[Place]:
     """The places of all segments of days from `since` on, of one release or all, each writer's in order.
+
+    `roles` are what the names of their writers begin with.
 
     Raises:
         StoreError: the store does not answer.
     """
     day = "" if since is None else since.date().isoformat()
     found = (Place.of(item.key) for item in store.list(RECORDS))
-    return sorted(
-        place for place in found if place is not None and place.date >= day and release in (None, place.release)
-    )
+    return sorted(place for place in found if place is not None and place.date >= day and _is_of(place, release, roles))
 
 
 def days(store: ObjectStore, since: date | None = None) -> list[str]:
@@ -113,17 +115,25 @@ def rolled_up(store: ObjectStore, first: date | None = None, last: date | None =
             yield body
 
 
+def _is_of(place: Place, release: str | None, roles: tuple[str, ...]) -> bool:
+    return release in (None, place.release) and place.writer.startswith(roles)
+
+
 def _only_rolled_up(
-    store: ObjectStore, apart: Iterable[Place], since: datetime | None, release: str | None
+    store: ObjectStore,
+    apart: Iterable[Place],
+    since: datetime | None,
+    release: str | None,
+    roles: tuple[str, ...],
 ) -> Iterator[tuple[Place, tuple[bytes, ...]]]:
-    """The entries of segments whose own objects have expired; `apart` are those that are there."""
+    """The entries of segments whose own objects have expired; `apart` are those, of the same choice, that are there."""
     seen = set(apart)
     first = None if since is None else since.date()
     for rollup in rolled_up(store, first):
         for body in split_segments(rollup):
             segment = read_segment(body)
             place = segment.header.place
-            if place in seen or release not in (None, place.release):
+            if place in seen or not _is_of(place, release, roles):
                 continue
             seen.add(place)
             yield place, segment.lines
@@ -132,18 +142,15 @@ def _only_rolled_up(
 def entries(
     store: ObjectStore, since: datetime | None = None, release: str | None = None, roles: tuple[str, ...] = ("",)
 ) -> Iterator[Entry]:
-    """All entries made at or after `since`, of one release or all; those that only roll-ups still hold come last.
-
-    `roles` are what the names of their writers begin with.
+    """All entries made at or after `since`, chosen as by `places`; those that only roll-ups still hold come last.
 
     Raises:
         StoreError: the store does not answer.
         ValueError: an entry is of a form that this version does not read, or damaged.
     """
-    apart = places(store, since, release)
-    asked = [place for place in apart if place.writer.startswith(roles)]
-    for place, lines in chain(read_lines(store, asked), _only_rolled_up(store, apart, since, release)):
-        for line in lines if place.writer.startswith(roles) else ():
+    apart = places(store, since, release, roles)
+    for _, lines in chain(read_lines(store, apart), _only_rolled_up(store, apart, since, release, roles)):
+        for line in lines:
             entry = parse_entry(line)
             if since is None or datetime.fromisoformat(entry.time) >= since:
                 yield entry

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+
+from tests.apiserver import listening
 
 Object = dict[str, Any]
 # Kinds by API version: plural, and whether objects of it are in a namespace.
@@ -118,46 +117,12 @@ class Api:
 @contextmanager
 def served(api: Api, folder: Path) -> Iterator[Path]:
     """Serve it on a loopback port; gives the kubeconfig."""
+    missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # Headers and body are two packets, and the second one would wait for the caller to acknowledge the first.
-        disable_nagle_algorithm = True
+    def answer(method: str, path: str, kind: str, body: bytes) -> tuple[int, Any]:
+        assert method == "GET", "a template only reads"
+        found = api.answer(path)
+        return (404, missing) if found is None else (200, found)
 
-        def do_GET(self) -> None:
-            body = api.answer(self.path)
-            missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
-            content = json.dumps(missing if body is None else body).encode()
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    kubeconfig = folder / "kubeconfig"
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "c",
-                "clusters": [{"name": "c", "cluster": {"server": address}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "users": [{"name": "u", "user": {}}],
-            }
-        )
-    )
-    try:
+    with listening(answer, folder) as kubeconfig:
         yield kubeconfig
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from loadtest.calls import PREDICT
+from tests.e2e.load import beside
 from tests.e2e.product import Product
 from tests.rollout.knative import SERVICE, reported
 
@@ -36,18 +37,18 @@ class Knative:
     shares: dict[str, int] = field(default_factory=dict)
     answers: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Knative]:
         """Controllers beside the test."""
-        thread = threading.Thread(target=self._until_stopped, args=(self._controllers,))
-        thread.start()
-        try:
+        ended = threading.Event()
+
+        def control() -> None:
+            while not ended.wait(0.3):
+                self._controllers()
+
+        with beside(control, ended):
             yield self
-        finally:
-            self._stop.set()
-            thread.join()
 
     @contextlib.contextmanager
     def called(self) -> Iterator[None]:
@@ -60,17 +61,8 @@ class Knative:
                 count += 1
                 self._call(count)
 
-        thread = threading.Thread(target=calls)
-        thread.start()
-        try:
+        with beside(calls, ended):
             yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def _until_stopped(self, act: Any) -> None:
-        while not self._stop.wait(0.3):
-            act()
 
     def _call(self, count: int) -> None:
         place = count * 37 % 100  # every hundred calls each of 0 to 99, in no long runs

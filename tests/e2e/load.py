@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,6 +38,18 @@ class Call:
         return self.outcome == "ok"
 
 
+@contextlib.contextmanager
+def beside(act: Callable[[], None], stop: threading.Event) -> Iterator[None]:
+    """Let it run beside the test; `stop`, which ends it, is set when the context is left."""
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @dataclass
 class Load:
     """Calls at a constant rate, HTTP and gRPC in turn, each sent when it is due whatever became of the others."""
@@ -55,13 +67,8 @@ class Load:
     @contextlib.contextmanager
     def running(self) -> Iterator[Load]:
         """Run it beside the test; every call that was sent has ended when the context is left."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        thread.start()
-        try:
+        with beside(lambda: asyncio.run(self._run()), self._stop):
             yield self
-        finally:
-            self._stop.set()
-            thread.join()
 
     def wait_for_answers(self, count: int, seconds: float = 60.0) -> None:
         """Wait until that many more calls were answered."""

@@ -16,20 +16,24 @@
 {{- end -}}
 {{- end -}}
 {{- $name := include "pneumoserve.fullname" $root -}}
+{{- $switch := "route" -}}
+{{- $marked := printf "httproute %s" $name -}}
 {{- $live := include "pneumoserve.liveRoute" $root | fromYaml -}}
 {{- if $knative -}}
+{{- $switch = "percent" -}}
+{{- $marked = printf "configmap %s-traffic" $name -}}
 {{- $live = lookup "v1" "ConfigMap" $root.Release.Namespace (printf "%s-traffic" $name) -}}
 {{- end -}}
 {{- $marks := dig "metadata" "annotations" dict $live | default dict -}}
 {{- $stable := get $marks "pneumoserve/stable" -}}
 {{- if and $values.preflight.enabled $knative (get $marks "pneumoserve/rollout") -}}
-{{- $new = append $new (printf "A rollout beside release %s is under way, and in Knative mode an upgrade would make a revision of its own; wait until `pneumoserve rollout status` says that it has ended, or end it with `pneumoserve rollout abort`. If nobody knows of it any more, first run: kubectl annotate configmap %s-traffic -n %s pneumoserve/rollout-" $stable $name $root.Release.Namespace) -}}
+{{- $new = append $new (printf "A rollout beside release %s is under way, and in Knative mode an upgrade would make a revision of its own; wait until `pneumoserve rollout status` says that it has ended, or end it with `pneumoserve rollout abort`. If nobody knows of it any more, first run: kubectl annotate %s -n %s pneumoserve/rollout-" $stable $marked $root.Release.Namespace) -}}
 {{- else if and $values.preflight.enabled (or $knative $values.route.enabled) $stable (ne $stable $values.release.id) -}}
 {{- $asked := $values.release.id | default "empty" -}}
 {{- if get $marks "pneumoserve/rollout" -}}
 {{- $new = append $new (printf "A rollout beside release %s is under way, and release.id is %s; keep release.id=%s until `pneumoserve rollout status` says that it has ended." $stable $asked $stable) -}}
 {{- else -}}
-{{- $new = append $new (printf "A rollout settled on release %s, and release.id is %s; set release.id=%s. To turn the %s by hand instead, first run: kubectl annotate %s -n %s pneumoserve/stable-" $stable $asked $stable (ternary "percent" "route" $knative) (ternary (printf "configmap %s-traffic" $name) (printf "httproute %s" $name) $knative) $root.Release.Namespace) -}}
+{{- $new = append $new (printf "A rollout settled on release %s, and release.id is %s; set release.id=%s. To turn the %s by hand instead, first run: kubectl annotate %s -n %s pneumoserve/stable-" $stable $asked $stable $switch $marked $root.Release.Namespace) -}}
 {{- end -}}
 {{- else if and $values.preflight.enabled $knative $stable (lt (int $values.knative.canaryTrafficPercent) 100) -}}
 {{- $new = append $new (printf "A rollout settled on release %s, and knative.canaryTrafficPercent would give calls back to the release before it; set it to 100." $stable) -}}
