@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
-# Images of pneumoserve: --target front | rollout | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
+# Images of pneumoserve: --target front | rollout | review | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
 # that gives it a writable /tmp.
 #
-#   BASE           any image with Python 3.11 and its venv module; give it by digest for builds that repeat
+#   BASE           any image with Python 3.11, its venv module and libseccomp; give it by digest for builds that repeat
 #   PIP_INDEX_URL  a package index of yours; every package is checked against the hashes in requirements/
 #
 # Layers go from what never changes (torch) over dependencies to our code, so that a change of code moves 1 MB.
@@ -21,7 +21,6 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY pneumoserve /src/pneumoserve
 COPY training /src/training
 COPY handlers /src/handlers
-COPY model-store/config.properties /src/model-store/
 RUN python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/venv/bin/python --quiet --disable-pip-version-check \
     install --no-deps --no-build-isolation --target /opt/code /src
 
@@ -29,6 +28,8 @@ FROM environment AS front-dependencies
 ARG PIP_INDEX_URL=
 COPY requirements/front.txt /requirements/
 RUN sh /requirements/install.sh /requirements/front.txt
+# Decode workers need libseccomp to filter their system calls. Debian's apt brings it; a base without fails here.
+RUN python -c "import pyseccomp"
 
 FROM front-dependencies AS front
 COPY --from=code /opt/code /opt/code
@@ -45,6 +46,19 @@ FROM rollout-dependencies AS rollout
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["pneumoserve", "rollout"]
+
+# The reading room, the alert sender and the random sample.
+FROM environment AS review-dependencies
+ARG PIP_INDEX_URL=
+COPY requirements/review.txt /requirements/
+RUN sh /requirements/install.sh /requirements/review.txt
+# As for the front: the console decodes images.
+RUN python -c "import pyseccomp"
+
+FROM review-dependencies AS review
+COPY --from=code /opt/code /opt/code
+USER 65532:65532
+ENTRYPOINT ["python", "-m", "pneumoserve.console"]
 
 FROM environment AS models-dependencies
 ARG PIP_INDEX_URL=
@@ -83,8 +97,9 @@ FROM environment AS loadtest
 ARG PIP_INDEX_URL=
 COPY requirements/loadtest.txt /requirements/
 RUN sh /requirements/install.sh /requirements/loadtest.txt
-COPY tests/data/xray-sample/originals /opt/code/tests/data/xray-sample/originals
-COPY tests/data/xray-sample/dicom /opt/code/tests/data/xray-sample/dicom
+COPY tests/data/xray-sample/originals /opt/code/loadtest/sample/originals
+COPY tests/data/xray-sample/dicom /opt/code/loadtest/sample/dicom
+COPY pneumoserve/__init__.py pneumoserve/errors.py /opt/code/pneumoserve/
 COPY loadtest /opt/code/loadtest
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "loadtest"]

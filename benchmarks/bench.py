@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +19,13 @@ from urllib.parse import urlsplit
 import httpx
 from rich.console import Console
 
-from pneumoserve.archive.find import find_record
-from pneumoserve.archive.read import lines_of, places, read_bodies
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.ledger import Reader
 from pneumoserve.local.process import Child, free_ports
 from pneumoserve.local.state import State
-from tests import films
+from pneumoserve.records import Record, read_entries
+from pneumoserve.signing import load_trust
+from pneumoserve.store import S3Settings, S3Store
+from tests.support import films
 
 console = Console(stderr=True, highlight=False)
 ROOT: Final = Path(__file__).parents[1]
@@ -41,17 +42,19 @@ class Stack:
 
     @property
     def store(self) -> S3Settings:
-        return S3Settings(**self.announced["s3"])
+        return S3Settings(**json.loads((self.state.folder / "stack.json").read_text())["s3"])
 
     def torchserve(self, name: str) -> str:
         return str(json.loads((self.state.folder / "stack.json").read_text())["torchserve"][name])
 
 
 @contextlib.contextmanager
-def stack() -> Iterator[Stack]:
-    """A stack on a state folder of its own, with the reference release."""
+def stack(prepare: Callable[[Path], None] = lambda _: None) -> Iterator[Stack]:
+    """A stack on a state folder of its own, with the reference release; `prepare` is given that folder before."""
     with tempfile.TemporaryDirectory(prefix="pneumoserve-benchmark-") as folder:
         state = State(Path(folder) / "state")
+        state.folder.mkdir()
+        prepare(state.folder)
         command = [sys.executable, "-c", "from pneumoserve.cli import main; main()", "serve", "--state", state.folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
@@ -90,11 +93,12 @@ class Front:
 
 def front(of: Stack, *options: str, module: str = "pneumoserve.front", store: S3Settings | None = None) -> Front:
     """A front that is not started yet."""
-    http, grpc = free_ports(2)
+    http, grpc, metrics = free_ports(3)
     state = of.state
     release = state.releases.resolve() / of.announced["release"]
     command = [
         *(sys.executable, "-m", module, "--host=127.0.0.1", f"--http-port={http}", f"--grpc-port={grpc}"),
+        f"--metrics-port={metrics}",
         *(f"--release={release}", f"--trust={state.trust}"),
         *(f"--models-url={of.torchserve('inference')}", f"--management-url={of.torchserve('management')}"),
         *(f"--archive-key={state.archive_key_file}", f"--reference-key={state.reference_key}", *options),
@@ -109,18 +113,13 @@ def sample() -> list[bytes]:
     return [path.read_bytes() for path in films.sample_films()]
 
 
-def recorded(settings: S3Settings) -> set[str]:
-    """The prediction ids of all records in a store."""
-    store = ObjectStore(settings)
-    lines = (line for _, body in read_bodies(store, places(store)) for line in lines_of(body))
-    found = {json.loads(line)["prediction_id"] for line in lines}
+def recorded(of: Stack) -> set[str]:
+    """The prediction ids of all records of a stack."""
+    store = S3Store(of.store)
+    reader = Reader(store, load_trust(of.state.archive_trust), load_trust(of.state.sealer_trust))
+    found = {entry.prediction_id for entry in read_entries(reader) if isinstance(entry, Record)}
     store.close()
     return found
-
-
-def has_record(settings: S3Settings, prediction_id: str) -> bool:
-    """Whether a store has a prediction's record."""
-    return find_record(ObjectStore(settings), prediction_id) is not None
 
 
 def address(url: str) -> str:

@@ -17,7 +17,7 @@ import httpx
 from rich.progress import track
 
 from benchmarks.bench import Front, console, front, publish, sample, stack
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.store import S3Settings, S3Store
 
 _CALLERS = 8
 _RECORD_BYTES = 2000
@@ -101,7 +101,7 @@ def _asked(client: httpx.Client, film: bytes) -> int:
 
 def _puts(settings: S3Settings, number: int) -> list[float]:
     """Seconds of each PUT of an object as large as a record."""
-    store, times = ObjectStore(settings), []
+    store, times = S3Store(settings), []
     for index in range(number):
         started = time.perf_counter()
         store.put(f"benchmark/{index}", b"x" * _RECORD_BYTES, "text/plain")

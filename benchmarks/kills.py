@@ -31,7 +31,7 @@ def main() -> int:
     with stack() as running:
         for _ in track(range(options.kills), "killing", console=console):
             calls += killed(running, moments.uniform(0.0, _LONGEST_SECONDS))
-        there = recorded(running.store)
+        there = recorded(running)
     answered = [call for call in calls if call.answered]
     missing = [call for call in answered if call.prediction_id not in there]
     publish(

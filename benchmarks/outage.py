@@ -44,7 +44,7 @@ def main() -> int:
         finally:
             server.resume()
         drained = _drained(journal, second)
-        there = recorded(running.store)
+        there = recorded(running)
         second.child.stop()
     calls = first_load.calls + second_load.calls
     answered = [call for call in calls if call.answered]
@@ -75,7 +75,7 @@ def _under_load(own: Front, seconds: int) -> tuple[Load, int]:
         for _ in track(range(seconds), "the store is away", console=console):
             time.sleep(1)
             most = max(most, _memory(own))
-    console.print(load.told())
+    console.print(load.summary())
     return load, most
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.progress import track
 
 from benchmarks.bench import Stack, console, publish, stack
-from tests import films
+from tests.support import films
 
 _CALLERS: Final = 4
 _MODELS: Final = ("pneumonia",) * 9 + ("pneumonia-typer",)

@@ -23,20 +23,16 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 from benchmarks.bench import console, publish
-from pneumoserve.archive.chain import Chain
-from pneumoserve.archive.films import image_key
-from pneumoserve.archive.record import CallDetail, ImageDetail, ModelUse, Record
-from pneumoserve.archive.seal import SealSettings, seal
-from pneumoserve.archive.segment import RECORDS, key_id_of
-from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.archive.verify import verify
-from pneumoserve.archive.walk import Crew
+from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.decision import Decision
 from pneumoserve.ids import uuid7
+from pneumoserve.ledger import RECORDS, Chain, SealSettings, key_id_of, seal, verify
+from pneumoserve.ledger.scan import BoundedExecutor
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
-from pneumoserve.release.schema import canonical_json, digest_of
-from pneumoserve.release.signing import Trust
+from pneumoserve.records import CallDetail, ImageDetail, ModelUse, Record, image_key, open_ledger
+from pneumoserve.signing import Trust
+from pneumoserve.store import S3Settings, S3Store, Store
 
 RECORDS_WANTED: Final = 60_000
 GOAL_PER_MINUTE: Final = 100_000
@@ -86,7 +82,7 @@ def lines(films: list[bytes], generator: random.Random) -> Iterator[bytes]:
         )  # fmt: skip
 
 
-def fill(store: ObjectStore, key: Ed25519PrivateKey) -> dict[str, float]:
+def fill(store: Store, key: Ed25519PrivateKey) -> dict[str, float]:
     """Write films and segments; returns how many, and the mean size of a record in bytes."""
     generator = random.Random(0)  # noqa: S311 - sizes, not secrets
     films = [generator.randbytes(_FILM_BYTES) for _ in range(_FILMS)]
@@ -95,13 +91,13 @@ def fill(store: ObjectStore, key: Ed25519PrivateKey) -> dict[str, float]:
     chains = [Chain(key, f"front-{number:08x}") for number in range(_WRITERS)]
     source, written, size, segments = lines(films, generator), 0, 0, 0
     with ThreadPoolExecutor(8) as threads:
-        crew = Crew(threads, 16)
+        executor = BoundedExecutor(threads, 16)
         while written < RECORDS_WANTED:
             chosen = [next(source) for _ in range(min(generator.randint(1, _LARGEST), RECORDS_WANTED - written))]
             place, body = generator.choice(chains).next(chosen, _DATE, _RELEASE)
-            crew.do(partial(store.put, place.key, body, "application/x-ndjson"))
+            executor.submit(partial(store.put, place.key, body, "application/x-ndjson"))
             written, size, segments = written + len(chosen), size + sum(map(len, chosen)), segments + 1
-        crew.finish()
+        executor.finish()
     return {"records": written, "segments": segments, "films": len(films), "bytes_per_record": round(size / written)}
 
 
@@ -120,23 +116,24 @@ def remove_segments(settings: S3Settings) -> None:
 
 def measure(settings: S3Settings) -> dict[str, Any]:
     """Fill, seal and verify."""
-    store = ObjectStore(settings)
+    store = S3Store(settings)
     writer, sealer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     writers, sealers = (Trust({key_id_of(key): key.public_key()}, frozenset(), frozenset()) for key in (writer, sealer))
     console.print("writing ...")
     archive = fill(store, writer)
     now = datetime.now(UTC)
     console.print("sealing ...")
-    report = seal(store, sealer, writers, sealers, now, SealSettings(lock_days=0))
+    ledger = open_ledger(store, writers, sealers)
+    report = seal(ledger, sealer, now, SealSettings(lock_days=0))
     if report.records != RECORDS_WANTED:
         raise RuntimeError("Not every record was sealed.")
 
     def verified(at: datetime) -> dict[str, float]:
         console.print("verifying ...")
-        verdict = verify(store, writers, sealers, at, lambda *_: None)
-        if verdict.findings or verdict.summary.records != RECORDS_WANTED:
+        report = verify(ledger, at, lambda *_: None)
+        if report.findings or report.summary.records != RECORDS_WANTED:
             raise RuntimeError("The archive is not as it was written.")
-        seconds = verdict.summary.seconds
+        seconds = report.summary.seconds
         return {"seconds": seconds, "records_per_minute": round(RECORDS_WANTED / seconds * 60)}
 
     beside = verified(now)

@@ -1,1 +1,1 @@
-"""TorchServe handlers: one thin file a model; what they share is `pneumoserve.models.handler`."""
+"""TorchServe's handler, which is packaged into the MARs of both models."""

@@ -1,1 +1,1 @@
-"""Load tests that tell the truth: calls are sent when they are due, and their time counts from then."""
+"""Load tests whose figures can be believed: calls are sent when they are due, and their time counts from then."""

@@ -30,7 +30,7 @@ examples:
   python -m loadtest --url http://127.0.0.1:8080 --grpc 127.0.0.1:8081 --rate 10 --p99-ms 500
   python -m loadtest --url http://gateway.example.org --kinds v1,grpc --headers headers.txt --shape ramp --rate 80
 
-loadtest/README.md tells how to read the figures.
+loadtest/README.md says how to read the figures.
 """
 
 
@@ -45,48 +45,48 @@ def options() -> argparse.ArgumentParser:
     _add_target(parser.add_argument_group("the service").add_argument)
     _add_load(parser.add_argument_group("the load").add_argument)
     _add_thresholds(parser.add_argument_group("thresholds, which set the exit code").add_argument)
-    told = "where report.html, summary.json and locust's CSV files go, in place of earlier ones (default: runs/load)"
-    parser.add_argument("--out", type=Path, default=Path("runs/load"), metavar="DIR", help=told)
+    text = "where report.html, summary.json and locust's CSV files go, in place of earlier ones (default: runs/load)"
+    parser.add_argument("--out", type=Path, default=Path("runs/load"), metavar="DIR", help=text)
     return parser
 
 
 def _add_target(add: Callable[..., Any]) -> None:
     add("--url", required=True, type=_url, help="REST, as http://host:port or https://host")
-    told = "gRPC (default: where --url is, as behind a gateway)"
-    add("--grpc", type=_address, metavar="HOST:PORT", help=told)
+    text = "gRPC (default: where --url is, as behind a gateway)"
+    add("--grpc", type=_address, metavar="HOST:PORT", help=text)
     add("--host-name", metavar="NAME", help="host name to ask for, where that of --url is another one")
-    told = "headers of every call, `Name: value` a line, such as a credential; in no report"
-    add("--headers", type=_headers, default={}, metavar="FILE", help=told)
-    told = "certificate authorities (PEM) to trust instead of the public ones, for https"
-    add("--ca", type=_file, metavar="FILE", help=told)
+    text = "headers of every call, `Name: value` a line, such as a credential; in no report"
+    add("--headers", type=_headers, default={}, metavar="FILE", help=text)
+    text = "certificate authorities (PEM) to trust instead of the public ones, for https"
+    add("--ca", type=_file, metavar="FILE", help=text)
 
 
 def _add_load(add: Callable[..., Any]) -> None:
-    told = f"how to ask, separated by commas; they take turns (default: {','.join(KINDS)})"
-    add("--kinds", type=_kinds, default=list(KINDS), metavar="LIST", help=told)
-    told = "what to send: *.jpeg, *.jpg, *.png, and *.dcm for dicom (default: originals of the sample)"
-    add("--films", type=_folder, metavar="DIR", help=told)
-    told = f"films a call, 1 to {MAX_IMAGES}; a dicom call has one (default: 1)"
-    add("--images", type=int, default=1, choices=range(1, MAX_IMAGES + 1), metavar="N", help=told)
-    told = "constant; ramp: from 0 evenly up to --rate; soak: up within a minute, then constant for long"
-    add("--shape", choices=SHAPES, default="constant", help=told)
+    text = f"how to ask, separated by commas; they take turns (default: {','.join(KINDS)})"
+    add("--kinds", type=_kinds, default=list(KINDS), metavar="LIST", help=text)
+    text = "what to send: *.jpeg, *.jpg, *.png, and *.dcm for dicom (default: originals of the sample)"
+    add("--films", type=_folder, metavar="DIR", help=text)
+    text = f"films a call, 1 to {MAX_IMAGES}; a dicom call has one (default: 1)"
+    add("--images", type=int, default=1, choices=range(1, MAX_IMAGES + 1), metavar="N", help=text)
+    text = "constant; ramp: from 0 evenly up to --rate; soak: up within a minute, then constant for long"
+    add("--shape", choices=SHAPES, default="constant", help=text)
     add("--rate", type=_positive, default=5.0, help="calls a second, of all kinds together (default: 5)")
     seconds = ", ".join(f"{name} {number:.0f}" for name, number in DEFAULT_SECONDS.items())
     add("--seconds", type=_positive, help=f"how long (default: {seconds})")
-    told = "a call without an answer after this time has failed (default: 60)"
-    add("--timeout", type=_positive, default=60.0, metavar="SECONDS", help=told)
-    told = "calls kept under way at once; where more fall due, the result is INVALID (default: 1000)"
-    add("--most-under-way", type=_count, default=1000, metavar="N", help=told)
+    text = "a call without an answer after this time has failed (default: 60)"
+    add("--timeout", type=_positive, default=60.0, metavar="SECONDS", help=text)
+    text = "calls kept under way at once; where more fall due, the result is INVALID (default: 1000)"
+    add("--most-under-way", type=_count, default=1000, metavar="N", help=text)
 
 
 def _add_thresholds(add: Callable[..., Any]) -> None:
-    told = "share of calls that may fail, 0 to 1 (default: 0)"
-    add("--max-failed", type=_share, default=0.0, metavar="SHARE", help=told)
-    told = f"right answers a second at least (default: {_RATE_SHARE:g} of what is due)"
-    add("--min-rate", type=_positive, metavar="N", help=told)
+    text = "share of calls that may fail, 0 to 1 (default: 0)"
+    add("--max-failed", type=_share, default=0.0, metavar="SHARE", help=text)
+    text = f"right answers a second at least (default: {_RATE_SHARE:g} of what is due)"
+    add("--min-rate", type=_positive, metavar="N", help=text)
     for name in ("p50", "p95", "p99"):
-        told = f"{name} of the time from when calls were due, at most"
-        add(f"--{name}-ms", type=_positive, metavar="MS", help=told)
+        text = f"{name} of the time from when calls were due, at most"
+        add(f"--{name}-ms", type=_positive, metavar="MS", help=text)
 
 
 def _url(text: str) -> str:
@@ -157,7 +157,7 @@ def _share(text: str) -> float:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Make the load, tell what came of it, and return the exit code."""
+    """Make the load, print what came of it, and return the exit code."""
     parser = options()
     given = parser.parse_args(words)
     seconds = given.seconds or DEFAULT_SECONDS[given.shape]

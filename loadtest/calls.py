@@ -1,6 +1,6 @@
 """The calls a load is made of, and what a right answer to each is. Nothing here sends one: each client has its own way.
 
-A wrong answer is told by what is wrong with it, never by what it says: no report may hold a word about a patient.
+A wrong answer is reported by what is wrong with it, never by what it says: no report may hold a word about a patient.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pneumoserve.errors import PneumoserveError
+
 KINDS: Final = ("v1", "v2-json", "v2-binary", "grpc", "dicom")
 PREDICT: Final = "/v1/models/pneumonia:predict"
 INFER: Final = "/v2/models/pneumonia/infer"
 GRPC_INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 MAX_IMAGES: Final = 16
-SAMPLE: Final = Path(__file__).resolve().parents[1] / "tests" / "data" / "xray-sample"
+# In a checkout a link to tests/data/xray-sample.
+SAMPLE: Final = Path(__file__).with_name("sample")
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _FILM_ENDINGS: Final = {".jpeg", ".jpg", ".png"}
 
 
-class WrongAnswer(Exception):  # noqa: N818 - it is what came back, no fault of the program
+class WrongAnswer(PneumoserveError):  # noqa: N818 - it is what came back, no fault of the program
     """An answer that is not what was asked for; the text says why."""
 
 
-class NoFilms(Exception):  # noqa: N818
+class NoFilms(PneumoserveError):  # noqa: N818
     """There are no films to send; the text says what to do."""
 
 
@@ -137,7 +140,7 @@ def grpc_message(messages: Any, films: list[bytes]) -> bytes:
     return request
 
 
-def checked(call: Call, status: int, header: Callable[[str], str | None], body: bytes) -> Answer:
+def check_answer(call: Call, status: int, header: Callable[[str], str | None], body: bytes) -> Answer:
     """What an HTTP answer says: status 200, a prediction for each film, and one release in header and answer.
 
     Raises:
@@ -158,7 +161,7 @@ def checked(call: Call, status: int, header: Callable[[str], str | None], body: 
     return answer
 
 
-def checked_grpc(call: Call, messages: Any, body: bytes) -> Answer:
+def check_grpc_answer(call: Call, messages: Any, body: bytes) -> Answer:
     """What a ModelInfer response says: a prediction for each film, and one release.
 
     Raises:

@@ -17,7 +17,7 @@ from pneumoserve.local.demo import serving
 
 def main() -> int:
     """Serve, load, stop; the load's exit code."""
-    # Wrong options are told before anything is started.
+    # Wrong options are refused before anything is started.
     options().parse_args(["--url", "http://127.0.0.1", *sys.argv[1:]])
     # However it is ended, the stack ends too.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,11 +15,12 @@ from locust.stats import CSV_STATS_INTERVAL_SEC, PERCENTILES_TO_REPORT, StatsCSV
 
 from loadtest.summary import Summary, Thresholds
 from loadtest.users import USERS, Load, LoadEnvironment
+from pneumoserve.errors import PneumoserveError
 
 _SPARE_SECONDS: Final = 0.5
 
 
-class NotServing(Exception):  # noqa: N818 - it is how the service is
+class NotServing(PneumoserveError):  # noqa: N818 - it is how the service is
     """The service does not answer rightly even before the load; the text says how."""
 
 
@@ -53,8 +54,8 @@ def run(load: Load, thresholds: Thresholds, parameters: dict[str, Any], out: Pat
     runner.start_shape()
     gevent.joinall([runner.shape_greenlet])
     if load.refusals:
-        told = "; ".join(f"{kind}: {problem}" for kind, problem in load.refusals.items())
-        raise NotServing(f"A first call was not answered rightly, so no load was made ({told}).")
+        text = "; ".join(f"{kind}: {problem}" for kind, problem in load.refusals.items())
+        raise NotServing(f"A first call was not answered rightly, so no load was made ({text}).")
     share = (_processor_seconds() - busy) / (time.monotonic() - started)
     html = get_html_report(environment, show_download_link=False)  # type: ignore[no-untyped-call]
     (out / "report.html").write_text(html)

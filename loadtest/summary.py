@@ -54,7 +54,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Summary:
-    """All of a load's figures. `invalid` says why they tell nothing, if they do not."""
+    """All of a load's figures. `invalid` says why they mean nothing, where they do not."""
 
     parameters: dict[str, Any]
     outcomes: list[Outcome]
@@ -66,7 +66,7 @@ class Summary:
 
     @property
     def invalid(self) -> str | None:
-        """Why the result tells nothing about the service, if it does not."""
+        """Why the result says nothing about the service, where it does not."""
         late = self._late_share
         if late > LATE_SHARE:
             return (
@@ -86,8 +86,8 @@ class Summary:
     def checks(self) -> list[Checked]:
         """Each threshold that was set."""
         wanted = self.thresholds
-        share = failed_share(self.outcomes)
-        rate = round(self._achieved, 3)
+        share = share_of_failures(self.outcomes)
+        rate = round(self._rate, 3)
         found = [
             Checked("failed_share", wanted.failed_share, share, share <= wanted.failed_share),
             Checked("rate", round(wanted.rate, 3), rate, rate >= round(wanted.rate, 3)),
@@ -116,7 +116,7 @@ class Summary:
             "parameters": self.parameters,
             "calls_per_second": {
                 "due": round(len(self.outcomes) / self.seconds, 3),
-                "answered": round(self._achieved, 3),
+                "answered": round(self._rate, 3),
             },
             **figures(self.outcomes),
             "releases": dict(Counter(outcome.release for outcome in self.outcomes if outcome.release)),
@@ -135,7 +135,7 @@ class Summary:
         return sum(o.sent - o.due > LATE_SECONDS for o in self.outcomes) / len(self.outcomes)
 
     @property
-    def _achieved(self) -> float:
+    def _rate(self) -> float:
         """Right answers a second, until the last of them had come: a queue that is worked off later is not a rate."""
         right = [outcome.ended for outcome in self.outcomes if outcome.problem is None]
         return len(right) / max([self.seconds, *right])
@@ -159,13 +159,13 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "due": len(outcomes),
         "failed": sum(problems.values()),
-        "failed_share": failed_share(outcomes),
+        "failed_share": share_of_failures(outcomes),
         "latency": latencies(outcomes),
         "problems": dict(problems.most_common()),
     }
 
 
-def failed_share(outcomes: Sequence[Outcome]) -> float:
+def share_of_failures(outcomes: Sequence[Outcome]) -> float:
     """How many of the calls that were due got no right answer, as a share."""
     return round(sum(o.problem is not None for o in outcomes) / len(outcomes), 6) if outcomes else 0.0
 
@@ -206,9 +206,9 @@ def table(summary: Summary) -> str:
     if summary.invalid:
         return "\n".join([*lines, f"INVALID. {summary.invalid}"])
     for check in summary.checks:
-        told = "none, since calls failed" if check.measured is None else f"{check.measured:g}"
+        text = "none, since calls failed" if check.measured is None else f"{check.measured:g}"
         sign = ">=" if check.name == "rate" else "<="
-        lines.append(f"{'met   ' if check.met else 'MISSED'} {check.name} {sign} {check.limit:g}: {told}")
+        lines.append(f"{'met   ' if check.met else 'MISSED'} {check.name} {sign} {check.limit:g}: {text}")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 from tritonclient.grpc import service_pb2 as messages
 
-from loadtest.calls import Answer, Call, Films, WrongAnswer, calls_of, checked, checked_grpc
+from loadtest.calls import Answer, Call, Films, WrongAnswer, calls_of, check_answer, check_grpc_answer
 from loadtest.shapes import Shape
 from loadtest.summary import NOT_SENT, Outcome
 
@@ -162,7 +162,7 @@ class OpenLoopUser(User):
             problem = "no answer in time"
         except grpc.RpcError as error:
             problem = f"gRPC {error.code().name}"
-        # Whatever a client raises is the fate of one call; its class is told, since its text may quote the answer.
+        # Whatever a client raises is the fate of one call; its class is reported, since its text may quote the answer.
         except Exception as error:  # noqa: BLE001
             problem = type(error).__name__
         return ended or self.load.now(), None, problem, length
@@ -206,7 +206,7 @@ class HttpUser(OpenLoopUser):
     def check(self, call: Call, *parts: Any) -> Answer:
         """Status, header and body."""
         response, body = parts
-        return checked(call, response.status_code, response.get, body)
+        return check_answer(call, response.status_code, response.get, body)
 
 
 def _ssl_options(target: Target) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class GrpcUser(OpenLoopUser):
     def check(self, call: Call, *parts: Any) -> Answer:
         """Outputs."""
         (body,) = parts
-        return checked_grpc(call, messages, body)
+        return check_grpc_answer(call, messages, body)
 
 
 USERS: Final[dict[str, type[OpenLoopUser]]] = {

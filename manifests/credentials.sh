@@ -20,17 +20,18 @@ for name in signing sealer; do
 done
 [ -e references/key ] || openssl rand -hex 32 | tr -d '\n' > references/key
 
-# The trial store's: three credentials, and who has which of the policies that the chart gave.
+# The trial store's: its credentials, and who has which of the policies that the chart gave.
 if [ -e ../policies.json ]; then
-  for name in archive releases setup; do
+  names=$(grep -o '"name": "[a-z]*"' ../policies.json | cut -d '"' -f 4 | sort)
+  for name in $names; do
     [ -e $name.env ] || printf 'AWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$name-$(openssl rand -hex 4)" "$(openssl rand -hex 20)" > $name.env
   done
   identity() {
     . "./$1.env"
-    printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "policyNames": ["%s"]}' \
+    printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "policyNames": ["%s"]}\n' \
       "$1" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$1"
   }
-  printf '{"identities": [%s, %s, %s], "policies": %s}\n' \
-    "$(identity archive)" "$(identity releases)" "$(identity setup)" "$(cat ../policies.json)" > identities.json
+  identities=$(for name in $names; do identity $name; done | paste -s -d ,)
+  printf '{"identities": [%s], "policies": %s}\n' "$identities" "$(cat ../policies.json)" > identities.json
 fi
 echo "keys and credentials are in $(pwd); keep a copy of them where the archive's backups are, and out of the repository"

@@ -12,10 +12,24 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pneumoserve.image import Facts
+from pneumoserve.imaging import Facts
 
-__all__ = ["Band", "Decision", "Finding", "PneumoniaType", "Policy", "Population", "Reason", "Scores", "decide",
-           "excluded", "needs_type", "of_study"]  # fmt: skip
+__all__ = [
+    "Band",
+    "Decision",
+    "Finding",
+    "PneumoniaType",
+    "Policy",
+    "Population",
+    "Reason",
+    "Scores",
+    "TypeEvidence",
+    "complete",
+    "decide",
+    "is_excluded",
+    "needs_type",
+    "of_study",
+]  # fmt: skip
 
 Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
@@ -37,7 +51,7 @@ class Band(_Frozen):
     high: Probability
 
     @model_validator(mode="after")
-    def _ordered(self) -> Band:
+    def _check_order(self) -> Band:
         if self.low > self.high:
             raise ValueError("a referral band's low must not be above its high")
         return self
@@ -56,6 +70,17 @@ class Population(_Frozen):
     unknown_dicom_age: Literal["refer", "accept"]
 
 
+class TypeEvidence(_Frozen):
+    """How often stated types were wrong on pneumonias of patients that never trained; each patient counts once."""
+
+    target: Probability = Field(description="what `bound` may be at most")
+    rate: Probability | None = Field(description="share of the stated types that were wrong; null: none is stated")
+    bound: Probability | None = Field(description="one-sided 95 % upper bound of `rate`")
+    asked: int = Field(description="images whose type was asked for")
+    images: int = Field(description="those of them whose type is stated")
+    patients: int = Field(description="patients whose type is stated")
+
+
 class Policy(_Frozen):
     """Thresholds and referral bands of a release, and the reasons for them in words."""
 
@@ -66,16 +91,18 @@ class Policy(_Frozen):
     chest_threshold: Probability | None = Field(
         default=None, description="films less likely an upright chest film are referred; null: the release has no gate"
     )
+    type_evidence: TypeEvidence | None = Field(
+        default=None, description="what the typer's band rests on; null: the release states no error rate of types"
+    )
     population: Population
     assumed_prevalence: Probability
     why: str
 
 
 class Decision(_Frozen):
-    """The answer for one film.
+    """The answer for one image.
 
-    `confidence` is the calibrated probability of the stated finding; where none is stated, of the likelier one;
-    `None` where the film is no chest film.
+    `confidence` is the calibrated probability of `leaning`. Both are None where no detector ran on a chest X-ray.
     """
 
     finding: Finding | None
@@ -83,6 +110,12 @@ class Decision(_Frozen):
     confidence: Probability | None
     referred: bool
     reasons: tuple[Reason, ...]
+    leaning: Finding | None = Field(
+        default=None, description="the finding; where none is stated, the likelier one (1/2 or more)"
+    )
+    type_probability: Probability | None = Field(
+        default=None, description="calibrated probability of the stated type; null: none is stated"
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +130,7 @@ class Scores:
     chest: float | None = None
 
 
-def excluded(facts: Facts) -> bool:
+def is_excluded(facts: Facts) -> bool:
     """Whether the file itself says that it shows no chest, so that no model is asked."""
     return facts.body_part is not None and facts.body_part not in _CHEST
 
@@ -111,7 +144,7 @@ def needs_type(policy: Policy, scores: Scores) -> bool:
     if scores.pneumonia is None:
         raise ValueError("the detector's probability is missing")
     return (
-        not _gated(policy, scores)
+        not _is_no_chest(policy, scores)
         and scores.pneumonia >= policy.detector_threshold
         and not policy.detector_band.holds(scores.pneumonia)
     )
@@ -123,7 +156,7 @@ def decide(policy: Policy, facts: Facts, is_dicom: bool, scores: Scores) -> Deci
     Raises:
         ValueError: where a probability that the decision needs is missing.
     """
-    if excluded(facts) or _gated(policy, scores):
+    if is_excluded(facts) or _is_no_chest(policy, scores):
         return Decision(
             finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("not_a_chest_film",)
         )
@@ -139,19 +172,27 @@ def decide(policy: Policy, facts: Facts, is_dicom: bool, scores: Scores) -> Deci
             confidence=max(pneumonia, 1.0 - pneumonia),
             referred=True,
             reasons=unfit + uncertain,
+            leaning=_lean(pneumonia),
         )
     if not needs_type(policy, scores):
-        return Decision(finding="normal", pneumonia_type=None, confidence=1.0 - pneumonia, referred=False, reasons=())
+        return Decision(
+            finding="normal",
+            pneumonia_type=None,
+            confidence=1.0 - pneumonia,
+            referred=False,
+            reasons=(),
+            leaning="normal",
+        )
     if scores.bacterial is None:
         raise ValueError("the typer's probability is missing")
-    return _typed(policy, pneumonia, scores.bacterial)
+    return _decide_type(policy, pneumonia, scores.bacterial)
 
 
 def of_study(decisions: Sequence[Decision]) -> Decision:
     """The answer for several films of one study: the most serious one, referred if any is, for all reasons.
 
     Pneumonia is more serious than a film that a human must look at, and that more than normal. Of equally serious films
-    the surest counts, of normal ones the least sure.
+    the one likeliest to show pneumonia counts.
 
     Raises:
         ValueError: there is no decision.
@@ -164,10 +205,34 @@ def of_study(decisions: Sequence[Decision]) -> Decision:
         confidence=gravest.confidence,
         referred=any(decision.referred for decision in decisions),
         reasons=tuple(reason for reason in get_args(Reason) if reason in given),
+        leaning=gravest.leaning,
+        type_probability=gravest.type_probability,
     )
 
 
-def _gated(policy: Policy, scores: Scores) -> bool:
+def complete(decision: Decision, scores: Scores) -> Decision:
+    """A decision with what one from before version 5 of records does not state, and the review database does not keep.
+
+    That is what it leans to, and its type's own probability where the typer's is known.
+    """
+    if decision.confidence is None or decision.leaning is not None or scores.pneumonia is None:
+        return decision
+    bacterial = scores.bacterial
+    if decision.pneumonia_type == "viral" and bacterial is not None:
+        bacterial = 1.0 - bacterial
+    return decision.model_copy(
+        update={
+            "leaning": decision.finding or _lean(scores.pneumonia),
+            "type_probability": bacterial if decision.pneumonia_type else None,
+        }
+    )
+
+
+def _lean(pneumonia: float) -> Finding:
+    return "pneumonia" if pneumonia >= 1.0 - pneumonia else "normal"
+
+
+def _is_no_chest(policy: Policy, scores: Scores) -> bool:
     """Whether the gate says that the film is no upright chest film.
 
     Raises:
@@ -181,13 +246,13 @@ def _gated(policy: Policy, scores: Scores) -> bool:
 
 
 def _gravity(decision: Decision) -> tuple[int, float]:
-    confidence = decision.confidence or 0.0
-    if decision.finding == "normal":
-        return 0, -confidence
-    return (2 if decision.finding == "pneumonia" else 1), confidence
+    rank = {"normal": 0, None: 1, "pneumonia": 2}[decision.finding]
+    if decision.confidence is None:
+        return rank, 0.0
+    return rank, decision.confidence if decision.leaning == "pneumonia" else 1.0 - decision.confidence
 
 
-def _typed(policy: Policy, pneumonia: float, bacterial: float) -> Decision:
+def _decide_type(policy: Policy, pneumonia: float, bacterial: float) -> Decision:
     unsure = policy.typer_band.holds(bacterial)
     kind: PneumoniaType = "bacterial" if bacterial >= policy.typer_threshold else "viral"
     return Decision(
@@ -196,6 +261,8 @@ def _typed(policy: Policy, pneumonia: float, bacterial: float) -> Decision:
         confidence=pneumonia,
         referred=unsure,
         reasons=("uncertain_type",) if unsure else (),
+        leaning="pneumonia",
+        type_probability=None if unsure else bacterial if kind == "bacterial" else 1.0 - bacterial,
     )
 
 

@@ -1,4 +1,4 @@
-"""Identifiers that carry their time, and how times are told."""
+"""Identifiers that carry their time, and how times are written."""
 
 from __future__ import annotations
 

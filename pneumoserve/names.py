@@ -1,4 +1,4 @@
-"""The names of the models. They import nothing, so that a probe that runs every few seconds stays cheap."""
+"""Names of the models, and of a place in the store. This imports nothing: a probe that runs often stays cheap."""
 
 from typing import Final
 
@@ -6,3 +6,5 @@ from typing import Final
 DECISION: Final = "pneumonia"
 DETECTOR: Final = "pneumonia-detector"
 TYPER: Final = "pneumonia-typer"
+# Where the store has the first answers of calls that name an idempotency key.
+FIRST_ANSWERS: Final = "idempotency/"

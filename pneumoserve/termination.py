@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def tell(message: str) -> None:
+def explain_end(message: str) -> None:
     """Write one sentence to stderr and to the container's termination log.
 
     The log is TERMINATION_LOG, by default Kubernetes' /dev/termination-log where that exists.

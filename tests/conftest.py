@@ -15,9 +15,11 @@ import hypothesis
 import psutil
 import pytest
 
-from pneumoserve.archive.store import S3Settings
+from pneumoserve.ledger import Reader
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
+from pneumoserve.signing import load_trust
+from pneumoserve.store import S3Settings, S3Store
 
 PNEUMOSERVE = str(Path(sys.executable).parent / "pneumoserve")
 # A busy machine is slow, and that is no failure of what is tested.
@@ -44,6 +46,7 @@ class Stack:
     state: Path
     process: subprocess.Popen[str]
     announced: dict[str, Any]
+    s3: S3Settings
 
     @property
     def url(self) -> str:
@@ -58,12 +61,18 @@ class Stack:
         return str(self.announced["release"])
 
     @property
-    def s3(self) -> S3Settings:
-        return S3Settings(**self.announced["s3"])
+    def reader(self) -> Reader:
+        """Reads what this stack has put on record."""
+        keys = self.state / "keys"
+        return Reader(S3Store(self.s3), load_trust(keys / "archive-trust"), load_trust(keys / "sealer-trust"))
 
     @property
     def logs(self) -> Path:
         return self.state / "logs"
+
+    @property
+    def metrics_url(self) -> str:
+        return str(json.loads((self.state / "stack.json").read_text())["metrics"])
 
     def _torchserve(self, name: str) -> str:
         return str(json.loads((self.state / "stack.json").read_text())["torchserve"][name])
@@ -113,7 +122,8 @@ def start_stack(state: Path, *options: str) -> Stack:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, (state.parent / f"{state.name}.err").read_text()
-    return Stack(state, process, json.loads(line))
+    private = json.loads((state / "stack.json").read_text())
+    return Stack(state, process, json.loads(line), S3Settings(**private["s3"]))
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import Item
 from pneumoserve.release.schema import Calibration, Metric
 from training.export import Graph
-from training.fit import Bools, Rows, calibrated, interval, is_refused, mean, resamples, sigmoid
-from training.gate import caught, outliers
+from training.fit import Bools, Rows, calibrate, interval, is_refused, mean, resamples, sigmoid
+from training.ood import detection_rate, make_outliers
 from training.scores import Scores, auc
 from training.shifts import SHIFTS
 
@@ -43,7 +43,7 @@ class Covered:
 class Audit:
     """Scores of the calibration fold as it is and under each shift, gate logits of outliers by kind, covered films.
 
-    The scores are as the graphs give them, until `calibrated`.
+    The scores are as the graphs give them, until you call `calibrate`.
     """
 
     plain: Scores
@@ -51,12 +51,12 @@ class Audit:
     outliers: dict[str, Floats32]
     covered: list[Covered]
 
-    def calibrated(self, detector: Calibration, typer: Calibration) -> Audit:
+    def calibrate(self, detector: Calibration, typer: Calibration) -> Audit:
         """The audit with calibrated logits for scores."""
         return replace(
             self,
-            plain=calibrated(self.plain, detector, typer),
-            shifts={name: calibrated(shifted, detector, typer) for name, shifted in self.shifts.items()},
+            plain=calibrate(self.plain, detector, typer),
+            shifts={name: calibrate(shifted, detector, typer) for name, shifted in self.shifts.items()},
         )
 
     def metrics(self, policy: Policy) -> dict[str, Metric]:
@@ -64,26 +64,26 @@ class Audit:
         samples = list(resamples(self.plain.patients))
         found: dict[str, Metric] = {}
         for name, shifted in self.shifts.items():
-            for figure, (among, measure) in _shift_figures(self.plain, shifted, policy).items():
-                low, high = interval(measure(rows[among[rows]]) for rows in samples)
-                value = round(measure(np.flatnonzero(among)), 4)
+            for figure, (among, figure_of) in _shift_figures(self.plain, shifted, policy).items():
+                low, high = interval(figure_of(rows[among[rows]]) for rows in samples)
+                value = round(figure_of(np.flatnonzero(among)), 4)
                 found[f"{name}/{figure}"] = Metric(value=value, low=low, high=high, n=int(among.sum()), set=name)
         for kind, logits in self.outliers.items():
-            found[f"{kind}/caught"] = caught(logits, policy, kind)
+            found[f"{kind}/caught"] = detection_rate(logits, policy, kind)
         return found
 
 
-def audited(graphs: dict[str, Graph], plain: Scores, pixels: Pixels, seed: int) -> Audit:
+def run_audit(graphs: dict[str, Graph], plain: Scores, pixels: Pixels, seed: int) -> Audit:
     """The audit of two exported models on the calibration fold, uint8 [N, 224, 224], scored before as `plain`."""
-    shifts = {name: _shifted(graphs, plain, pixels, name) for name in SHIFTS}
-    made = outliers(pixels[::_OUTLIER_STRIDE], np.random.default_rng([seed, 1]))
+    shifts = {name: _score_shift(graphs, plain, pixels, name) for name in SHIFTS}
+    made = make_outliers(pixels[::_OUTLIER_STRIDE], np.random.default_rng([seed, 1]))
     gated = {kind: graphs[DETECTOR].outputs(films, f"scoring: {kind}")[1] for kind, films in made.items()}
     places = np.linspace(0, len(pixels) - 1, min(_COVERED_FILMS, len(pixels))).astype(int)
     covered = [Covered(plain.items[place], pixels[place], _falls(graphs[DETECTOR], pixels[place])) for place in places]
     return Audit(plain, shifts, gated, covered)
 
 
-def _shifted(graphs: dict[str, Graph], plain: Scores, pixels: Pixels, name: str) -> Scores:
+def _score_shift(graphs: dict[str, Graph], plain: Scores, pixels: Pixels, name: str) -> Scores:
     films = np.stack([SHIFTS[name](film) for film in pixels])
     detector, chest = graphs[DETECTOR].outputs(films, f"scoring: {name}")
     typer = np.full(len(films), np.nan, dtype=np.float32)

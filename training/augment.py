@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.shifts import reencoded
+from training.shifts import reencode
 
 _ROTATION_DEGREES: Final = 11.0
 _SCALE: Final = (0.75, 1.12)
@@ -32,10 +32,10 @@ _MARKERS: Final = "RLAPSTEIN12 "
 
 def augment(pixels: Tensor, size: int, generator: Generator) -> Tensor:
     """Distorted films, float [N, size, size] in 0..255, of gray pixels uint8 [N, H, W]."""
-    films = _marked(_compressed(pixels, generator), generator).float().div(255.0).unsqueeze(1)
-    films = _resampled(_placed(films, size, generator), generator)
-    films = _toned(films, generator)
-    films = _sharpened_or_blurred(films, generator)
+    films = _add_letters(_compress(pixels, generator), generator).float().div(255.0).unsqueeze(1)
+    films = _resample(_place(films, size, generator), generator)
+    films = _change_tone(films, generator)
+    films = _sharpen_or_blur(films, generator)
     films = _cut_out(films + 0.02 * _draw(generator, len(films), 1, 1, 1) * _noise(films, generator), generator)
     return films.clamp(0.0, 1.0).mul(255.0).squeeze(1)
 
@@ -48,17 +48,17 @@ def _noise(films: Tensor, generator: Generator) -> Tensor:
     return torch.empty_like(films).normal_(generator=generator)
 
 
-def _compressed(pixels: Tensor, generator: Generator) -> Tensor:
+def _compress(pixels: Tensor, generator: Generator) -> Tensor:
     """Some films as after a JPEG of some quality."""
     chosen = _draw(generator, len(pixels)) < _HANDLED
     qualities = _draw(generator, len(pixels), low=_QUALITY[0], high=_QUALITY[1]).int().tolist()
     films = pixels.clone()
     for place in torch.nonzero(chosen).flatten().tolist():
-        films[place] = torch.from_numpy(reencoded(pixels[place].numpy(), qualities[place]).copy())
+        films[place] = torch.from_numpy(reencode(pixels[place].numpy(), qualities[place]).copy())
     return films
 
 
-def _marked(pixels: Tensor, generator: Generator) -> Tensor:
+def _add_letters(pixels: Tensor, generator: Generator) -> Tensor:
     """Some films with two letters on them, anywhere, bright or dark."""
     chosen = _draw(generator, len(pixels)) < _HANDLED
     drawn = _draw(generator, len(pixels), 6).tolist()
@@ -74,7 +74,7 @@ def _marked(pixels: Tensor, generator: Generator) -> Tensor:
     return films
 
 
-def _placed(films: Tensor, size: int, generator: Generator) -> Tensor:
+def _place(films: Tensor, size: int, generator: Generator) -> Tensor:
     """Rotation, crop, aspect, shift and mirror in one resampling."""
     count = len(films)
     angle = _draw(generator, count, low=-1, high=1) * math.radians(_ROTATION_DEGREES)
@@ -92,7 +92,7 @@ def _placed(films: Tensor, size: int, generator: Generator) -> Tensor:
     return F.grid_sample(films, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _resampled(films: Tensor, generator: Generator) -> Tensor:
+def _resample(films: Tensor, generator: Generator) -> Tensor:
     """A third of the batches goes down to a smaller size and up again: resolution is no hint."""
     if float(_draw(generator, 1)) > 1 / 3:
         return films
@@ -102,7 +102,7 @@ def _resampled(films: Tensor, generator: Generator) -> Tensor:
     return F.interpolate(down, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def _toned(films: Tensor, generator: Generator) -> Tensor:
+def _change_tone(films: Tensor, generator: Generator) -> Tensor:
     count = len(films)
     gamma = torch.exp(_draw(generator, count, 1, 1, 1, low=-_GAMMA, high=_GAMMA))
     contrast = 1 + _draw(generator, count, 1, 1, 1, low=-_CONTRAST, high=_CONTRAST)
@@ -112,7 +112,7 @@ def _toned(films: Tensor, generator: Generator) -> Tensor:
     return (bent - middle) * contrast + middle + brightness
 
 
-def _sharpened_or_blurred(films: Tensor, generator: Generator) -> Tensor:
+def _sharpen_or_blur(films: Tensor, generator: Generator) -> Tensor:
     """Between -0.7 (sharper) and 1 (a 3x3 mean twice) of the way to a blurred copy."""
     blurred = F.avg_pool2d(F.avg_pool2d(films, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
     return torch.lerp(films, blurred, _draw(generator, len(films), 1, 1, 1, low=-0.7, high=1.0))

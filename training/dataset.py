@@ -3,6 +3,8 @@
 A patient is never in two splits. Kermany's files name patients by number, separately for bacterial and viral
 pneumonia; half of the numbers occur in both. Nobody knows whether they are the same child, so the number alone is
 the patient, which is the cautious reading.
+
+A film of any other name is a patient of its own, called by its digest: such a name may be a person's.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pneumoserve.release.data import DataError, Item, Split, items_of, manifest_of
-from pneumoserve.release.schema import ClassName, Count, DataFacts, digest_of
+from pneumoserve.canonical import Sha256, digest_of
+from pneumoserve.errors import PneumoserveError
+from pneumoserve.release.data import DataError, Item, Split, items_of, manifest_of, nameless, pseudonym_of
+from pneumoserve.release.schema import ClassName, Count, DataFacts
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "calibration")
 CLASSES: Final[tuple[ClassName, ...]] = ("normal", "bacterial", "viral")
-HELD_OUT_FILE: Final = Path(__file__).with_name("held_out_patients.txt")
+EXCLUDED_PATIENTS_FILE: Final = Path(__file__).with_name("excluded_patients.txt")
 GROUPING: Final = "patient number alone (person<N> of either type is one patient; normals by the number after IM-)"
 
 _FOLDERS: Final[dict[str, ClassName]] = {
@@ -30,12 +34,16 @@ _FOLDERS: Final[dict[str, ClassName]] = {
     "virus": "viral",
     "viral": "viral",
 }
+# A name of the public source holds numbers of that source and nothing else.
+_SOURCE_NAME: Final = re.compile(r"(person\d+_(bacteria|virus)_\d+|(NORMAL2-)?IM-\d+(-\d+)+)\.\w+")
 _SUFFIXES: Final = {".jpeg", ".jpg", ".png", ".dcm"}
 _CALIBRATION_SHARE, _VALIDATION_SHARE = 0.15, 0.15
 
 
-class DatasetError(ValueError):
+class DatasetError(PneumoserveError, ValueError):
     """A dataset that cannot be used; its text says what to do."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -76,19 +84,43 @@ class Dataset:
         return Count(images=len(items), patients=len({item.patient for item in items}))
 
 
-def class_and_patient(path: Path) -> tuple[ClassName, str] | None:
-    """What a file's name and folders say of it, None where they name no class.
+@dataclass(frozen=True)
+class Origin:
+    """What a film's place in a folder says of it; `patient` and `name` are None where they are not the source's."""
 
-    A file whose name follows no known pattern is a patient of its own.
-    """
+    cls: ClassName
+    patient: str | None
+    name: str | None
+
+
+def origin_of(path: Path) -> Origin | None:
+    """What a file's name and folders say of it, None where they name no class."""
+    name = path.name if _SOURCE_NAME.fullmatch(path.name) else None
     if match := re.match(r"person(\d+)_(bacteria|virus)_", path.name):
-        return _FOLDERS[match[2]], f"person-{int(match[1])}"
+        return Origin(_FOLDERS[match[2]], f"person-{int(match[1])}", name)
     if match := re.match(r"(?:NORMAL2-)?IM-(\d+)-", path.name):
-        return "normal", f"normal-{int(match[1])}"
+        return Origin("normal", f"normal-{int(match[1])}", name)
     for folder in reversed(path.parts[:-1]):
         if cls := _FOLDERS.get(folder.lower()):
-            return cls, f"file-{path.stem}"
+            return Origin(cls, None, None)
     return None
+
+
+def item_of(origin: Origin, digest: Sha256) -> Item:
+    """A film of a folder of one's own: numbers and names of the public source stay, what else it is called does not."""
+    patient = origin.patient or _film_patient(digest)
+    return Item(digest, origin.cls, patient, split_of(patient), origin.name or nameless(digest))
+
+
+def anonymous_item_of(origin: Origin, digest: Sha256) -> Item:
+    """A film as the store may know it: its name and its patient's are digests, and its split is as in the folder."""
+    patient = origin.patient or _film_patient(digest)
+    stored = patient if origin.patient is None else pseudonym_of(patient)
+    return Item(digest, origin.cls, stored, split_of(patient), nameless(digest))
+
+
+def _film_patient(digest: Sha256) -> str:
+    return f"film-{digest[:16]}"
 
 
 def split_of(patient: str) -> Split:
@@ -99,16 +131,16 @@ def split_of(patient: str) -> Split:
     return "validation" if place < _CALIBRATION_SHARE + _VALIDATION_SHARE else "train"
 
 
-def films_in(directory: Path) -> list[tuple[Path, ClassName, str]]:
-    """Every film file below a folder with its class and patient, in the order of names.
+def films_in(directory: Path) -> list[tuple[Path, Origin]]:
+    """Every film file below a folder and what its place says of it, in the order of names.
 
     Raises:
         DatasetError: where there is none.
     """
     found = []
     for path in sorted(directory.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and (told := class_and_patient(path.relative_to(directory))):
-            found.append((path, *told))
+        if path.suffix.lower() in _SUFFIXES and (origin := origin_of(path.relative_to(directory))):
+            found.append((path, origin))
     if not found:
         raise DatasetError(
             f"No films found in {directory.name}: put them into folders named normal, bacteria and virus."
@@ -148,9 +180,10 @@ def dataset_from_manifest(document: bytes) -> Dataset:
     return dataset_of(items)
 
 
-def held_out(path: Path | None) -> frozenset[str]:
-    """The patients a file of one patient a line names; none for None."""
+def excluded_patients(path: Path | None) -> frozenset[str]:
+    """The patients a file of one patient a line names, and what an ingest calls them; none for None."""
     if path is None:
         return frozenset()
     lines = (line.strip() for line in path.read_text().splitlines())
-    return frozenset(line for line in lines if line and not line.startswith("#"))
+    named = frozenset(line for line in lines if line and not line.startswith("#"))
+    return named | {pseudonym_of(patient) for patient in named}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pneumoserve.errors import PneumoserveError
 
-class TrainingError(RuntimeError):
+
+class TrainingError(PneumoserveError):
     """A training that cannot go on; its text says what to do. What was reached stays in the run's checkpoint."""

@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from pneumoserve.image import ImageError, prepare
+from pneumoserve.canonical import canonical_json
+from pneumoserve.imaging import ImageError
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.schema import Metric, ReleaseManifest, RunFacts, canonical_json
+from pneumoserve.release.schema import Metric, ReleaseManifest, RunFacts
 from training.dataset import DatasetError
-from training.export import Graph, scored
-from training.fit import calibrated, measured
-from training.gate import caught
+from training.export import Graph, score
+from training.fit import calibrate, measure
+from training.ood import detection_rate
 from training.report import answers, draw_confusion, draw_roc
-from training.source import open_dataset, pixels_of
+from training.source import open_dataset, read_films
 
 
 def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None) -> dict[str, Any]:
     """Measure on every film of a dataset; writes metrics.json, roc.png and confusion.png into `out`.
 
-    `outliers`: a folder of pictures that are no upright chest films, of which the share that the gate catches is told.
+    `outliers`: a folder of pictures that are no upright chest films, whose share that is caught is measured.
     Returns the metrics by name; those that need a class the dataset lacks are left out.
 
     Raises:
@@ -32,29 +34,28 @@ def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None
     """
     if out.resolve().is_relative_to(source.resolve()):
         raise DatasetError("A run or a release is never written to; give an --out beside it.")
-    films, read = open_dataset(dataset)
-    items = list(films.items)
-    pixels = pixels_of(items, read, "reading films")
+    whole, read = open_dataset(dataset)
+    films = read_films(list(whole.items), read, "reading films")
     with tempfile.TemporaryDirectory() as temporary:
-        facts, graphs = _opened(source, Path(temporary))
+        facts, graphs = _open(source, Path(temporary))
         detector, typer = (model.calibration for model in facts.models)
-        scores = calibrated(scored(graphs, items, pixels, "scoring films"), detector, typer)
-        figures = measured(scores, "dataset", facts.policy)
+        scores = calibrate(score(graphs, films, "scoring films"), detector, typer)
+        figures = measure(scores, "dataset", facts.policy)
         if outliers is not None:
-            figures["outliers/caught"] = _caught(facts, graphs[DETECTOR], outliers)
+            figures["outliers/caught"] = _measure_outliers(facts, graphs[DETECTOR], outliers)
     metrics = {name.removeprefix("dataset/"): metric.model_dump() for name, metric in figures.items()}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_bytes(canonical_json({"dataset": films.digest, "metrics": metrics}))
+    (out / "metrics.json").write_bytes(canonical_json({"dataset": whole.digest, "metrics": metrics}))
     curves = {
         "detector (pneumonia?)": (scores.sick, scores.detector),
         "typer (bacterial?)": (scores.bacterial[scores.sick], scores.typer[scores.sick]),
     }
-    draw_roc(out / "roc.png", curves, f"{len(items)} films")
+    draw_roc(out / "roc.png", curves, f"{len(films.items)} films")
     draw_confusion(out / "confusion.png", scores, answers(facts.policy, scores))
     return metrics
 
 
-def _caught(facts: RunFacts, detector: Graph, folder: Path) -> Metric:
+def _measure_outliers(facts: RunFacts, detector: Graph, folder: Path) -> Metric:
     if facts.policy.chest_threshold is None:
         raise DatasetError("This release has no gate, so it catches nothing; leave out --outliers.")
     pictures = []
@@ -64,10 +65,10 @@ def _caught(facts: RunFacts, detector: Graph, folder: Path) -> Metric:
     if not pictures:
         raise DatasetError(f"{folder.name} holds no JPEG, PNG or DICOM picture; give a folder that does.")
     _, chest = detector.outputs(np.stack(pictures), "scoring outliers")
-    return caught(chest, facts.policy, "outliers")
+    return detection_rate(chest, facts.policy, "outliers")
 
 
-def _opened(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Graph]]:
+def _open(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Graph]]:
     """The facts of a run or release and its graphs, those of a release unpacked for them."""
     if (source / "run.json").is_file():
         facts = RunFacts.model_validate_json((source / "run.json").read_bytes())

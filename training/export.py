@@ -16,18 +16,18 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
-from rich.progress import track
 from safetensors.torch import save_file
 
+from pneumoserve.models.network import Classifier
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.data import Item
-from training.model import Film
+from training.progress import track
 from training.scores import Scores
+from training.source import Films
 
 _OPSET: Final = 17
 
 
-def export(film: Film, folder: Path, name: str) -> tuple[Path, Path]:
+def export(network: Classifier, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.safetensors` and `<name>.onnx` and return both paths.
 
     The graph takes uint8 [N, 224, 224] and gives logits [N], and the gate's where the model has one. Its weights are
@@ -35,33 +35,34 @@ def export(film: Film, folder: Path, name: str) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights, graph = folder / f"{name}.safetensors", folder / f"{name}.onnx"
-    film = film.cpu().eval()
-    save_file({key: value.contiguous().clone() for key, value in film.state_dict().items()}, weights)
-    model = _traced(film)
+    network = network.cpu().eval()
+    save_file({key: value.contiguous().clone() for key, value in network.state_dict().items()}, weights)
+    model = _trace(network)
     _refer(model, weights)
     graph.write_bytes(model.SerializeToString(deterministic=True))
     return weights, graph
 
 
-def scored(graphs: dict[str, Graph], items: list[Item], pixels: npt.NDArray[np.uint8], told: str) -> Scores:
-    """Both models' logits of films and prepared pixels [N, 224, 224]; without a gate every film is a chest film."""
-    detector, *gate = graphs[DETECTOR].outputs(pixels, told)
-    (typer,) = graphs[TYPER].outputs(pixels, told)
-    return Scores(items, detector, typer, gate[0] if gate else np.full(len(items), np.inf, dtype=np.float32))
+def score(graphs: dict[str, Graph], films: Films, label: str) -> Scores:
+    """Both models' logits of films; of a model without a gate every film is a chest film."""
+    detector, *gate = graphs[DETECTOR].outputs(films.pixels, label)
+    (typer,) = graphs[TYPER].outputs(films.pixels, label)
+    chest = gate[0] if gate else np.full(len(films.items), np.inf, dtype=np.float32)
+    return Scores(films.items, detector, typer, chest)
 
 
-def _traced(film: Film) -> Any:
+def _trace(network: Classifier) -> Any:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The TorchScript exporter is deprecated, and the only one whose graph keeps the state's names.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            film,
+            network,
             (torch.zeros(1, 224, 224, dtype=torch.uint8),),
             buffer,  # type: ignore[arg-type] # it takes one, its stub says otherwise
             input_names=["pixels"],
-            output_names=list(film.outputs),
-            dynamic_axes={name: {0: "n"} for name in ("pixels", *film.outputs)},
+            output_names=list(network.outputs),
+            dynamic_axes={name: {0: "n"} for name in ("pixels", *network.outputs)},
             opset_version=_OPSET,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
@@ -106,10 +107,10 @@ class Graph:
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def outputs(self, pixels: npt.NDArray[np.uint8], told: str) -> npt.NDArray[np.float32]:
+    def outputs(self, pixels: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
         """What the graph gives for prepared pixels [N, 224, 224], one row for each of its outputs; with progress."""
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            rows = list(track(threads.map(self._run, pixels), told, len(pixels), transient=True))
+            rows = list(track(threads.map(self._run, pixels), label, len(pixels)))
         return np.array(rows, dtype=np.float32).reshape(len(pixels), -1).T
 
     def _run(self, film: npt.NDArray[np.uint8]) -> list[float]:

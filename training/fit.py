@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from pneumoserve.decision import Band, Policy
@@ -51,23 +52,23 @@ def fit_logistic(values: Tensor, labels: Tensor, *, balanced: bool, prior: float
     return found[:-1], float(found[-1])
 
 
-def calibrated(scores: Scores, detector: Calibration, typer: Calibration) -> Scores:
+def calibrate(scores: Scores, detector: Calibration, typer: Calibration) -> Scores:
     """Scores whose logits are calibrated ones, so that those of several runs are of one scale."""
-    return Scores(scores.items, _scaled(detector, scores.detector), _scaled(typer, scores.typer), scores.chest)
+    return Scores(scores.items, _scale(detector, scores.detector), _scale(typer, scores.typer), scores.chest)
 
 
-def _scaled(calibration: Calibration, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _scale(calibration: Calibration, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return (calibration.slope * logits.astype(np.float64) + calibration.intercept).astype(np.float32)
 
 
 def sigmoid(values: npt.NDArray[Any]) -> Floats:
-    """1 / (1 + exp(-x))."""
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-values.astype(np.float64)))
+    """1 / (1 + exp(-x)) in float64."""
+    probabilities: Floats = expit(values.astype(np.float64))
+    return probabilities
 
 
-def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
-    """Figures of one set of films, by calibrated logits (`calibrated`), under a policy.
+def measure(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
+    """Figures of one set of films, by calibrated logits (`calibrate`), under a policy.
 
     Each has a 95 % interval by bootstrap over patients (Efron 1979, percentiles).
 
@@ -80,7 +81,8 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
     unsure = _within(policy.detector_band, pneumonia)
     refused = is_refused(scores.chest, policy)
     stated = ~unsure & ~refused
-    untyped = stated & called & _within(policy.typer_band, bacterial)
+    typed = is_typed(scores, policy)
+    untyped = _within(policy.typer_band, bacterial)
     referred = is_referred(scores, policy)
     right = (bacterial >= policy.typer_threshold) == kind
     everyone = np.ones_like(sick)
@@ -103,8 +105,8 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
         "typer_ece": (sick, lambda rows: ece(bacterial[rows], kind[rows], balanced=False)),
         "typer_brier": (sick, lambda rows: _brier(bacterial[rows], kind[rows], balanced=False)),
         "typer_accuracy": (sick, lambda rows: mean(right[rows])),
-        "uncertain_type": (sick, lambda rows: mean(untyped[rows])),
-        "typer_accuracy_where_stated": (sick & stated & called & ~untyped, lambda rows: mean(right[rows])),
+        "uncertain_type": (sick, lambda rows: mean((typed & untyped)[rows])),
+        "typer_accuracy_where_stated": (typed & ~untyped, lambda rows: mean(right[rows])),
     }
     samples = list(resamples(scores.patients))
     metrics = {}
@@ -116,6 +118,13 @@ def measured(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
                 value=round(value, 4), low=low, high=high, n=int(among.sum()), set=name
             )
     return metrics
+
+
+def is_typed(scores: Scores, policy: Policy) -> Bools:
+    """Which pneumonias, by calibrated logits, have their type asked for: those that are called so confidently."""
+    pneumonia = sigmoid(scores.detector)
+    stated = ~_within(policy.detector_band, pneumonia) & ~is_refused(scores.chest, policy)
+    return scores.sick & stated & (pneumonia >= policy.detector_threshold)
 
 
 def is_refused(chest: npt.NDArray[np.float32], policy: Policy) -> Bools:
@@ -180,7 +189,10 @@ def _brier(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
 
 
 def ece_of_perfection(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
-    """The ECE that a perfectly calibrated model would show on as many films: the mean over labels drawn from itself."""
+    """The ECE that a perfectly calibrated model would show on as many films: the mean over labels drawn from itself.
+
+    NaN where no draw has both classes.
+    """
     share = float(labels.mean())
     # Balanced probabilities assume that half of the films are sick; in this set another share is.
     prior = share / (1 - share) if balanced else 1.0
@@ -189,7 +201,7 @@ def ece_of_perfection(predicted: Floats, labels: Bools, *, balanced: bool) -> fl
     draws = [
         ece(predicted, generator.random(len(predicted)) < odds / (1 + odds), balanced=balanced) for _ in range(200)
     ]
-    return float(np.nanmean(draws))
+    return float(np.nanmean(draws)) if np.isfinite(draws).any() else float("nan")
 
 
 def slope_and_intercept(predicted: Floats, labels: Bools, *, balanced: bool) -> tuple[float, float]:

@@ -1,17 +1,20 @@
-"""Copying a folder of films into the object store, as a dataset whose manifest names every film by its digest."""
+"""Copying a folder of films into the object store, as a dataset whose manifest names every film by its digest.
+
+What is stored is what the front would store of the film: its pixels, and no word about a person. File names stay behind
+too; class and patient are read from them here, and from then on a patient is a digest.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import track
-
-from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.image import ImageError, prepare
+from pneumoserve.imaging import ImageError
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.release.data import Item, film_key
-from pneumoserve.release.schema import digest_of
-from training.dataset import DatasetError, dataset_of, films_in, split_of
+from pneumoserve.store import S3Settings, S3Store, Store
+from training.dataset import DatasetError, anonymous_item_of, dataset_of, films_in
+from training.progress import track
 from training.source import bucket_and_key
 
 
@@ -38,31 +41,29 @@ def ingest(directory: Path, to: str, settings: S3Settings) -> IngestReport:
         StoreError: the store does not take them.
     """
     bucket, prefix = bucket_and_key(to)
-    store = ObjectStore(settings.in_bucket(bucket), patient=True)
+    store = S3Store(settings.in_bucket(bucket), patient=True)
     store.ensure_bucket()
     items: list[Item] = []
     broken: dict[str, str] = {}
     added = 0
-    for path, cls, patient in track(films_in(directory), "ingesting", transient=True):
-        data = path.read_bytes()
+    for path, origin in track(films_in(directory), "ingesting"):
         try:
-            prepare(data)
+            film = prepare(path.read_bytes())
         except ImageError as error:
             broken[path.relative_to(directory).as_posix()] = str(error)
             continue
-        digest = digest_of(data)
-        items.append(Item(digest, cls, patient, split_of(patient), path.name))
-        added += _added(store, film_key(prefix, digest), data)
+        items.append(anonymous_item_of(origin, film.stored_sha256))
+        added += _add(store, film_key(prefix, film.stored_sha256), film.stored)
     if not items:
-        name, reason = next(iter(broken.items()))
-        raise DatasetError(f"None of the {len(broken)} films can be read; {name}, for one: {reason}")
+        # A Job's log is read by others than who knows the films' names.
+        raise DatasetError(f"None of the {len(broken)} films can be read; the first one: {next(iter(broken.values()))}")
     dataset = dataset_of(items)
     key = f"{prefix}/{dataset.digest}.json".lstrip("/")
-    _added(store, key, dataset.manifest)
+    _add(store, key, dataset.manifest)
     return IngestReport(len(dataset.items), added, broken, dataset.digest, f"s3://{bucket}/{key}")
 
 
-def _added(store: ObjectStore, key: str, data: bytes) -> bool:
+def _add(store: Store, key: str, data: bytes) -> bool:
     if store.exists(key):
         return False
     store.put(key, data, "application/octet-stream")

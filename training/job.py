@@ -15,21 +15,25 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.cli.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
-from pneumoserve.cli.output import Failure, console, told
-from pneumoserve.cli.stores import told_training
+from pneumoserve.errors import exit_code_of
 from pneumoserve.release.package import package
 from pneumoserve.release.push import upload
 from pneumoserve.release.schema import Metric, RunFacts
-from pneumoserve.termination import tell
+from pneumoserve.store import S3Settings, S3Store
+from pneumoserve.termination import explain_end
+from training.config import TrainConfig
 from training.dataset import DatasetError
 from training.evaluate import evaluate
 from training.ingest import ingest
+from training.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
 from training.source import bucket_and_key
-from training.train import TrainConfig, settle, train
+from training.train import settle, train
 from training.workers import Workers
+
+# Read in a pod's log, not in a terminal.
+console = Console(highlight=False, markup=False, width=160)
 
 
 @dataclass(frozen=True)
@@ -59,28 +63,28 @@ def run(job: Job) -> str | None:
     workers = training.workers
     settings = S3Settings.from_env()
     settle(training)
-    with workers.joined(training.device):
-        dataset = workers.told_by_the_leader(_ingested(job, settings) if workers.leads else None)
+    with workers.join(training.device):
+        dataset = workers.broadcast(_ingest(job, settings) if workers.leads else None)
         folder = train(training.of(dataset), console)
         if not workers.leads:
             console.print(f"worker {workers.rank} of {workers.count}: learned; the first worker does the rest")
         # All wait for the end: a first worker that starts again finds the others starting again too.
-        released: str = workers.told_by_the_leader(_released(job, folder, settings) if workers.leads else None)
+        released: str = workers.broadcast(_release(job, folder, settings) if workers.leads else None)
     return released if workers.leads else None
 
 
-def _released(job: Job, folder: Path, settings: S3Settings) -> str:
+def _release(job: Job, folder: Path, settings: S3Settings) -> str:
     """Measure the run, and push the release that it makes; its id."""
-    _measured(job, folder)
+    _report_figures(job, folder)
     release = package(folder, folder.parent / "releases", None)
     console.print(f"package: release {release.name}, not signed")
-    for _ in upload(release, ObjectStore(settings, patient=True)):
+    for _ in upload(release, S3Store(settings, patient=True)):
         pass
     console.print(f"push: release {release.name} is in the store; `pneumoserve release sign` is for who answers for it")
     return release.name
 
 
-def _ingested(job: Job, settings: S3Settings) -> str:
+def _ingest(job: Job, settings: S3Settings) -> str:
     """The dataset's manifest, after its films were copied where that is to do."""
     if job.films.startswith("s3://") and job.films.endswith(".json"):
         console.print(f"ingest: {job.films} is ingested")
@@ -89,7 +93,7 @@ def _ingested(job: Job, settings: S3Settings) -> str:
         folder = Path(job.films)
         if job.films.startswith("s3://"):
             folder = Path(temporary)
-            _downloaded(job.films, settings, folder)
+            _download(job.films, settings, folder)
         elif not folder.is_dir():
             raise DatasetError(f"There is no folder {folder.name}; give a folder of films or an s3:// address.")
         report = ingest(folder, job.datasets, settings)
@@ -100,10 +104,10 @@ def _ingested(job: Job, settings: S3Settings) -> str:
     return report.manifest
 
 
-def _downloaded(url: str, settings: S3Settings, folder: Path) -> None:
+def _download(url: str, settings: S3Settings, folder: Path) -> None:
     """Copy all objects below an s3://bucket/prefix into a folder."""
     bucket, prefix = bucket_and_key(url)
-    store = ObjectStore(settings.in_bucket(bucket), patient=True)
+    store = S3Store(settings.in_bucket(bucket), patient=True)
     count = 0
     for found in store.list(f"{prefix}/" if prefix else ""):
         name = PurePosixPath(found.key.removeprefix(prefix).lstrip("/"))
@@ -120,11 +124,11 @@ def _downloaded(url: str, settings: S3Settings, folder: Path) -> None:
         )
 
 
-def _measured(job: Job, run: Path) -> None:
+def _report_figures(job: Job, run: Path) -> None:
     """Tell the run's own figures of what it held out, or measure it on other films where there are some."""
     if job.measure_on:
-        told_of = evaluate(run, job.measure_on, run.with_name(f"{run.name}-evaluation"))
-        metrics = {name: Metric.model_validate(metric) for name, metric in told_of.items()}
+        measured = evaluate(run, job.measure_on, run.with_name(f"{run.name}-evaluation"))
+        metrics = {name: Metric.model_validate(metric) for name, metric in measured.items()}
     else:
         metrics = RunFacts.model_validate_json((run / "run.json").read_bytes()).metrics
     for name, metric in metrics.items():
@@ -163,11 +167,13 @@ def main(  # noqa: PLR0913, PLR0917 - each is an option of the command
         workers=Workers.from_env(),
     ).excluding(exclude)
     try:
-        with told(), told_training():
-            run(Job(films, datasets, training, measure_on))
-    except Failure as failure:
-        tell(str(failure))
-        sys.exit(failure.code)
+        run(Job(films, datasets, training, measure_on))
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        explain_end(str(error))
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """torchrun that ends as its worker did.
 
-torchrun exits with 1 whatever its worker's exit status was. A Job tells a mistake, which no further try mends, from a
-worker that was lost by that status: `python -m training.launch` takes torchrun's arguments and hands it on.
+torchrun exits with 1 whatever its worker's exit status was. A Job needs that status: a mistake is not tried again, a
+worker that was lost is. `python -m training.launch` takes torchrun's arguments and hands the status on.
 """
 
 from __future__ import annotations

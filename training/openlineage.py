@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 import torch
 
 import pneumoserve
+from pneumoserve.canonical import canonical_json
 from pneumoserve.ids import openlineage_run_of, time_text
 from pneumoserve.release.data import Item
-from pneumoserve.release.schema import DataFacts, RunFacts, TrainingFacts, canonical_json
+from pneumoserve.release.schema import DataFacts, RunFacts, TrainingFacts
 
 FILE: Final = "openlineage.jsonl"
 JOB: Final = "pneumoserve.train"
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 
 
 @contextmanager
-def recorded(run: Path, training: TrainingFacts, data: DataFacts) -> Iterator[Callable[[RunFacts], None]]:
+def record_events(run: Path, training: TrainingFacts, data: DataFacts) -> Iterator[Callable[[RunFacts], None]]:
     """Write START (RUNNING where a run goes on), and FAIL or ABORT where the context is left by an exception.
 
     Yields what to call with the facts of the finished run, which writes COMPLETE.

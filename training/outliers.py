@@ -17,26 +17,26 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Pixels = npt.NDArray[np.uint8]
-Made = Callable[[Pixels, Generator], Pixels]
+Maker = Callable[[Pixels, Generator], Pixels]
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789"
 
 
-def inverted(film: Pixels, _: Generator) -> Pixels:
+def invert(film: Pixels, _: Generator) -> Pixels:
     """Black for white, as of a MONOCHROME1 film whose reader forgot."""
     return 255 - film
 
 
-def upside_down(film: Pixels, draw: Generator) -> Pixels:
+def turn_upside_down(film: Pixels, draw: Generator) -> Pixels:
     """Turned by half a turn, or mirrored from top to bottom."""
     return film[::-1] if draw.random() < 0.5 else film[::-1, ::-1]
 
 
-def sideways(film: Pixels, draw: Generator) -> Pixels:
+def turn_sideways(film: Pixels, draw: Generator) -> Pixels:
     """Turned by a quarter, to either side."""
     return np.rot90(film, 1 if draw.random() < 0.5 else 3)
 
 
-def in_pieces(film: Pixels, draw: Generator) -> Pixels:
+def shuffle_pieces(film: Pixels, draw: Generator) -> Pixels:
     """Cut into 4x4 parts that are put together anew, so that only its texture is a film's."""
     parts = 4
     side = film.shape[0] // parts
@@ -45,7 +45,7 @@ def in_pieces(film: Pixels, draw: Generator) -> Pixels:
     return mixed.reshape(parts, parts, side, side).swapaxes(1, 2).reshape(film.shape)
 
 
-def enlarged(film: Pixels, draw: Generator) -> Pixels:
+def enlarge(film: Pixels, draw: Generator) -> Pixels:
     """A part of a fifth to two fifths of the side, as of a close-up."""
     side = film.shape[0]
     edge = int(side * draw.uniform(0.2, 0.4))
@@ -54,16 +54,16 @@ def enlarged(film: Pixels, draw: Generator) -> Pixels:
     return np.asarray(part.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def noise(film: Pixels, draw: Generator) -> Pixels:
+def draw_noise(film: Pixels, draw: Generator) -> Pixels:
     """Noise whose power falls with frequency to a power from 0 (white) to 2 (clouds)."""
     side = film.shape[0]
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
     frequency[0, 0] = 1 / side
     spectrum = np.fft.fft2(draw.standard_normal((side, side))) / frequency ** draw.uniform(0, 2)
-    return _stretched(np.fft.ifft2(spectrum).real, draw)
+    return _stretch(np.fft.ifft2(spectrum).real, draw)
 
 
-def blank(film: Pixels, draw: Generator) -> Pixels:
+def draw_blank(film: Pixels, draw: Generator) -> Pixels:
     """An empty sheet, even or shaded from one side to the other."""
     side = film.shape[0]
     ramp = np.linspace(-1, 1, side) * draw.uniform(0, 90)
@@ -71,7 +71,7 @@ def blank(film: Pixels, draw: Generator) -> Pixels:
     return _gray(np.broadcast_to(sheet, (side, side)) + draw.standard_normal((side, side)) * draw.uniform(0, 6))
 
 
-def dead_leaves(film: Pixels, draw: Generator) -> Pixels:
+def draw_dead_leaves(film: Pixels, draw: Generator) -> Pixels:
     """Ellipses and polygons of every size that hide each other, shaded, as things in a photograph do."""
     side = film.shape[0]
     scene = Image.new("L", (side, side), int(draw.integers(0, 256)))
@@ -89,24 +89,24 @@ def dead_leaves(film: Pixels, draw: Generator) -> Pixels:
     return _gray(soft * _shade(side, draw) + draw.standard_normal((side, side)) * draw.uniform(0, 12))
 
 
-def limb(film: Pixels, draw: Generator) -> Pixels:
+def draw_limb(film: Pixels, draw: Generator) -> Pixels:
     """One to three tapering rods, brighter at their edges as bones are, within softer tissue, on dark."""
     side = film.shape[0]
     down, across = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j] - 0.5
     angle = draw.uniform(-0.6, 0.6) + (np.pi / 2 if draw.random() < 0.3 else 0)
-    along, beside = (down * np.cos(angle) + across * np.sin(angle), across * np.cos(angle) - down * np.sin(angle))
+    along, off_axis = (down * np.cos(angle) + across * np.sin(angle), across * np.cos(angle) - down * np.sin(angle))
     tissue_width = draw.uniform(0.12, 0.35) * (1 + draw.uniform(-1, 1) * along)
-    picture = draw.uniform(40, 120) * np.sqrt(np.clip(1 - (beside / tissue_width) ** 2, 0, None))
+    picture = draw.uniform(40, 120) * np.sqrt(np.clip(1 - (off_axis / tissue_width) ** 2, 0, None))
     for _ in range(int(draw.integers(1, 4))):
         width = draw.uniform(0.02, 0.12) * (1 + draw.uniform(0, 8) * along**2)
-        place = (beside - draw.uniform(-0.12, 0.12) - draw.uniform(-0.3, 0.3) * along) / width
+        place = (off_axis - draw.uniform(-0.12, 0.12) - draw.uniform(-0.3, 0.3) * along) / width
         inside = np.abs(place) < 1
         picture += inside * draw.uniform(40, 120) * (0.5 + 0.5 * place**4)
     soft = np.asarray(Image.fromarray(_gray(picture)).filter(ImageFilter.GaussianBlur(draw.uniform(0.5, 2.5))))
     return _gray(soft + draw.standard_normal((side, side)) * draw.uniform(0, 8))
 
 
-def text(film: Pixels, draw: Generator) -> Pixels:
+def draw_text(film: Pixels, draw: Generator) -> Pixels:
     """A page of letters, dark on light or light on dark."""
     side = film.shape[0]
     page = Image.new("L", (side, side), 255)
@@ -119,19 +119,19 @@ def text(film: Pixels, draw: Generator) -> Pixels:
     return 255 - drawn if draw.random() < 0.5 else drawn
 
 
-OF_FILMS: Final[dict[str, Made]] = {
-    "inverted": inverted,
-    "upside down": upside_down,
-    "sideways": sideways,
-    "in pieces": in_pieces,
-    "enlarged part": enlarged,
+OF_FILMS: Final[dict[str, Maker]] = {
+    "inverted": invert,
+    "upside down": turn_upside_down,
+    "sideways": turn_sideways,
+    "in pieces": shuffle_pieces,
+    "enlarged part": enlarge,
 }
-OF_NOTHING: Final[dict[str, Made]] = {
-    "noise": noise,
-    "blank": blank,
-    "dead leaves": dead_leaves,
-    "limb": limb,
-    "text": text,
+OF_NOTHING: Final[dict[str, Maker]] = {
+    "noise": draw_noise,
+    "blank": draw_blank,
+    "dead leaves": draw_dead_leaves,
+    "limb": draw_limb,
+    "text": draw_text,
 }
 
 
@@ -142,7 +142,7 @@ def _shade(side: int, draw: Generator) -> npt.NDArray[np.float64]:
     return shade
 
 
-def _stretched(values: npt.NDArray[np.float64], draw: Generator) -> Pixels:
+def _stretch(values: npt.NDArray[np.float64], draw: Generator) -> Pixels:
     level = (values - values.mean()) / max(float(values.std()), 1e-9)
     return _gray(draw.uniform(70, 180) + level * draw.uniform(15, 70))
 

@@ -1,4 +1,4 @@
-"""Thresholds and referral bands, chosen on stated rates that must hold on every set of evidence.
+"""Thresholds and referral bands, chosen on stated rates that must hold on every evaluation set.
 
 The rates are of two kinds of error, each among those whom it would hurt. An error rate among confident answers would
 be met by always saying normal.
@@ -22,16 +22,15 @@ MISSED_CONFIDENTLY: Final = 0.005
 # Of many sets of a few hundred pneumonias each, the worst has some more by chance alone.
 MISSED_CONFIDENTLY_ELSEWHERE: Final = 0.01
 ALARMED_CONFIDENTLY: Final = 0.03
-TYPES_REFERRED: Final = 0.08
 FILMS_REFUSED: Final = 0.01
 _POPULATION: Final = Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvaluationSet:
     """Calibrated probabilities of films that never trained, each array of shape [N], and what the films are.
 
-    `name` tells the set in words: the calibration fold, one of its shifts, the source that another run left out.
+    `name` is the set in words: the calibration fold, one of its shifts, the source that another run left out.
     """
 
     name: str
@@ -41,14 +40,14 @@ class Evidence:
     patients: npt.NDArray[np.str_]
 
 
-def chosen_policy(fold: Evidence, others: Sequence[Evidence], bacterial: Floats) -> Policy:
-    """The policy that keeps every rate on the calibration fold and on every other set of evidence.
+def choose_policy(fold: EvaluationSet, others: Sequence[EvaluationSet]) -> Policy:
+    """The policy that keeps every rate on the calibration fold and on every other evaluation set.
 
-    `bacterial`: the typer's calibrated probabilities of the calibration fold's pneumonias.
+    It states no type yet: see `training.type_band`.
     """
-    evidence = [fold, *others]
-    ill = [each for each in evidence if each.sick.any()]
-    well = [each for each in evidence if not each.sick.all()]
+    sets = [fold, *others]
+    ill = [each for each in sets if each.sick.any()]
+    well = [each for each in sets if not each.sick.all()]
     thresholds = {
         each.name: highest_threshold(_lowest_by_patient(fold) if each is fold else _sick(each)) for each in ill
     }
@@ -57,30 +56,28 @@ def chosen_policy(fold: Evidence, others: Sequence[Evidence], bacterial: Floats)
         for each in ill
     }
     highs = {each.name: -_quantile(-each.pneumonia[~each.sick], ALARMED_CONFIDENTLY) for each in well}
-    gates = {each.name: _quantile(each.chest, FILMS_REFUSED) for each in evidence}
+    gates = {each.name: _quantile(each.chest, FILMS_REFUSED) for each in sets}
     threshold = min(thresholds.values())
     low = min([*lows.values(), threshold])
     high = max([*highs.values(), threshold])
-    half = float(np.quantile(np.abs(bacterial - 0.5), TYPES_REFERRED))
     return Policy(
         detector_threshold=_floor(threshold),
         detector_band=Band(low=_floor(low), high=_ceil(high)),
         typer_threshold=0.5,
-        typer_band=Band(low=round(0.5 - half, 4), high=round(0.5 + half, 4)),
+        typer_band=Band(low=0, high=1),
         chest_threshold=_floor(min(gates.values())),
         population=_POPULATION,
         assumed_prevalence=0.5,
         why=(
-            f"On each of {len(evidence)} sets of films that never trained (the calibration fold, its shifts, what the "
+            f"On each of {len(sets)} sets of films that never trained (the calibration fold, its shifts, what the "
             "runs beside this one held out): from the threshold on are called so many pneumonias that the one-sided "
             f"95 % lower bound of sensitivity is at least {LEAST_SENSITIVITY}, on the fold by patient (decided by: "
-            f"{_decided(thresholds, threshold)}); at most {MISSED_CONFIDENTLY:.1%} of pneumonias, "
-            f"{MISSED_CONFIDENTLY_ELSEWHERE:.0%} on other sets, are confidently normal ({_decided(lows, low)}) and "
+            f"{_decider(thresholds, threshold)}); at most {MISSED_CONFIDENTLY:.1%} of pneumonias, "
+            f"{MISSED_CONFIDENTLY_ELSEWHERE:.0%} on other sets, are confidently normal ({_decider(lows, low)}) and "
             f"{ALARMED_CONFIDENTLY:.0%} of normals confidently pneumonia "
-            f"({_decided(highs, high)}); at most {FILMS_REFUSED:.0%} of chest films are taken for none "
-            f"({_decided(gates, min(gates.values()))}). The {TYPES_REFERRED:.0%} of the calibration fold's pneumonias "
-            "that the typer is least sure of have their type referred. Probabilities assume that half of the patients "
-            "have pneumonia: read them with the prevalence where they are used."
+            f"({_decider(highs, high)}); at most {FILMS_REFUSED:.0%} of chest films are taken for none "
+            f"({_decider(gates, min(gates.values()))}). Probabilities assume that half of the patients have pneumonia: "
+            "read them with the prevalence where they are used."
         ),
     )
 
@@ -100,17 +97,17 @@ def lower_bound(hits: int, count: int) -> float:
     return float(stats.beta.ppf(0.05, hits, count - hits + 1)) if hits else 0.0
 
 
-def _sick(evidence: Evidence) -> Floats:
-    return evidence.pneumonia[evidence.sick]
+def _sick(group: EvaluationSet) -> Floats:
+    return group.pneumonia[group.sick]
 
 
-def _lowest_by_patient(evidence: Evidence) -> Floats:
+def _lowest_by_patient(group: EvaluationSet) -> Floats:
     """One score a patient, who is missed where any film is: several films of one patient are one observation.
 
-    The other sets are the same patients again, or too few for a bound by patient; there a film is one.
+    The other group are the same patients again, or too few for a bound by patient; there a film is one.
     """
     lowest: dict[str, float] = {}
-    for patient, value in zip(evidence.patients[evidence.sick], evidence.pneumonia[evidence.sick], strict=True):
+    for patient, value in zip(group.patients[group.sick], group.pneumonia[group.sick], strict=True):
         lowest[patient] = min(value, lowest.get(patient, 1.0))
     return np.array(list(lowest.values()))
 
@@ -120,7 +117,7 @@ def _quantile(values: Floats, share: float) -> float:
     return float(np.sort(values)[int(len(values) * share)])
 
 
-def _decided(values: dict[str, float], chosen: float) -> str:
+def _decider(values: dict[str, float], chosen: float) -> str:
     return next((name for name, value in values.items() if value == chosen), "the threshold")
 
 

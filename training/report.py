@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +13,17 @@ import numpy.typing as npt
 import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from pneumoserve.canonical import canonical_json
 from pneumoserve.decision import Policy
-from pneumoserve.release.card import metric_rows, prevalence_rows, worst_of
-from pneumoserve.release.schema import RunFacts, canonical_json
+from pneumoserve.release.card import metric_rows, prevalence_rows, type_evidence, worst_of
+from pneumoserve.release.data import Item
+from pneumoserve.release.schema import RunFacts
 from training.audit import Audit
 from training.dataset import CLASSES
 from training.fit import Bools, Floats, ece, ece_of_perfection, is_referred, sigmoid, slope_and_intercept
 from training.policy import ALARMED_CONFIDENTLY, MISSED_CONFIDENTLY
 from training.scores import Scores, auc
+from training.type_band import WRONG_TYPES, StatedTypes, trade_off
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -28,6 +31,9 @@ from matplotlib import pyplot as plt
 Curves = Mapping[str, tuple[Bools, npt.NDArray[Any]]]
 History = dict[str, list[Any]]
 
+# Sections that the band of the type has no part in.
+_WITHOUT_TYPES: Final = ("Calibration", "Shortcuts", "What is no upright chest film")
+_SHOWN_PROBABILITIES: Final = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 _RATES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
@@ -35,7 +41,7 @@ def draw(folder: Path, facts: RunFacts, groups: dict[str, Scores], audit: Audit 
     """The report of a run whose scores are calibrated logits, by the set they belong to.
 
     Training curve, ROC, precision-recall, calibration, confusion, trade-off of the referral bands; and of an audit the
-    shifts, the gate and what covering parts of films does. `report.md` tells what each shows, `history.json` has the
+    shifts, the gate and what covering parts of films does. `report.md` says what each shows, `history.json` has the
     numbers of the training curve.
     """
     folder.mkdir(exist_ok=True)
@@ -49,13 +55,31 @@ def draw(folder: Path, facts: RunFacts, groups: dict[str, Scores], audit: Audit 
     _draw_precision(folder / "precision-recall.png", curves)
     _draw_calibration(folder / "calibration.png", groups)
     _draw_trade_off(folder / "trade-off.png", groups, facts.policy)
+    _draw_types(folder / "types.png", groups, facts.policy)
     shown = next(reversed(groups.values()))
     draw_confusion(folder / "confusion.png", shown, answers(facts.policy, shown))
     if audit is not None:
         _draw_shifts(folder / "shifts.png", facts, audit)
         _draw_gate(folder / "gate.png", facts.policy, audit)
-        _draw_covered(folder / "occlusion.png", audit)
-    (folder / "report.md").write_text(_text(facts, groups, audit), encoding="utf-8")
+        _draw_occlusion(folder / "occlusion.png", audit)
+    _write(folder, facts, _sections(facts, groups, [*groups], audit))
+
+
+def redraw_types(folder: Path, facts: RunFacts, groups: dict[str, Scores], sets: Sequence[str]) -> None:
+    """What of a report hangs on the band of the type, drawn anew from the scores that there are.
+
+    `groups` are as in `draw`; `sets` all that have figures, also those without scores.
+    """
+    _draw_types(folder / "types.png", groups, facts.policy)
+    _, *before = (folder / "report.md").read_text(encoding="utf-8").split("\n## ")
+    kept = dict(section.split("\n", 1) for section in before)
+    sections = _sections(facts, groups, sets, None)
+    _write(folder, facts, sections | {title: kept[title] for title in _WITHOUT_TYPES if title in kept})
+
+
+def _write(folder: Path, facts: RunFacts, sections: Mapping[str, str]) -> None:
+    parts = [f"# Report of run {facts.training.run_id}\n", *(f"## {title}\n{text}" for title, text in sections.items())]
+    (folder / "report.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def answers(policy: Policy, scores: Scores) -> npt.NDArray[np.int64]:
@@ -64,7 +88,7 @@ def answers(policy: Policy, scores: Scores) -> npt.NDArray[np.int64]:
     return np.where(pneumonia, np.where(sigmoid(scores.typer) >= policy.typer_threshold, 1, 2), 0)
 
 
-def _saved(path: Path, figure: Any) -> None:
+def _save(path: Path, figure: Any) -> None:
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
@@ -79,7 +103,7 @@ def _draw_curve(path: Path, history: History) -> None:
         right.plot([c["step"] for c in history["checks"]], [c[name] for c in history["checks"]], marker="o", label=name)
     right.set(title="films that do not train", xlabel="step")
     right.legend()
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def draw_roc(path: Path, curves: Curves, title: str) -> None:
@@ -90,7 +114,7 @@ def draw_roc(path: Path, curves: Curves, title: str) -> None:
         axes.plot(false_rate, true_rate, label=f"{name}  AUC {auc(labels, values):.3f}")
     axes.set(title=title, xlabel="1 - specificity", ylabel="sensitivity")
     _legend(axes)
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def _draw_precision(path: Path, curves: Curves) -> None:
@@ -100,7 +124,7 @@ def _draw_precision(path: Path, curves: Curves) -> None:
         axes.plot(recall, precision, label=f"{name}  ({labels.mean():.0%} positive)")
     axes.set(title="precision and recall, at the share of these films", xlabel="recall", ylabel="precision")
     _legend(axes)
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def _draw_calibration(path: Path, groups: dict[str, Scores]) -> None:
@@ -119,7 +143,7 @@ def _draw_calibration(path: Path, groups: dict[str, Scores]) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(title="calibration, eighths of the films", xlabel="stated probability", ylabel="share with the label")
     _legend(axes)
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def _predictions(groups: dict[str, Scores]) -> dict[str, tuple[Bools, Floats, Floats]]:
@@ -148,15 +172,68 @@ def _draw_trade_off(path: Path, groups: dict[str, Scores], policy: Policy) -> No
         both[0].plot(_RATES, referred, marker="o", label=name)
         referred = [float(((predicted >= min(low, value)) & (predicted < value)).mean()) for value in highs]
         both[1].plot(_RATES, referred, marker="o", label=name)
-    for axes, told, chosen in (
+    for axes, xlabel, chosen in (
         (both[0], "pneumonias confidently normal", MISSED_CONFIDENTLY),
         (both[1], "normals confidently pneumonia", ALARMED_CONFIDENTLY),
     ):
         axes.axvline(chosen, color="gray", linewidth=1)
-        axes.set(xscale="log", xlabel=told, title="the other bound as chosen")
+        axes.set(xscale="log", xlabel=xlabel, title="the other bound as chosen")
     both[0].set(ylabel="referred for their finding")
     _legend(both[0])
-    _saved(path, figure)
+    _save(path, figure)
+
+
+def _draw_types(path: Path, groups: dict[str, Scores], policy: Policy) -> None:
+    """The share of types that are stated against how many of them are wrong."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, scores in groups.items():
+        if name != "calibration":
+            left.plot(*_shares_and_rates([*trade_off(policy, scores)]), linewidth=1, label=name)
+    points = [*trade_off(policy, groups["calibration"])]
+    if points:
+        shares, rates = _shares_and_rates(points)
+        left.plot(shares, rates, color="black", marker=".", label="calibration fold, by patient")
+        left.fill_between(
+            shares,
+            *zip(*(each.interval for each in points), strict=True),
+            color="gray",
+            alpha=0.25,
+            label="95 % interval",
+        )
+        left.plot(shares, [each.bound for each in points], color="black", linestyle=":", label="one-sided 95 % bound")
+        for kind, mask in (("bacterial", points[0].bacterial), ("viral", ~points[0].bacterial)):
+            there = [each for each in points if (each.stated & mask).any()]
+            shown = [float(each.wrong[each.stated & mask].mean()) for each in there]
+            right.plot([each.least for each in there], shown, marker=".", label=f"stated {kind}")
+    left.axhline(WRONG_TYPES, color="tab:red", linewidth=1, label=f"at most {WRONG_TYPES:.0%}, by the bound")
+    chosen = next((each for each in points if each.band == policy.typer_band), None)
+    if chosen is not None:
+        left.axvline(chosen.share, color="tab:red", linewidth=1, linestyle="--", label="chosen")
+        right.axvline(chosen.least, color="tab:red", linewidth=1, linestyle="--", label="chosen")
+    left.set(
+        xlabel="share of types that are stated",
+        ylabel="share of stated types that are wrong",
+        ylim=(0, 0.5),
+        xlim=(0, 1),
+    )
+    right.set(xlabel="least probability of a stated type", ylabel="wrong, by image", ylim=(0, 0.5))
+    for axes in (left, right):
+        _legend(axes)
+    _save(path, figure)
+
+
+def _shares_and_rates(points: Sequence[StatedTypes]) -> tuple[list[float], list[float]]:
+    return [each.share for each in points], [each.rate for each in points]
+
+
+def _type_rows(policy: Policy, scores: Scores) -> list[str]:
+    return [
+        f"| {each.least}{' (chosen)' if each.band == policy.typer_band else ''} | {each.share:.0%} | {each.patients} "
+        f"| {each.rate:.3f} | {each.interval[0]:.3f} | {each.interval[1]:.3f} | {each.bound:.3f} "
+        f"| {each.count(each.bacterial)} | {each.count(~each.bacterial)} |"
+        for each in trade_off(policy, scores)
+        if each.least in _SHOWN_PROBABILITIES or each.band == policy.typer_band
+    ]
 
 
 def draw_confusion(path: Path, scores: Scores, given: npt.NDArray[np.int64]) -> None:
@@ -171,7 +248,7 @@ def draw_confusion(path: Path, scores: Scores, given: npt.NDArray[np.int64]) -> 
     axes.set(title=f"{len(given)} films, by threshold", xlabel="answer", ylabel="label")
     axes.set_xticks(range(len(CLASSES)), CLASSES)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def _draw_shifts(path: Path, facts: RunFacts, audit: Audit) -> None:
@@ -190,7 +267,7 @@ def _draw_shifts(path: Path, facts: RunFacts, audit: Audit) -> None:
     axes.set(title="fall of the AUC on the calibration fold, with 95 % intervals", xlabel="fall")
     axes.invert_yaxis()
     _legend(axes)
-    _saved(path, figure)
+    _save(path, figure)
 
 
 def _draw_gate(path: Path, policy: Policy, audit: Audit) -> None:
@@ -202,10 +279,10 @@ def _draw_gate(path: Path, policy: Policy, audit: Audit) -> None:
     axes.axvline(np.log(threshold / (1 - threshold)), color="gray", linewidth=1)
     axes.set(title="gate: referred left of the line (boxes: quartiles, whiskers: 1 to 99 %)", xlabel="logit")
     axes.invert_yaxis()
-    _saved(path, figure)
+    _save(path, figure)
 
 
-def _draw_covered(path: Path, audit: Audit) -> None:
+def _draw_occlusion(path: Path, audit: Audit) -> None:
     columns = 6
     rows = -(-len(audit.covered) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.5 * rows), layout="constrained", squeeze=False)
@@ -220,81 +297,86 @@ def _draw_covered(path: Path, audit: Audit) -> None:
         )  # fmt: skip
         place.set_title(film.item.cls, fontsize=9)
     figure.suptitle("red: covering it speaks against pneumonia; blue: for it (each film by its own scale)")
-    _saved(path, figure)
+    _save(path, figure)
 
 
-def _text(facts: RunFacts, groups: dict[str, Scores], audit: Audit | None) -> str:
-    lines = [
-        f"# Report of run {facts.training.run_id}",
-        "",
-        "Films that never trained. Intervals: 95 %, by bootstrap over patients. Not cleared, not for clinical use.",
-        "",
-        "| figure | value | from | to | films |",
-        "| --- | --- | --- | --- | --- |",
-        *metric_rows(facts.metrics, [*groups]),
-        "",
-        "## At the prevalence where it is used",
-        "",
-        *prevalence_rows(facts.metrics, worst_of(facts.metrics, [*groups])),
-        "",
-        "## By what is known of the films",
-        "",
-        "Answers right by the thresholds alone, and films referred; the kind of name tells the part of the source.",
-        "",
-        "| set | label | name | films | right | referred |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *_strata_rows(groups, facts.policy),
-        "",
-        "## Calibration",
-        "",
-        "ECE beside the one that a perfectly calibrated model would show on as many films; slope and intercept are 1 "
-        "and 0 where probabilities mean what they say. Both classes of the detector weigh the same.",
-        "",
-        "| | ECE | of a perfect model | slope | intercept |",
-        "| --- | --- | --- | --- | --- |",
-        *_calibration_rows(groups),
-        "",
-        "![ROC](roc.png) ![precision and recall](precision-recall.png) ![calibration](calibration.png)",
-        "",
-        "## The two referral bands",
-        "",
-        facts.policy.why,
-        "",
-        "![what each rate costs in referrals](trade-off.png) ![confusion](confusion.png)",
-        "",
-    ]
-    if audit is not None:
-        lines += [
-            "## Shortcuts",
-            "",
-            "The calibration fold under every shift of the suite; a fall is that of the same films' AUC.",
+def _sections(facts: RunFacts, groups: dict[str, Scores], sets: Sequence[str], audit: Audit | None) -> dict[str, str]:
+    """The sections of report.md by their titles; `sets` are those that have figures."""
+    sections = {
+        "Figures": [
+            "Films that never trained. Intervals: 95 %, by bootstrap over patients. Not cleared, not for clinical use.",
             "",
             "| figure | value | from | to | films |",
             "| --- | --- | --- | --- | --- |",
-            *metric_rows(facts.metrics, [*audit.shifts]),
+            *metric_rows(facts.metrics, sets),
+        ],
+        "At the prevalence where it is used": prevalence_rows(facts.metrics, worst_of(facts.metrics, sets)),
+        "By what is known of the films": [
+            "Answers right by the thresholds alone, and films referred; the kind of name tells the part of the source.",
             "",
-            "![falls](shifts.png)",
+            "| set | label | name | films | right | referred |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *_strata_rows(groups, facts.policy),
+        ],
+        "Calibration": [
+            "ECE beside the one that a perfectly calibrated model would show on as many films; slope and intercept are "
+            "1 and 0 where probabilities mean what they say. Both classes of the detector weigh the same.",
             "",
-            f"Where a gray patch of 32 px changes the detector's mind (films: {facts.data.source}):",
-            "",
-            "![occlusion](occlusion.png)",
-            "",
-            "## What is no upright chest film",
-            "",
-            "| figure | value | from | to | pictures |",
+            "| | ECE | of a perfect model | slope | intercept |",
             "| --- | --- | --- | --- | --- |",
-            *metric_rows(facts.metrics, [*audit.outliers]),
+            *_calibration_rows(groups),
             "",
-            "![gate](gate.png)",
+            "![ROC](roc.png) ![precision and recall](precision-recall.png) ![calibration](calibration.png)",
+        ],
+        "The referral band of the finding": [
+            facts.policy.why,
             "",
-        ]
-    return "\n".join(lines)
+            "![what each rate costs in referrals](trade-off.png) ![confusion](confusion.png)",
+        ],
+        "The referral band of the type": [
+            type_evidence(facts.policy),
+            "",
+            "A lower probability states more types, of which more are wrong. Each patient counts once: with the share "
+            "of its images that are wrong.",
+            "",
+            "| probability from | types stated | patients | wrong | from | to | upper bound | wrong bacterial "
+            "| wrong viral |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *_type_rows(facts.policy, groups["calibration"]),
+            "",
+            "![types stated against types wrong](types.png)",
+        ],
+    }
+    if audit is not None:
+        sections |= {
+            "Shortcuts": [
+                "The calibration fold under every shift of the suite; a fall is that of the same films' AUC.",
+                "",
+                "| figure | value | from | to | films |",
+                "| --- | --- | --- | --- | --- |",
+                *metric_rows(facts.metrics, [*audit.shifts]),
+                "",
+                "![falls](shifts.png)",
+                "",
+                f"Where a gray patch of 32 px changes the detector's mind (films: {facts.data.source}):",
+                "",
+                "![occlusion](occlusion.png)",
+            ],
+            "What is no upright chest film": [
+                "| figure | value | from | to | pictures |",
+                "| --- | --- | --- | --- | --- |",
+                *metric_rows(facts.metrics, [*audit.outliers]),
+                "",
+                "![gate](gate.png)",
+            ],
+        }
+    return {title: "\n".join(["", *lines, ""]) for title, lines in sections.items()}
 
 
 def _strata_rows(groups: dict[str, Scores], policy: Policy) -> list[str]:
     rows = []
     for name, scores in groups.items():
-        strata = np.array([f"| {item.cls} | {_kind_of(item.name)} |" for item in scores.items])
+        strata = np.array([f"| {item.cls} | {_kind_of(item)} |" for item in scores.items])
         sick, called = scores.sick, sigmoid(scores.detector) >= policy.detector_threshold
         referred = is_referred(scores, policy)
         rows += [
@@ -304,10 +386,10 @@ def _strata_rows(groups: dict[str, Scores], policy: Policy) -> list[str]:
     return rows
 
 
-def _kind_of(name: str) -> str:
+def _kind_of(item: Item) -> str:
     """What a file's name says before its number."""
-    match = re.match(r"(?:NORMAL2-)?[^\d.]+", name)
-    return match[0] if match else "-"
+    match = re.match(r"(?:NORMAL2-)?[^\d.]+", item.name)
+    return match[0] if item.has_name and match else "-"
 
 
 def _calibration_rows(groups: dict[str, Scores]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the models said of films, and how well that tells them apart."""
+"""What the models said of films, and how well that separates the classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Scores:
     chest: Logits
 
     @classmethod
-    def joined(cls, parts: Sequence[Scores]) -> Scores:
+    def concatenate(cls, parts: Sequence[Scores]) -> Scores:
         """Several sets as one."""
         return cls(
             [item for part in parts for item in part.items],
@@ -71,7 +71,7 @@ def write_scores(path: Path, groups: dict[str, Scores]) -> None:
     """The scores of films that never trained, by the set they are measured in, one row a film, as Parquet."""
     rows = [(name, item) for name, scores in groups.items() for item in scores.items]
     columns: dict[str, Any] = {"set": [name for name, _ in rows]}
-    columns |= {told: [getattr(item, name) for _, item in rows] for told, name in _FILM.items()}
+    columns |= {column: [getattr(item, name) for _, item in rows] for column, name in _FILM.items()}
     columns |= {
         f"{name}_logit": np.concatenate([getattr(scores, name) for scores in groups.values()])
         for name in ("detector", "typer", "chest")
@@ -90,6 +90,8 @@ def read_scores(path: Path) -> dict[str, Scores]:
     groups = {}
     for name in dict.fromkeys(table["set"].to_pylist()):
         part = table.filter(pa.compute.equal(table["set"], name))
-        items = [Item(**{name: row[told] for told, name in _FILM.items()}) for row in part.select([*_FILM]).to_pylist()]
+        items = [
+            Item(**{name: row[column] for column, name in _FILM.items()}) for row in part.select([*_FILM]).to_pylist()
+        ]
         groups[name] = Scores(items, *(part[f"{model}_logit"].to_numpy() for model in ("detector", "typer", "chest")))
     return groups

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 
-from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.image import ImageError, prepare
+from pneumoserve.canonical import digest_of
+from pneumoserve.imaging import ImageError
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.release.data import Item, film_key
-from pneumoserve.release.schema import digest_of
-from training.dataset import Dataset, DatasetError, dataset_from_manifest, dataset_of, films_in, split_of
+from pneumoserve.store import S3Settings, S3Store
+from training.dataset import Dataset, DatasetError, dataset_from_manifest, dataset_of, films_in, item_of
+from training.progress import track
 
 Read = Callable[[Item], bytes]
 
@@ -38,10 +40,10 @@ def open_dataset(where: str) -> tuple[Dataset, Read]:
         raise DatasetError(f"There is no folder {directory.name}; give a folder of films or an s3:// manifest.")
     paths: dict[str, Path] = {}
     items = []
-    for path, cls, patient in films_in(directory):
+    for path, origin in films_in(directory):
         digest = digest_of(path.read_bytes())
         paths.setdefault(digest, path)
-        items.append(Item(digest, cls, patient, split_of(patient), path.name))
+        items.append(item_of(origin, digest))
     return dataset_of(items), lambda item: paths[item.sha256].read_bytes()
 
 
@@ -59,7 +61,7 @@ def bucket_and_key(url: str) -> tuple[str, str]:
 
 def _from_store(url: str) -> tuple[Dataset, Read]:
     bucket, key = bucket_and_key(url)
-    store = ObjectStore(S3Settings.from_env().in_bucket(bucket), patient=True)
+    store = S3Store(S3Settings.from_env().in_bucket(bucket), patient=True)
     return _of_manifest(store.get(key), store.get, key.rpartition("/")[0])
 
 
@@ -75,16 +77,34 @@ def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> t
     return dataset, read
 
 
-def pixels_of(items: list[Item], read: Read, told: str) -> npt.NDArray[np.uint8]:
-    """Prepared pixels of films, uint8 [N, 224, 224], with progress.
+@dataclass(frozen=True)
+class Films:
+    """Films and their prepared pixels, uint8 [N, 224, 224]."""
+
+    items: list[Item]
+    pixels: npt.NDArray[np.uint8]
+
+    def of(self, items: list[Item]) -> Films:
+        """Some of them."""
+        places = {item.sha256: place for place, item in enumerate(self.items)}
+        return Films(items, self.pixels[[places[item.sha256] for item in items]])
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each film's pixels, by that of its file."""
+        return {item.sha256: digest_of(film.tobytes()) for item, film in zip(self.items, self.pixels, strict=True)}
+
+
+def read_films(items: list[Item], read: Read, label: str) -> Films:
+    """Films with their prepared pixels; a progress bar of that label shows how many are read.
 
     Raises:
         DatasetError: where a film cannot be decoded.
     """
-    films = []
-    for item in track(items, told, transient=True):
+    pixels = []
+    for item in track(items, label):
         try:
-            films.append(prepare(read(item)).pixels)
+            pixels.append(prepare(read(item)).pixels)
         except ImageError as error:
             raise DatasetError(f"The film {item.name} cannot be read ({error}); remove it or ingest again.") from error
-    return np.stack(films)
+    return Films(items, np.stack(pixels))

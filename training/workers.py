@@ -1,6 +1,6 @@
 """The workers of one training: processes that torchrun started, each with its share of every batch.
 
-Torch's own conventions: torchrun tells a worker who it is by RANK and WORLD_SIZE and where they meet by MASTER_ADDR and
+Torch's own conventions: a worker reads who it is from RANK and WORLD_SIZE, where they meet from MASTER_ADDR and
 MASTER_PORT; without them there is one worker, and nothing here does anything.
 """
 
@@ -24,7 +24,7 @@ _PATIENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Workers:
-    """This worker's `rank` among `count`. Rank 0 leads: it alone checks, saves, exports and tells figures."""
+    """This worker's `rank` among `count`. Rank 0 leads: it alone checks, saves, exports and prints figures."""
 
     rank: int = 0
     count: int = 1
@@ -40,7 +40,7 @@ class Workers:
         return self.rank == 0
 
     @contextmanager
-    def joined(self, device: str) -> Iterator[None]:
+    def join(self, device: str) -> Iterator[None]:
         """Meet the others, by NCCL between GPUs and Gloo between CPUs, and leave them at the end.
 
         Within itself it does nothing more.
@@ -70,7 +70,7 @@ class Workers:
         """This worker's films of a batch: every `count`th, so that the classes stay in their shares."""
         return films[self.rank :: self.count]
 
-    def wrapped(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over all workers.
 
         Each worker normalises by the statistics of its own share; the running averages are those of rank 0, which all
@@ -87,7 +87,7 @@ class Workers:
         distributed.all_reduce(mean)
         return mean / self.count
 
-    def told_by_the_leader(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What rank 0 gives, at every worker."""
         if self.count == 1:
             return value

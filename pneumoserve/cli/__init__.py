@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from pneumoserve.cli import audit, export, labels, lineage, queue, replay, rollout  # noqa: F401 - they register their commands
 from pneumoserve.cli.app import app
-from pneumoserve.cli.output import Failure, fail
+from pneumoserve.cli.output import print_error
+from pneumoserve.errors import exit_code_of
+
+# isort: off
+# They add their commands, those of one noun in the order in which its --help shows them.
+from pneumoserve.cli import archive_list, archive_show, archive, archive_replay, archive_export  # noqa: F401
+from pneumoserve.cli import serve, predict, label, queue, console, sample, review, alerts, lineage  # noqa: F401
+from pneumoserve.cli import train, release, rollout  # noqa: F401
+# isort: on
 
 __all__ = ["app", "main"]
 
@@ -15,5 +22,9 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except Failure as failure:
-        sys.exit(fail(failure))
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        print_error(error)
+        sys.exit(code)

@@ -1,17 +1,30 @@
-"""Options that several commands of training take, with one wording."""
+"""Options that several commands take, with one wording."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Source = Annotated[str, typer.Option(help="Where the films come from, for the record.")]
-Exclude = Annotated[
-    str, typer.Option(help="File of patients to leave out, or 'none'; default: those of the test sample.")
+ArchiveTrust = Annotated[
+    Path | None,
+    typer.Option("--archive-trust", help="Folder of the archive writers' public keys; default: the state's."),
 ]
-Steps = Annotated[int, typer.Option(help="Batches to learn from.")]
-Audit = Annotated[bool, typer.Option(help="Measure shifts, shortcuts and the gate.")]
-Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; part of what makes a run repeatable.")]
+SealerTrust = Annotated[
+    Path | None, typer.Option("--sealer-trust", help="Folder of the sealers' public keys; default: the state's.")
+]
+StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the local stack's keys, releases and data.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="REVIEW_DATABASE",
+        help="Review database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; default: the state's.",
+    ),
+]
+Trust = Annotated[Path | None, typer.Option("--trust", help="Folder of trusted public keys; default: the state's.")]
+DEFAULT_STATE = Path("state")
+# Whose keys a trust folder is for, as an error says it.
+WRITERS = "the archive writers'"
+SEALERS = "the sealers'"

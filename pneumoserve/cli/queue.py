@@ -1,94 +1,72 @@
-"""`queue`: what a human is asked to read."""
+"""`queue`: what people are asked to read."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from pneumoserve.cli.app import DEFAULT_STATE, StateFolder, app
-from pneumoserve.cli.labels import COLUMNS
-from pneumoserve.cli.output import AsJson, Failure, console, print_json, told
+from pneumoserve.cli.app import app
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, Database, SealerTrust, StateFolder
+from pneumoserve.cli.output import AsJson, Failure, console, print_json
 
 if TYPE_CHECKING:
-    from pneumoserve.archive.reading import ReadingRequest
-    from pneumoserve.archive.store import ObjectStore
-
-_SHEET: Final = "labels.csv"
-_ENDINGS: Final = {"jpeg": "jpeg", "png": "png", "dicom": "dcm"}
+    from pneumoserve.review import Waiting
 
 
 @app.command(epilog="Example: pneumoserve queue --films reading/   then   pneumoserve label --from reading/labels.csv")
 def queue(
-    days: Annotated[int, typer.Option(min=1, help="How many days back a request may have been made.")] = 30,
     films: Annotated[
         Path | None,
-        typer.Option(help=f"New folder for the films, and for {_SHEET}, to be filled in for `label --from`."),
+        typer.Option(help="New folder for the films, and for labels.csv, to be filled in for `label --from`."),
     ] = None,
+    database: Database = None,
+    archive_trust: ArchiveTrust = None,
+    sealer_trust: SealerTrust = None,
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List the predictions whose films a radiologist is asked to read, without what the models said of them."""
-    from datetime import UTC, datetime, timedelta
+    """List the studies that wait to be read, in one order by when they are due, whatever each is asked for."""
+    from datetime import UTC, datetime
 
-    from pneumoserve.archive.reading import open_requests
-    from pneumoserve.cli.stores import store_of
+    from pneumoserve.cli.reviews import review_of
+    from pneumoserve.records import write_reading_folder
+    from pneumoserve.review import list_waiting
 
-    with told(), store_of(state) as store:
-        requests = open_requests(store, datetime.now(UTC) - timedelta(days=days))
-        gone = _write(store, requests, films) if films is not None else []
+    with review_of(state, database, archive_trust, sealer_trust) as review:
+        waiting = list_waiting(review.database, datetime.now(UTC))
+        free = [each.prediction_ids for each in waiting if not each.claimed]
+        try:
+            gone = [] if films is None else write_reading_folder(review.reader, free, films)
+        except FileExistsError:
+            raise Failure(f"{films} is there already; name a new folder.", 2) from None
     if as_json:
-        print_json([request.model_dump(mode="json", by_alias=True) for request in requests])
+        print_json([asdict(each) for each in waiting])
     else:
-        _show(requests, films)
+        _show(waiting, films)
     if gone:
-        raise Failure(f"The store no longer has the films of {', '.join(gone)}; they are not in {_SHEET} either.", 1)
+        raise Failure(f"The store no longer has the films of {', '.join(gone)}; they are not in labels.csv either.", 1)
 
 
-def _show(requests: Sequence[ReadingRequest], films: Path | None) -> None:
-    if not requests:
+def _show(waiting: Sequence[Waiting], films: Path | None) -> None:
+    from pneumoserve.records import READING_SHEET
+
+    if not waiting:
         console.print("nothing is asked to be read")
         return
-    table = Table("prediction", "asked at", "because", "by rollout")
-    for each in requests:
-        table.add_row(each.prediction_id, each.time, each.reason, each.rollout_id)
+    table = Table("", "study", "images", "")
+    for number, each in enumerate(waiting, 1):
+        claimed = "somebody reads it" if each.claimed else ""
+        table.add_row(str(number), each.prediction_ids[0], str(len(each.prediction_ids)), claimed)
     console.print(table)
     if films is None:
         console.print("with --films FOLDER you get the films; `pneumoserve label` takes what was read")
     else:
-        console.print(f"fill in {films / _SHEET}, then: pneumoserve label --from {films / _SHEET}", soft_wrap=True)
-
-
-def _write(store: ObjectStore, requests: Sequence[ReadingRequest], folder: Path) -> list[str]:
-    """Write the films that the store has, and a sheet of their predictions; the predictions that it has no film of."""
-    from pneumoserve.archive.find import find_records
-    from pneumoserve.archive.store import NotFoundError
-
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        # A sheet that somebody has begun to fill in is never written over.
-        raise Failure(f"{folder} is there already; name a new folder.", 2) from None
-    records = find_records(store, [request.prediction_id for request in requests])
-    gone = []
-    with (folder / _SHEET).open("x", encoding="utf-8", newline="") as text:
-        sheet = csv.DictWriter(text, COLUMNS, restval="")
-        sheet.writeheader()
-        for request in requests:
-            record = records.get(request.prediction_id)
-            image = None if record is None else record.image
-            try:
-                film = None if image is None else store.get(image.stored_key)
-            except NotFoundError:
-                film = None
-            if image is None or film is None:
-                gone.append(request.prediction_id)
-                continue
-            (folder / f"{request.prediction_id}.{_ENDINGS[image.format]}").write_bytes(film)
-            sheet.writerow({"prediction_id": request.prediction_id, "source": "radiologist"})
-    return gone
+        console.print(
+            f"fill in {films / READING_SHEET}, then: pneumoserve label --from {films / READING_SHEET}", soft_wrap=True
+        )

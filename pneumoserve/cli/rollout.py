@@ -20,16 +20,12 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from pneumoserve.cli.app import DEFAULT_STATE, StateFolder, Trust, app
-from pneumoserve.cli.output import AsJson, Failure, console, errors, print_json, told
+from pneumoserve.cli.app import app
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, StateFolder, Trust
+from pneumoserve.cli.output import AsJson, Failure, console, errors, needs, print_json
 
 if TYPE_CHECKING:
-    from pneumoserve.rollout.engine import Clock
-    from pneumoserve.rollout.judge import StoreJudge
-    from pneumoserve.rollout.kubernetes import Install
-    from pneumoserve.rollout.lease import Lease
-    from pneumoserve.rollout.plan import Plan
-    from pneumoserve.rollout.state import State
+    from pneumoserve.rollout import Clock, Install, Lease, Plan, RolloutState, StoreEvaluator
 
 rollouts = typer.Typer(
     help="Try a release beside the one that answers, on evidence and in steps.", no_args_is_help=True
@@ -37,7 +33,9 @@ rollouts = typer.Typer(
 app.add_typer(rollouts, name="rollout")
 
 Namespace = Annotated[str, typer.Option(help="Namespace that the chart is installed in.")]
-HelmRelease = Annotated[str, typer.Option("--name", help="Name that the chart is installed under.")]
+HelmRelease = Annotated[
+    str, typer.Option("--name", help="Name that the chart is installed under, or its fullnameOverride.")
+]
 Key = Annotated[
     Path | None, typer.Option(help="Private key (PEM) to sign the rollout's records with; default: the state's.")
 ]
@@ -47,7 +45,7 @@ _NONE: Final = "No rollout was ever started here; start one with `pneumoserve ro
 
 
 @rollouts.command(epilog="Example: pneumoserve rollout start --plan plan.yaml --namespace pneumoserve")
-def start(
+def start(  # noqa: PLR0913, PLR0917 - each is an option of the command
     plan: Annotated[Path, typer.Option(help="The plan: a YAML file.")],
     namespace: Namespace = "default",
     name: HelmRelease = "pneumoserve",
@@ -56,6 +54,8 @@ def start(
     ] = False,
     key: Key = None,
     trust: Trust = None,
+    archive_trust: ArchiveTrust = None,
+    sealer_trust: SealerTrust = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Roll the plan's candidate out, and stay until it answers all calls or none.
@@ -63,20 +63,21 @@ def start(
     The same plan once more goes on with a rollout whose process was ended. 1 if the candidate was not promoted; 2 if
     the rollout cannot begin, and then nothing was changed.
     """
-    from pneumoserve.rollout.engine import begin
+    with _explain_failures():
+        from pneumoserve.rollout import begin
 
-    with _rollout_told():
         wanted = _plan(plan)
-        with _cluster(namespace, name) as cluster, _judge(state, key, trust) as judge:
+        believed = (archive_trust, sealer_trust)
+        with _cluster(namespace, name) as cluster, _evaluator(state, key, trust, believed) as evaluator:
             if render:
-                _render(cluster, judge, wanted)
+                _render(cluster, evaluator, wanted)
                 return
-            with _led(cluster) as lease:
-                begun = begin(cluster, judge, wanted, _clock())
+            with _hold_lease(cluster) as lease:
+                begun = begin(cluster, evaluator, wanted, _clock())
                 errors.print(
                     f"rollout {begun.rollout}: release {begun.candidate} beside {begun.stable}", soft_wrap=True
                 )
-                ended = _run(cluster, judge, lease)
+                ended = _run(cluster, evaluator, lease)
     _say_end(ended)
 
 
@@ -88,7 +89,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show where the rollout is, with the figures that decide. 1 if there never was one."""
-    with _rollout_told(), _cluster(namespace, name) as cluster:
+    with _explain_failures(), _cluster(namespace, name) as cluster:
         if as_json:
             print_json(_document(cluster))
         elif watch:
@@ -100,38 +101,39 @@ def status(
 @rollouts.command(epilog="Example: pneumoserve rollout promote --namespace pneumoserve")
 def promote(namespace: Namespace = "default", name: HelmRelease = "pneumoserve", by: By = None) -> None:
     """Let the step that waits for approval pass, where the plan says `approval: manual`. No gate is skipped by it."""
-    from pneumoserve.rollout.engine import approve
+    with _explain_failures(), _cluster(namespace, name) as cluster:
+        from pneumoserve.rollout import approve
 
-    with _rollout_told(), _cluster(namespace, name) as cluster:
         state = approve(cluster, _clock(), by or getpass.getuser())
     console.print(f"approved: the step at {state.percent} % passes")
 
 
 @rollouts.command(epilog="Example: pneumoserve rollout abort --reason 'the wrong release' --namespace pneumoserve")
-def abort(
+def abort(  # noqa: PLR0913, PLR0917 - each is an option of the command
     reason: Annotated[str, typer.Option(help="Why, for the record.")],
     namespace: Namespace = "default",
     name: HelmRelease = "pneumoserve",
     by: By = None,
     key: Key = None,
     trust: Trust = None,
+    archive_trust: ArchiveTrust = None,
+    sealer_trust: SealerTrust = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Take all traffic off the candidate and remove it; the release from before answers alone.
 
     Who runs the rollout does that at its next poll; if nobody does any more, this command does it.
     """
-    from pneumoserve.rollout.engine import ask_abort
-    from pneumoserve.rollout.lease import Lease
+    with _explain_failures(), _cluster(namespace, name) as cluster:
+        from pneumoserve.rollout import Lease, request_abort
 
-    with _rollout_told(), _cluster(namespace, name) as cluster:
-        asked = ask_abort(cluster, reason, by or getpass.getuser())
+        asked = request_abort(cluster, reason, by or getpass.getuser())
         lease = Lease(cluster, _holder())
         if lease.take():
-            with _judge(state, key, trust) as judge, lease.kept():
-                _run(cluster, judge, lease)
+            with _evaluator(state, key, trust, (archive_trust, sealer_trust)) as evaluator, lease.keep():
+                _run(cluster, evaluator, lease)
         else:
-            _followed(cluster)
+            _wait_for_the_end(cluster)
     console.print(f"rollout {asked.rollout} has ended: {asked.stable} answers alone")
 
 
@@ -139,27 +141,16 @@ def abort(
 
 
 @contextlib.contextmanager
-def _rollout_told() -> Iterator[None]:
-    """Turn a rollout's errors, which have a sentence for people, into a `Failure`."""
+def _explain_failures() -> Iterator[None]:
+    """Say what to do where packages are missing, the cluster does not answer, or a person interrupts."""
+    missing = "Rollouts need {}, which is missing; install pneumoserve[rollout], in a checkout by `make install`."
+    with needs(missing):
+        from pneumoserve.rollout import UnreachableError
     try:
-        from pneumoserve.rollout.cluster import ClusterError, UnreachableError
-        from pneumoserve.rollout.engine import LeaseLostError, RolloutError
-        from pneumoserve.rollout.plan import PlanError
-
-        with told():
+        with needs(missing):
             yield
-    except ModuleNotFoundError as error:
-        raise Failure(
-            f"Rollouts need {error.name}, which is missing; install pneumoserve[rollout], in a checkout by "
-            "`make install`.",
-            2,
-        ) from None
     except UnreachableError as error:
         raise Failure(f"The cluster does not answer ({error}); look whether its API server runs.", 1) from None
-    except LeaseLostError as error:
-        raise Failure(str(error), 1) from None
-    except (ClusterError, RolloutError, PlanError) as error:
-        raise Failure(str(error), 2) from None
     except KeyboardInterrupt:
         raise Failure(
             "Nobody runs the rollout now, and its weights stay; go on with the same `rollout start`, or end it with "
@@ -169,14 +160,14 @@ def _rollout_told() -> Iterator[None]:
 
 
 def _plan(path: Path) -> Plan:
-    from pneumoserve.rollout.plan import load_plan
+    from pneumoserve.rollout import load_plan
 
     return load_plan(path)
 
 
 @contextlib.contextmanager
 def _cluster(namespace: str, name: str) -> Iterator[Install]:
-    from pneumoserve.rollout.knative import open_cluster
+    from pneumoserve.rollout import open_cluster
 
     cluster = open_cluster(namespace, name)
     try:
@@ -186,22 +177,25 @@ def _cluster(namespace: str, name: str) -> Iterator[Install]:
 
 
 @contextlib.contextmanager
-def _judge(state: Path, key: Path | None, trust: Path | None) -> Iterator[StoreJudge]:
-    from pneumoserve.cli.stores import store_of
+def _evaluator(
+    state: Path, key: Path | None, trust: Path | None, believed: tuple[Path | None, Path | None]
+) -> Iterator[StoreEvaluator]:
+    """The evaluator; `believed` are the folders of the writers' and the sealers' public keys."""
+    from pneumoserve.cli.stores import reader_of, store_of
     from pneumoserve.local.state import State
-    from pneumoserve.release.signing import load_key
-    from pneumoserve.rollout.judge import StoreJudge
+    from pneumoserve.rollout import StoreEvaluator
+    from pneumoserve.signing import load_key
 
     where = State(state)
     if key is None or trust is None:
         where.make()
     signing = where.signing_key if key is None else load_key(key)
     with store_of(state) as store, tempfile.TemporaryDirectory(prefix="pneumoserve-rollout-") as folder:
-        yield StoreJudge(store, signing, trust or where.trust, Path(folder))
+        yield StoreEvaluator(reader_of(store, state, *believed), signing, trust or where.trust, Path(folder))
 
 
 def _clock() -> Clock:
-    from pneumoserve.rollout.engine import SystemClock
+    from pneumoserve.rollout import SystemClock
 
     return SystemClock(threading.Event().wait)
 
@@ -212,62 +206,62 @@ def _holder() -> str:
 
 
 @contextlib.contextmanager
-def _led(cluster: Install) -> Iterator[Lease]:
+def _hold_lease(cluster: Install) -> Iterator[Lease]:
     """The lease, for as long as the context lasts; a process that ends by SIGTERM gives it back."""
-    from pneumoserve.rollout.lease import Lease
+    from pneumoserve.rollout import Lease
 
     lease = Lease(cluster, _holder())
     if not lease.take():
         view = cluster.lease()
         holder = "another process" if view is None else view.holder
         raise Failure(f"A rollout is run by {holder}; watch it with `pneumoserve rollout status --watch`.", 2)
-    before = signal.signal(signal.SIGTERM, _ended)
+    before = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        with lease.kept():
+        with lease.keep():
             yield lease
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _ended(number: int, _: FrameType | None) -> None:
+def _exit_on_signal(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _run(cluster: Install, judge: StoreJudge, lease: Lease) -> State:
-    from pneumoserve.rollout.engine import Engine
+def _run(cluster: Install, evaluator: StoreEvaluator, lease: Lease) -> RolloutState:
+    from pneumoserve.rollout import RolloutEngine
 
     clock = _clock()
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         errors.print(f"{clock.now():%H:%M:%S} {line}", soft_wrap=True)
 
-    return Engine(cluster, judge, clock, lease.held, tell).run()
+    return RolloutEngine(cluster, evaluator, clock, lease.is_held, progress).run()
 
 
-def _followed(cluster: Install) -> None:
+def _wait_for_the_end(cluster: Install) -> None:
     """Wait until who runs the rollout has ended it."""
-    from pneumoserve.rollout.engine import under_way
+    from pneumoserve.rollout import active_rollout
 
     clock = _clock()
-    while under_way(cluster.load()) is not None:
+    while active_rollout(cluster.load()) is not None:
         clock.wait(_LOOK_SECONDS)
 
 
-def _render(cluster: Install, judge: StoreJudge, plan: Plan) -> None:
+def _render(cluster: Install, evaluator: StoreEvaluator, plan: Plan) -> None:
     import yaml
 
-    from pneumoserve.rollout.engine import check_begin, pods_for
+    from pneumoserve.rollout import initial_state
 
-    state = check_begin(cluster, judge, plan, _clock())
-    verdicts = judge.gates(state, lambda: None).verdicts
-    if bad := [verdict.sentence for verdict in verdicts if verdict.outcome != "pass"]:
+    state = initial_state(cluster, evaluator, plan, _clock())
+    results = evaluator.run_gates(state, lambda: None).results
+    if bad := [result.sentence for result in results if result.outcome != "pass"]:
         raise Failure(f"Release {plan.candidate} may have no traffic: {' '.join(bad)}", 1)
     percent = plan.steps[0].percent
     weights = {state.stable: 100 - percent, plan.candidate: percent}
-    objects = cluster.rendered(state.stable, plan.candidate, pods_for(state, percent), weights)
+    objects = cluster.render_step(state.stable, plan.candidate, state.pods_for(percent), weights)
     console.print(f"# Release {plan.candidate} beside {state.stable}, which its plan's gates let pass.", soft_wrap=True)
     for step in plan.steps:
-        pods = pods_for(state, step.percent)
+        pods = state.pods_for(step.percent)
         console.print(f"# weights {100 - step.percent} / {step.percent}: {pods} pod(s)", soft_wrap=True)
     console.out(yaml.safe_dump_all(objects, sort_keys=False, width=1000), end="")
 
@@ -277,14 +271,14 @@ def _render(cluster: Install, judge: StoreJudge, plan: Plan) -> None:
 
 def _document(cluster: Install) -> dict[str, Any]:
     """The state as it is, and beside it what the cluster has."""
-    from pneumoserve.rollout.state import State
+    from pneumoserve.rollout import RolloutState
 
     stored = cluster.load()
     if stored is None:
         raise Failure(_NONE, 1)
-    state = State.of_json(stored.text)
+    state = RolloutState.of_json(stored.text)
     route, lease = cluster.route(), cluster.lease()
-    document = state.model_dump(mode="json", by_alias=True, exclude={"notes"})
+    document = state.model_dump(mode="json", by_alias=True, exclude={"pending_events"})
     live = {} if route is None else {"weights": route.weights, "accepted": route.accepted}
     return {**document, "route": live, "run_by": "" if lease is None else lease.holder}
 
@@ -301,12 +295,12 @@ def _tables(document: dict[str, Any]) -> Group:
     waits = document["waits_for"] or document["reason"]
     where.add_row(plan["candidate"], document["stable"], phase, weights, waits)
     gates = Table("gate", "outcome", "figures")
-    for verdict in document["verdicts"]:
-        gates.add_row(verdict["gate"], verdict["outcome"], verdict["sentence"])
+    for result in document["verdicts"]:
+        gates.add_row(result["gate"], result["outcome"], result["sentence"])
     calls = ", ".join(f"{count} of {release}" for release, count in document["calls"].items())
     run_by = document["run_by"] or ("nobody" if document["phase"] != "ended" else "nobody; it has ended")
-    told = f"rollout {document['rollout']}; calls compared: {calls or 'none'}; run by {run_by}"
-    return Group(where, gates, told)
+    summary = f"rollout {document['rollout']}; calls compared: {calls or 'none'}; run by {run_by}"
+    return Group(where, gates, summary)
 
 
 def _watch(cluster: Install) -> None:
@@ -320,7 +314,7 @@ def _watch(cluster: Install) -> None:
             clock.wait(_LOOK_SECONDS)
 
 
-def _say_end(state: State) -> None:
+def _say_end(state: RolloutState) -> None:
     if state.outcome != "promoted":
         raise Failure(f"Release {state.candidate} was not promoted ({state.outcome}): {state.reason}", 1)
     console.print(

@@ -8,45 +8,105 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pneumoserve.archive.find import find_record
-from pneumoserve.archive.record import Record
-from pneumoserve.archive.store import ObjectStore, S3Settings
-from pneumoserve.cli.output import Failure
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pneumoserve.cli.options import SEALERS, WRITERS
+from pneumoserve.cli.output import Failure, errors, mark
+from pneumoserve.ledger import Finding, Reader
 from pneumoserve.local.stack import s3_alone
 from pneumoserve.local.state import State
+from pneumoserve.records import NO_RECORD, Record, find_record
+from pneumoserve.signing import Trust, load_key, load_trust
+from pneumoserve.store import S3Settings, S3Store, Store
 
-NO_RECORD: Final = "The archive has no such record; check the id, and that this is the archive it was made in."
+_SHOWN: Final = 10
+
+
+def is_own_store() -> bool:
+    """Whether commands work on the state folder's own store, since no S3_ENDPOINT names another."""
+    return not os.environ.get("S3_ENDPOINT")
 
 
 @contextlib.contextmanager
 def settings_of(state: Path) -> Iterator[S3Settings]:
     """Settings of the store; the state's own S3 server runs for as long as the context lasts, if it is down."""
-    if os.environ.get("S3_ENDPOINT"):
+    if not is_own_store():
         yield S3Settings.from_env()
-    else:
-        with s3_alone(State(state)) as settings:
-            yield settings
+        return
+    where = State(state)
+    if where.running() is None:
+        # It takes seconds, and may take a minute on a busy machine.
+        errors.print("starting the local store …")
+    with s3_alone(where) as settings:
+        yield settings
 
 
 @contextlib.contextmanager
-def store_of(state: Path) -> Iterator[ObjectStore]:
+def store_of(state: Path) -> Iterator[Store]:
     """The store itself."""
     with settings_of(state) as settings:
-        store = ObjectStore(settings)
+        store = S3Store(settings)
         try:
             yield store
         finally:
             store.close()
 
 
-def record_of(store: ObjectStore, prediction_id: str) -> Record:
+def signing_key_of(state: Path, key: Path | None) -> Ed25519PrivateKey:
+    """The key that signs what a command puts on record; without a file, the state's, once its store has run.
+
+    Raises:
+        KeyFileError: the file holds no key.
+    """
+    return State(state).archive_key if key is None else load_key(key)
+
+
+def reader_of(store: Store, state: Path, writers: Path | None, sealers: Path | None) -> Reader:
+    """A reader of the archive; folders of trusted keys that are not given are the state's.
+
+    Raises:
+        Failure: there is no such folder.
+        KeyFileError: a folder holds no public key.
+    """
+    own = State(state)
+    trusts = (_trust_of(writers or own.archive_trust, WRITERS), _trust_of(sealers or own.sealer_trust, SEALERS))
+    return Reader(store, *trusts, _ShowPassedOver())
+
+
+def _trust_of(folder: Path, whose: str) -> Trust:
+    if not folder.is_dir():
+        raise Failure(
+            "Of the archive only what trusted keys signed is believed, and this state folder has none; name the "
+            "folders of public keys with --archive-trust and --sealer-trust.",
+            2,
+        )
+    return load_trust(folder, whose)
+
+
+class _ShowPassedOver:
+    """Shows on stderr the first objects that a reader passes over."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, finding: Finding) -> None:
+        self._count += 1
+        if self._count < _SHOWN:
+            errors.print(mark("passed over:", "yellow", f" {finding.key}: {finding.sentence}"), soft_wrap=True)
+        elif self._count == _SHOWN:
+            errors.print(mark("passed over:", "yellow", " and more"), soft_wrap=True)
+        if self._count == 1:
+            errors.print("Run `pneumoserve archive verify` to see all that is wrong with the archive.", soft_wrap=True)
+
+
+def record_of(reader: Reader, prediction_id: str) -> Record:
     """The record of a prediction that a person asks for.
 
     Raises:
         Failure: it is no prediction id, or the store has no such record.
     """
     try:
-        record = find_record(store, prediction_id)
+        record = find_record(reader, prediction_id)
     except ValueError as error:
         raise Failure(str(error), 2) from None
     if record is None:
@@ -63,23 +123,3 @@ def environment_of(state: Path, needed: bool) -> Iterator[None]:
     with settings_of(state) as settings:
         os.environ.update(settings.to_env())
         yield
-
-
-@contextlib.contextmanager
-def told_training() -> Iterator[None]:
-    """Turn training's errors into a `Failure`, the missing package included."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise Failure(
-            f"This command needs the training packages ({error.name} is missing); install pneumoserve[train], "
-            "in a checkout by `make .venv/.train`.",
-            2,
-        ) from None
-    except (ValueError, RuntimeError) as error:
-        # training's own errors are told by name: importing them would need torch.
-        if type(error).__name__ == "DatasetError":
-            raise Failure(str(error), 2) from error
-        if type(error).__name__ == "TrainingError":
-            raise Failure(str(error), 1) from error
-        raise

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from typing import get_args
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from pneumoserve.imaging.pool import DecoderPool, LaneName, Outcome
 
 CALLS = Counter(
     "pneumoserve_calls", "Calls by model, protocol and HTTP status of the outcome.", ["model", "protocol", "status"]
@@ -21,4 +26,30 @@ UNRECORDED = Counter("pneumoserve_unrecorded_calls", "Calls refused with 503 bec
 # gRPC's core drops messages over the receive limit before any of our code sees them: they are the difference.
 GRPC_STARTED = Counter("pneumoserve_grpc_infer_started", "ModelInfer calls whose headers arrived.")
 GRPC_RECEIVED = Counter("pneumoserve_grpc_infer_received", "ModelInfer calls whose message arrived whole.")
-HTTP_REFUSED = Counter("pneumoserve_http_refused", "Requests that were no HTTP, refused before they were a call.")
+HTTP_REFUSED = Counter(
+    "pneumoserve_http_refused",
+    "Connections and requests refused before they were a call: no HTTP, too large a head, too slow, or too many.",
+)
+DECODE_SECONDS = Histogram(
+    "pneumoserve_decode_seconds", "Processor seconds of a decode worker for one film, by lane and outcome; died, "
+    "killed, timeout, stalled and garbage are ends of a worker.", ["lane", "outcome"],
+    buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)  # fmt: skip
+DECODE_WAITING = Gauge("pneumoserve_decode_waiting", "Films that wait for a decode worker.", ["lane"])
+DECODER_STARTS = Gauge("pneumoserve_decoder_starts", "Decode workers that have come up since the front has started.")
+DECODERS_FILTERED = Gauge(
+    "pneumoserve_decoders_filtered", "1 where the kernel refuses decode workers all system calls but a few, else 0."
+)
+
+
+def count_decoding(lane: LaneName, outcome: Outcome, seconds: float) -> None:
+    """Count what a decode worker has done with one film."""
+    DECODE_SECONDS.labels(lane, outcome).observe(seconds)
+
+
+def watch_decoders(pool: DecoderPool) -> None:
+    """Let the gauges show a pool's state."""
+    for lane in get_args(LaneName):
+        DECODE_WAITING.labels(lane).set_function(functools.partial(pool.waiting, lane))
+    DECODER_STARTS.set_function(lambda: pool.starts)
+    DECODERS_FILTERED.set_function(lambda: pool.filtered)

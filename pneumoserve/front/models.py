@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kserve import Model
 
+import pneumoserve
 from pneumoserve.decision import of_study
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.service import Answer, Service
+from pneumoserve.front.service import Answer
 from pneumoserve.front.wire import INPUT_NAME, Call, Column, json_text
+from pneumoserve.ids import uuid7
+from pneumoserve.ledger import Receipt
 from pneumoserve.names import DECISION, DETECTOR
 
 DECISION_OUTPUTS: Final = {
@@ -22,13 +25,31 @@ DECISION_OUTPUTS: Final = {
     "bacterial_probability": "FP64",
     "referred": "BOOL",
     "reasons": "BYTES",
+    # Later ones come last: clients may go by place.
+    "leaning": "BYTES",
+    "type_probability": "FP64",
+    "notice": "BYTES",
 }
+
+
+def describe_server() -> dict[str, Any]:
+    """The server's metadata."""
+    return {"name": "pneumoserve", "version": pneumoserve.__version__, "extensions": ["binary_tensor_data"]}
+
+
+class HasReadiness(Protocol):
+    """What says whether calls are answered."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be answered now."""
+        ...
 
 
 class FrontModel(Model):  # type: ignore[misc]
     """One model of the front, as KServe's registry and metadata know it; `infer` calls go through `Service`."""
 
-    def __init__(self, name: str, service: Service) -> None:
+    def __init__(self, name: str, service: HasReadiness) -> None:
         super().__init__(name)
         self._service = service
         self.ready = True
@@ -104,7 +125,9 @@ def study(model: str, call: Call, answers: list[Answer]) -> dict[str, Any] | Non
     decisions = [answer.decision for answer in answers if answer.decision is not None]
     if model != DECISION or call.named.study is None or not decisions:
         return None
-    return of_study(decisions).model_dump(mode="json")
+    whole = of_study(decisions)
+    notices = (answer.notice for answer in answers if answer.notice is not None)
+    return {**whole.model_dump(mode="json"), "notice": next(notices, None) if whole.pneumonia_type else None}
 
 
 def _row(answer: Answer) -> dict[str, Any]:
@@ -121,4 +144,29 @@ def _row(answer: Answer) -> dict[str, Any]:
         "bacterial_probability": answer.bacterial_probability,
         "referred": decision.referred,
         "reasons": list(decision.reasons),
+        "leaning": decision.leaning,
+        "type_probability": decision.type_probability,
+        "notice": answer.notice,
     }
+
+
+def response_head(model: str, call: Call, answers: list[Answer]) -> dict[str, Any]:
+    """What a V2 response says beside its tensors; parameters are strings, so that gRPC says the same."""
+    receipts = [answer.receipt for answer in answers]
+    whole = study(model, call, answers)
+    return {
+        "model_name": model,
+        "model_version": answers[0].release,
+        "id": call.id if call.id is not None else uuid7(),
+        "parameters": {
+            "recorded": receipts[0].recorded,
+            "receipts": receipts_text(receipts),
+            "intended_use": answers[0].intended_use,
+            **({} if whole is None else {"study": json_text(whole)}),
+        },
+    }
+
+
+def receipts_text(receipts: list[Receipt]) -> str:
+    """The receipts of a call as compact JSON; `recorded` is said beside them, once for all."""
+    return json_text([receipt.model_dump(exclude={"recorded"}) for receipt in receipts])

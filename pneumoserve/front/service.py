@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Protocol, get_args
 
-from pneumoserve.archive.chain import now_text
-from pneumoserve.archive.films import image_detail
-from pneumoserve.archive.record import (
-    CallDetail,
-    ErrorDetail,
-    Receipt,
-    Record,
-    RefusedInput,
-)
-from pneumoserve.archive.references import References
-from pneumoserve.archive.store import StoreError
-from pneumoserve.archive.writer import ArchiveWriter
+from pneumoserve.canonical import digest_of
 from pneumoserve.decision import Decision
+from pneumoserve.errors import PneumoserveError
 from pneumoserve.front import metrics
-from pneumoserve.front.callers import Callers
+from pneumoserve.front.alerting import Alerting
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.torchserve import TorchServe
+from pneumoserve.front.identity import Callers
 from pneumoserve.front.wire import Call, Origin
 from pneumoserve.ids import uuid7
-from pneumoserve.image import ImageError, PreparedImage, prepare
-from pneumoserve.judging import judge
+from pneumoserve.imaging import ImageError, PreparedImage
+from pneumoserve.imaging.pool import Budget
+from pneumoserve.inference import Backend, infer
+from pneumoserve.ledger import Receipt, now_text
 from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.records import CallDetail, ErrorDetail, Pseudonyms, Record, RefusedInput, image_detail
 from pneumoserve.release import Release
+from pneumoserve.release.schema import ReleaseManifest
+from pneumoserve.store import StoreError
 
 ModelName = Literal["pneumonia", "pneumonia-detector", "pneumonia-typer"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
-
-# What one front holds at once: beyond it a call is told to come back, before memory is.
-_MAX_CALLS: Final = 256
-_MAX_BYTES: Final = 512 * 1024 * 1024
 
 _CONTENT_TYPES: Final = {"jpeg": "image/jpeg", "png": "image/png", "dicom": "application/dicom"}
 
@@ -50,17 +39,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What one film's call is answered with. A probability is None where its model did not run."""
+    """What one film's call is answered with. A probability is None where its model did not run.
+
+    `notice` goes with a stated type and is None without one; `intended_use` goes with every answer of the release.
+    """
 
     prediction_id: str
     release: str
     decision: Decision | None
     pneumonia_probability: float | None
     bacterial_probability: float | None
+    notice: str | None
+    intended_use: str
     receipt: Receipt
 
 
-class Refusal(Exception):  # noqa: N818 - an outcome that travels as an exception
+class Refusal(PneumoserveError):  # noqa: N818 - an outcome that travels as an exception
     """A call that was refused or failed; `receipt` says where its record stands, None if the archive took none."""
 
     def __init__(self, error: CallError, prediction_id: str, receipt: Receipt | None) -> None:
@@ -70,52 +64,84 @@ class Refusal(Exception):  # noqa: N818 - an outcome that travels as an exceptio
         self.receipt = receipt
 
 
+class Models(Backend, Protocol):
+    """What runs the release's models, as `TorchServe` does."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether all models have a worker."""
+        ...
+
+
+class Archive(Protocol):
+    """What puts calls on record, as `ArchiveWriter` does."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a record would be taken."""
+        ...
+
+    async def put_image(self, stored_sha256: str, data: bytes, content_type: str) -> None:
+        """Store a film once; raises StoreError where that fails."""
+        ...
+
+    async def put_envelope(self, prediction_id: str, sealed: bytes) -> None:
+        """Store whose X-ray it is, so that it can be erased; raises StoreError where that fails."""
+        ...
+
+    async def commit(self, record: Record) -> Receipt:
+        """Write a record, and return once it is stored; raises StoreError where that fails."""
+        ...
+
+
+class Decoders(Protocol):
+    """What decodes films, as `DecoderPool` does."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a film would be decoded."""
+        ...
+
+    def submit(self, data: bytes, budget: Budget) -> Future[PreparedImage]:
+        """Have a film prepared at the cost of its call; the future raises ImageError where it is refused."""
+        ...
+
+
 class Service:
     """The front's work, free of transport."""
 
     def __init__(
         self,
         release: Release,
-        backend: TorchServe,
-        archive: ArchiveWriter,
-        references: References,
+        models: Models,
+        archive: Archive,
+        references: Pseudonyms,
         callers: Callers,
-        decoders: int,
+        decoders: Decoders,
+        alerting: Alerting | None = None,
     ) -> None:
-        self.release = release
         self.callers = callers
+        self._release = release
         self._references = references
-        self._backend = backend
+        self._models = models
         self._archive = archive
-        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._calls = 0
-        self._bytes = 0
+        self._decoders = decoders
+        self._alerting = alerting or Alerting()
+
+    @property
+    def release_id(self) -> str:
+        """Id of the release that answers."""
+        return self._release.id
 
     @property
     def ready(self) -> bool:
-        """Whether a call would be answered: workers are there, and the archive takes records."""
-        return self._backend.ready and self._archive.healthy
+        """Whether a call would be answered: workers of both kinds are there, and the archive takes records."""
+        return self._models.ready and self._archive.healthy and self._decoders.ready
 
-    @contextlib.asynccontextmanager
-    async def admitted(self, size: int) -> AsyncIterator[None]:
-        """Hold a place for a call of `size` bytes.
-
-        Raises:
-            CallError: 429 where the front is full.
-        """
-        if self._calls >= _MAX_CALLS or self._bytes + size > _MAX_BYTES:
-            raise CallError(429, "The service has more calls than it can hold; try again after a moment.")
-        self._calls += 1
-        self._bytes += size
-        try:
-            with metrics.IN_FLIGHT.track_inprogress():
-                yield
-        finally:
-            self._calls -= 1
-            self._bytes -= size
-
-    async def answer(self, model: str, call: Call) -> list[Answer]:
+    async def answer(self, model: str, call: Call, claim: Callable[[], Awaitable[None]] | None = None) -> list[Answer]:
         """Answer a call, each film on record before this returns.
+
+        `claim` is called when all but the records is done; where it raises a CallError, the call is refused.
 
         Raises:
             Refusal: the call gets no answer.
@@ -123,22 +149,28 @@ class Service:
         call_id = uuid7()
         started = time.perf_counter()
         try:
-            films = await self._prepared(call)
-            records = await self._judged(model, call, call_id, films, started)
+            self._alerting.check(model, call.named)
+            films = await self._decode(call)
+            records = await self._infer_all(model, call, call_id, films, started)
+            if claim is not None:
+                await claim()
         except CallError as error:
-            raise await self.refused(model, call, error, call_id, started) from error
+            raise await self.refuse(model, call, error, call_id, started) from error
         except StoreError:
-            raise self._unrecorded(call_id) from None
+            raise self._refuse_unrecorded(call_id) from None
         try:
+            await self._put_envelopes(call, records)
             receipts = await asyncio.gather(*(self._archive.commit(record) for record in records))
         except StoreError:
-            raise self._unrecorded(records[0].prediction_id) from None
+            raise self._refuse_unrecorded(records[0].prediction_id) from None
         metrics.CALL_SECONDS.labels(model).observe(time.perf_counter() - started)
+        self._alerting.hint(records)
         for record in records:
             _count(record)
-        return [_answer(record, receipt) for record, receipt in zip(records, receipts, strict=True)]
+        manifest = self._release.manifest
+        return [_answer(manifest, record, receipt) for record, receipt in zip(records, receipts, strict=True)]
 
-    async def refused(
+    async def refuse(
         self,
         model: str,
         call: Call | Origin,
@@ -149,6 +181,8 @@ class Service:
         """Record a call that gets no answer, and say under which id; `started` is when it was read, by perf_counter."""
         prediction_id = uuid7()
         culprit = call.images[error.index] if isinstance(call, Call) and error.index is not None else None
+        # Of up to 32 MiB: the event loop does not wait for it.
+        digest = None if culprit is None else await asyncio.to_thread(digest_of, culprit)
         record = self._record(
             kind="refusal" if error.status < 500 else "failure",
             prediction_id=prediction_id,
@@ -160,10 +194,10 @@ class Service:
                 protocol=call.protocol,
                 encoding=call.encoding,
                 subject=call.subject,
-                **self._hashed(call if isinstance(call, Call) else None),
+                **self._pseudonyms(call if isinstance(call, Call) else None),
             ),
             refused=RefusedInput(
-                input_sha256=None if culprit is None else hashlib.sha256(culprit).hexdigest(),
+                input_sha256=digest,
                 input_bytes=None if culprit is None else len(culprit),
             ),
             error=ErrorDetail(status=error.status, message=error.message),
@@ -172,36 +206,52 @@ class Service:
         try:
             receipt = await self._archive.commit(record)
         except StoreError:
-            return self._unrecorded(prediction_id)
+            return self._refuse_unrecorded(prediction_id)
         return Refusal(error, prediction_id, receipt)
 
-    def _unrecorded(self, prediction_id: str) -> Refusal:
+    def _refuse_unrecorded(self, prediction_id: str) -> Refusal:
         metrics.UNRECORDED.inc()
         _log.error("no record could be written; the call with prediction_id %s is refused", prediction_id)
         error = CallError(503, "The archive takes no records at the moment, so nothing is answered; try again.")
         return Refusal(error, prediction_id, None)
 
-    async def _prepared(self, call: Call) -> list[PreparedImage]:
-        loop = asyncio.get_running_loop()
-        decoding = [loop.run_in_executor(self._decoders, prepare, data) for data in call.images]
-        films: list[PreparedImage] = []
-        for index, outcome in enumerate(await asyncio.gather(*decoding, return_exceptions=True)):
-            if isinstance(outcome, ImageError):
-                raise CallError(outcome.status, str(outcome), index)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            films.append(outcome)
-        return films
+    async def _decode(self, call: Call) -> list[PreparedImage]:
+        """All films of a call; one that fails ends the decoding of those after it.
 
-    async def _judged(
+        Raises:
+            CallError: a film is refused, the first one in the call where several are.
+        """
+        budget = Budget(call.subject)
+        decoding = [asyncio.wrap_future(self._decoders.submit(data, budget)) for data in call.images]
+        try:
+            await asyncio.wait(decoding, return_when=asyncio.FIRST_EXCEPTION)
+            failed = [index for index, film in enumerate(decoding) if film.done() and film.exception() is not None]
+            for film in decoding[failed[0] :] if failed else []:
+                film.cancel()
+            return [await self._await_film(index, film, budget) for index, film in enumerate(decoding)]
+        finally:
+            # Of a call that is given up too: nobody waits for them.
+            for film in decoding:
+                film.cancel()
+
+    async def _await_film(self, index: int, decoding: asyncio.Future[PreparedImage], budget: Budget) -> PreparedImage:
+        over = budget.refusal()
+        if over is not None:
+            raise CallError(over.status, str(over))
+        try:
+            return await decoding
+        except ImageError as error:
+            raise CallError(error.status, str(error), index) from None
+
+    async def _infer_all(
         self, model: str, call: Call, call_id: str, films: Sequence[PreparedImage], started: float
     ) -> list[Record]:
         """Records of all films, complete but for being committed; their images are stored meanwhile."""
         uploads = [
             self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format]) for film in films
         ]
-        verdicts, _ = await asyncio.gather(
-            asyncio.gather(*(judge(self.release, self._backend, model, film) for film in films)),
+        inferences, _ = await asyncio.gather(
+            asyncio.gather(*(infer(self._release, self._models, model, film) for film in films)),
             asyncio.gather(*uploads),
         )
         return [
@@ -216,20 +266,26 @@ class Service:
                     protocol=call.protocol,
                     encoding=call.encoding,
                     subject=call.subject,
-                    **self._hashed(call),
+                    **self._pseudonyms(call),
                 ),
                 image=image_detail(film),
-                models=uses,
-                decision=decision,
+                models=inference.models,
+                decision=inference.decision,
                 duration_ms=_milliseconds(started),
             )
-            for index, (film, (uses, decision)) in enumerate(zip(films, verdicts, strict=True))
+            for index, (film, inference) in enumerate(zip(films, inferences, strict=True))
         ]
 
-    def _hashed(self, call: Call | None) -> dict[str, str | None]:
+    async def _put_envelopes(self, call: Call, records: Sequence[Record]) -> None:
+        """Before the records: whoever reads one finds its envelope there."""
+        ids = [record.prediction_id for record in records]
+        sealed = {each: envelope for each in ids if (envelope := self._alerting.seal(each, call.named)) is not None}
+        await asyncio.gather(*(self._archive.put_envelope(*each) for each in sealed.items()))
+
+    def _pseudonyms(self, call: Call | None) -> dict[str, str | None]:
         if call is None:
             return {}
-        hashed = self._references.hashed
+        hashed = self._references.hash
         return {"study": hashed("study", call.named.study), "patient": hashed("patient", call.named.patient)}
 
     def _record(self, **details: object) -> Record:
@@ -237,9 +293,9 @@ class Service:
             {
                 **details,
                 "time": now_text(),
-                "release": self.release.id,
-                "release_digest": self.release.digest,
-                "preprocessing_version": self.release.manifest.preprocessing_version,
+                "release": self._release.id,
+                "release_digest": self._release.digest,
+                "preprocessing_version": self._release.manifest.preprocessing_version,
             }
         )
 
@@ -248,14 +304,17 @@ def _milliseconds(started: float | None) -> float | None:
     return None if started is None else round((time.perf_counter() - started) * 1000, 1)
 
 
-def _answer(record: Record, receipt: Receipt) -> Answer:
+def _answer(manifest: ReleaseManifest, record: Record, receipt: Receipt) -> Answer:
     probabilities = {use.name: use.probability for use in record.models}
+    states_type = record.decision is not None and record.decision.pneumonia_type is not None
     return Answer(
         prediction_id=record.prediction_id,
         release=record.release,
         decision=record.decision,
         pneumonia_probability=probabilities.get(DETECTOR),
         bacterial_probability=probabilities.get(TYPER),
+        notice=manifest.type_notice if states_type else None,
+        intended_use=manifest.intended_use,
         receipt=receipt,
     )
 

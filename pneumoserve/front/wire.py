@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,22 @@ from typing import Any, Final, Literal
 import orjson
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
-from pneumoserve.archive.record import Encoding, Protocol
 from pneumoserve.front.errors import CallError
-from pneumoserve.image import looks_like_image
+from pneumoserve.front.forms import FIELDS, parse_form
+from pneumoserve.imaging import TEXT, looks_like_image, name_form
+from pneumoserve.records import Encoding, Protocol
 
 INPUT_NAME: Final = "image"
 MAX_IMAGES: Final = 16
 _LONGEST_REFERENCE: Final = 256
+_LONGEST_ID: Final = 1024
+# A call of 16 films has some hundred values; each takes a few bytes of JSON and up to a hundred of memory.
+_MAX_VALUES: Final = 10_000
+# Digits of the longest length there can be.
+_LENGTH_DIGITS: Final = 9
+KEY_HEADER: Final = "idempotency-key"
+_KEY_PARAMETER: Final = "idempotency_key"
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 HEADER_LENGTH: Final = "inference-header-content-length"
 
 Datatype = Literal["BYTES", "FP64", "BOOL"]
@@ -32,10 +42,15 @@ Datatype = Literal["BYTES", "FP64", "BOOL"]
 
 @dataclass(frozen=True)
 class Named:
-    """What the caller calls the film's study and patient. It may name a person: it is hashed, and never shown."""
+    """What the caller calls the film's study and patient. It may name a person: it is hashed, and never shown.
+
+    `practitioner` is who is to be told of it, and `reference` what the hospital calls the study: they are sealed.
+    """
 
     study: str | None = field(default=None, repr=False)
     patient: str | None = field(default=None, repr=False)
+    practitioner: str | None = field(default=None, repr=False)
+    reference: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Call:
     binary_default: bool = False
     named: Named = Named()
     subject: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,27 +93,61 @@ class Column:
 
 
 def parse_v1(body: bytes, headers: Mapping[str, str]) -> Call:
-    """A `:predict` body: a film itself, or `{"instances": [{"image": {"b64": ...}}]}`.
+    """A `:predict` body: a film itself, a form of films, or `{"instances": [{"image": {"b64": ...}}]}`.
 
     Raises:
         CallError: 400 malformed, with what to send instead.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = {name: headers[f"pneumoserve-{name}"] for name in FIELDS if f"pneumoserve-{name}" in headers}
     if kind.startswith("image/") or kind == "application/dicom" or looks_like_image(body):
-        given = {name: headers.get(f"pneumoserve-{name}") for name in ("study", "patient")}
-        return Call([body], "v1", "plain", named=_named(given))
+        return Call([body], "v1", "plain", named=_read_names(given), idempotency_key=_read_key({}, headers))
+    if kind.startswith("multipart/"):
+        return _parse_form(body, headers, given)
     document = _json_object(body)
     instances = document.get("instances")
     if not isinstance(instances, list):
         raise CallError(400, 'Send {"instances": [{"image": {"b64": "<base64 of the file>"}}]}.')
     _check_count(len(instances))
     images = [_instance(item, index) for index, item in enumerate(instances)]
-    return Call(images, "v1", "json", named=_named(_parameters(document)))
+    parameters = _parameters(document)
+    named, key = _read_names(parameters), _read_key(parameters, headers)
+    return Call(images, "v1", "json", named=named, idempotency_key=key)
 
 
-def _named(given: Mapping[str, Any]) -> Named:
+def _parse_form(body: bytes, headers: Mapping[str, str], given: Mapping[str, str]) -> Call:
+    content_type = headers["content-type"]
+    if not content_type.strip().lower().startswith("multipart/form-data"):
+        raise CallError(415, "Of multipart bodies, forms alone are taken; send multipart/form-data.")
+    form = parse_form(body, content_type, MAX_IMAGES)
+    if not form.files:
+        raise CallError(400, "The form has no image; send each as a part called file: curl --form file=@xray.jpeg.")
+    _check_count(len(form.files))
+    named = _read_names({**given, **form.fields})
+    return Call(form.files, "v1", "plain", named=named, idempotency_key=_read_key({}, headers))
+
+
+def _read_names(given: Mapping[str, Any]) -> Named:
     """The caller's references among parameters or headers."""
-    return Named(_reference(given, "study"), _reference(given, "patient"))
+    named = Named(*(_reference(given, name) for name in FIELDS))
+    for name in ("practitioner", "reference"):
+        # They come to stand in messages, where a new line would begin another field.
+        if not (getattr(named, name) or "").isprintable():
+            raise CallError(400, f"{name} has characters that cannot be printed, such as a new line; correct it.")
+    return named
+
+
+def _read_key(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """The idempotency key, as the header or a request parameter has it."""
+    given = [found[name] for found, name in ((parameters, _KEY_PARAMETER), (headers, KEY_HEADER)) if name in found]
+    if not given:
+        return None
+    key = given[0]
+    if given[-1] != key:
+        raise CallError(400, f"The header {KEY_HEADER} and the parameter {_KEY_PARAMETER} differ; send one of them.")
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise CallError(400, "An idempotency key is 1 to 255 visible ASCII characters without spaces, such as a UUID.")
+    return key
 
 
 def _reference(given: Mapping[str, Any], name: str) -> str | None:
@@ -127,13 +177,14 @@ def parse_v2(body: bytes, headers: Mapping[str, str]) -> Call:
     if length is None:
         if looks_like_image(body):
             raise CallError(400, "This is a bare image; send it to /v1/models/<name>:predict, or as a V2 tensor.")
-        return _parse_v2_parts(_json_object(body), None)
-    if not length.isascii() or not length.isdigit() or int(length) > len(body):
+        return _parse_v2_parts(_json_object(body), None, headers)
+    valid = length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS
+    if not valid or int(length) > len(body):
         raise CallError(400, "Inference-Header-Content-Length is not the length of the JSON part; correct it.")
-    return _parse_v2_parts(_json_object(body[: int(length)]), body[int(length) :])
+    return _parse_v2_parts(_json_object(body[: int(length)]), body[int(length) :], headers)
 
 
-def _parse_v2_parts(document: dict[str, Any], tail: bytes | None) -> Call:
+def _parse_v2_parts(document: dict[str, Any], tail: bytes | None, headers: Mapping[str, str]) -> Call:
     tensor = _only_input(document.get("inputs"))
     parameters = _parameters(tensor)
     size = parameters.get("binary_data_size")
@@ -144,18 +195,22 @@ def _parse_v2_parts(document: dict[str, Any], tail: bytes | None) -> Call:
     else:
         elements = split_bytes_tensor(tail)
     _check_tensor(tensor.get("name"), tensor.get("datatype"), tensor.get("shape"), len(elements))
-    identifier = document.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise CallError(400, "id is a string; send it as one or leave it out.")
     return Call(
         images=[_element(item, index) for index, item in enumerate(elements)],
         protocol="v2",
         encoding="json" if size is None else "binary",
-        id=identifier,
-        outputs=_wanted(document.get("outputs")),
+        id=_identifier(document.get("id")),
+        outputs=_parse_outputs(document.get("outputs")),
         binary_default=_parameters(document).get("binary_data_output") is True,
-        named=_named(_parameters(document)),
+        named=_read_names(_parameters(document)),
+        idempotency_key=_read_key(_parameters(document), headers),
     )
+
+
+def _identifier(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > _LONGEST_ID):
+        raise CallError(400, f"id is a string of at most {_LONGEST_ID} characters; correct it or leave it out.")
+    return value
 
 
 def _only_input(inputs: Any) -> dict[str, Any]:
@@ -171,7 +226,7 @@ def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _wanted(outputs: Any) -> dict[str, bool] | None:
+def _parse_outputs(outputs: Any) -> dict[str, bool] | None:
     if not outputs:
         return None
     if not isinstance(outputs, list) or not all(
@@ -235,13 +290,28 @@ def _element(element: bytes, index: int) -> bytes:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
+    # Counted before the parser makes an object of each.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MAX_VALUES:
+        raise CallError(400, f"The JSON has more than {_MAX_VALUES:,} values; send films as base64 strings.")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise CallError(400, "The body is not valid JSON; send a JSON object, or the bytes of a film.") from None
+        raise _no_json(body) from None
     if not isinstance(document, dict):
         raise CallError(400, "The body is JSON but no object; send a JSON object.")
     return document
+
+
+def _no_json(body: bytes) -> CallError:
+    """What a body is that was taken for JSON and is none."""
+    kind = name_form(body)
+    if kind is None or body.lstrip().startswith((b"{", b"[")):
+        return CallError(400, "The body is not valid JSON; send a JSON object, or the bytes of an image.")
+    # A file of another form is sent whole and sound; text may be meant as JSON.
+    status = 400 if kind == TEXT else 415
+    return CallError(
+        status, f"The body looks like {kind}; send a JSON object, or the bytes of a JPEG, PNG or DICOM file."
+    )
 
 
 def parse_grpc(request: pb.ModelInferRequest) -> Call:
@@ -260,17 +330,19 @@ def parse_grpc(request: pb.ModelInferRequest) -> Call:
     else:
         elements = list(tensor.contents.bytes_contents)
     _check_tensor(tensor.name, tensor.datatype, list(tensor.shape), len(elements))
+    parameters = {name: parameter.string_param for name, parameter in request.parameters.items()}
     return Call(
         images=[_element(item, index) for index, item in enumerate(elements)],
         protocol="grpc",
         encoding="binary",
-        id=request.id or None,
+        id=_identifier(request.id or None),
         outputs={output.name: True for output in request.outputs} or None,
-        named=_named({name: parameter.string_param for name, parameter in request.parameters.items()}),
+        named=_read_names(parameters),
+        idempotency_key=_read_key(parameters, {}),
     )
 
 
-def chosen(columns: list[Column], wanted: dict[str, bool] | None) -> list[Column]:
+def select_columns(columns: list[Column], wanted: dict[str, bool] | None) -> list[Column]:
     """The wanted columns in the order they were asked for; each is there."""
     if wanted is None:
         return columns
@@ -282,7 +354,7 @@ def encode_v2(call: Call, head: dict[str, Any], columns: list[Column]) -> tuple[
     """The response body, and the length of its JSON part where binary tensors follow (else None)."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for column in chosen(columns, call.outputs):
+    for column in select_columns(columns, call.outputs):
         binary = call.binary_default if call.outputs is None else call.outputs[column.name]
         output: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": [len(column.values)]}
         if binary:
@@ -301,7 +373,7 @@ def encode_grpc(call: Call, head: dict[str, Any], columns: list[Column]) -> pb.M
     response = pb.ModelInferResponse(model_name=head["model_name"], model_version=head["model_version"], id=head["id"])
     for key, value in head["parameters"].items():
         response.parameters[key].string_param = value
-    for column in chosen(columns, call.outputs):
+    for column in select_columns(columns, call.outputs):
         response.outputs.add(name=column.name, datatype=column.datatype, shape=[len(column.values)])
         response.raw_output_contents.append(_raw(column))
     return response

@@ -1,25 +1,35 @@
-"""A lineage drawn as SVG: ten boxes in fixed places, arrows with the relation they stand for."""
+"""A lineage drawn as SVG: ten boxes in fixed places, arrows with the relation they stand for.
+
+Drawn here, since no library of Python's draws a graph without a program or a network beside it whose pictures say what
+they were given: see docs/decisions.md.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Final, Literal
 from xml.sax.saxutils import escape
 
-from pneumoserve.archive.record import ModelUse
+from pneumoserve.lineage.nodes import Node, heading, nodes
 from pneumoserve.lineage.trace import Lineage
 from pneumoserve.names import DETECTOR, TYPER
 
 # Pixels: boxes, the distance from one to the next, the room around all, the line height of text.
-_WIDTH, _HEIGHT = 270, 104
-_ACROSS, _DOWN = 370, 176
+_WIDTH, _HEIGHT = 270, 140
+_ACROSS, _DOWN = 370, 212
 _GAP: Final = _DOWN - _HEIGHT
 _MARGIN, _TOP = 32, 84
 _LINE: Final = 18
-# So many characters fit into a box, and into a line below all, at the size of their text.
+# So many rows fit into a box below its title, and so many characters into a row, a title, and a line below all boxes.
+_ROWS: Final = 5
 _FIT: Final = 34
+_FIT_TITLE: Final = 26
 _FIT_LINE: Final = 140
+# A picture is no place to compare digests in: the beginning says which it is.
+_DIGEST: Final = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
 _FONT: Final = "font-family='system-ui, -apple-system, Segoe UI, DejaVu Sans, sans-serif'"
 _PLAIN, _FAULT = ("#f4f7fb", "#5b7083"), ("#fdecea", "#b3261e")
 _KEY: Final = ("#e8f1ea", "#3c6e47")
@@ -43,13 +53,6 @@ _PLACES: Final = {
 
 
 @dataclass(frozen=True)
-class _Box:
-    title: str
-    lines: tuple[str, ...]
-    fault: bool = False
-
-
-@dataclass(frozen=True)
 class _Arrow:
     """From box to box; `leaves` and `enters` move its ends sideways, in pixels from the boxes' middles."""
 
@@ -61,10 +64,10 @@ class _Arrow:
     kind: _Kind = "plain"
 
 
-def svg(lineage: Lineage) -> str:
+def draw(lineage: Lineage) -> str:
     """The picture as a document of its own: no script, no link, nothing to load."""
-    boxes, arrows = _boxes(lineage), _arrows(lineage)
-    told = [
+    boxes, arrows = [node for node in nodes(lineage) if node.name in _PLACES], _arrows(lineage)
+    notes = [
         (line, _STROKES[kind])
         for kind, texts in (("fault", lineage.faults), ("warning", lineage.warnings))
         for text in texts
@@ -72,24 +75,22 @@ def svg(lineage: Lineage) -> str:
     ]
     width = 2 * _MARGIN + 2 * _ACROSS + _WIDTH
     bottom = _TOP + 4 * _DOWN + _HEIGHT + _MARGIN
-    height = bottom + _LINE * len(told) + (_MARGIN // 2 if told else 0)
-    record = lineage.record
-    heading = f"Lineage of prediction {record.prediction_id}"
+    height = bottom + _LINE * len(notes) + (_MARGIN // 2 if notes else 0)
     return "\n".join(
         (
             f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' "
             f"role='img' {_FONT} font-size='13' fill='#1c2733'>",
-            f"<title>{escape(heading)}</title>",
+            f"<title>{escape(heading(lineage))}</title>",
             "<defs>" + "".join(_head(name, colour) for name, colour in _STROKES.items()) + "</defs>",
             f"<rect width='{width}' height='{height}' fill='#ffffff'/>",
-            f"<text x='{_MARGIN}' y='38' font-size='19' font-weight='600'>{escape(heading)}</text>",
+            f"<text x='{_MARGIN}' y='38' font-size='19' font-weight='600'>{escape(heading(lineage))}</text>",
             f"<text x='{_MARGIN}' y='60' fill='#45525f'>{escape(_under(lineage))}</text>",
-            *(_drawn_arrow(arrow) for arrow in arrows),
-            *(_relation(arrow) for arrow in arrows),
-            *(_drawn_box(name, box) for name, box in boxes.items()),
+            *(_draw_arrow(arrow) for arrow in arrows),
+            *(_draw_relation(arrow) for arrow in arrows),
+            *(_draw_box(node) for node in boxes),
             *(
                 f"<text x='{_MARGIN}' y='{bottom + _LINE * index}' fill='{colour}'>{escape(line)}</text>"
-                for index, (line, colour) in enumerate(told)
+                for index, (line, colour) in enumerate(notes)
             ),
             "</svg>\n",
         )
@@ -98,116 +99,8 @@ def svg(lineage: Lineage) -> str:
 
 def _under(lineage: Lineage) -> str:
     record = lineage.record
-    holds = "every step holds" if not lineage.faults else f"{len(lineage.faults)} faults, told below"
+    holds = "every step holds" if not lineage.faults else f"{len(lineage.faults)} faults, listed below"
     return f"{record.kind} of {record.time}, asked of {record.call.model} over {record.call.protocol}; {holds}"
-
-
-# --- what the boxes say
-
-
-def _boxes(lineage: Lineage) -> dict[str, _Box]:
-    uses = {model.recorded.name: model.recorded for model in lineage.models}
-    weights_fault = {model.recorded.name: model.in_release is False for model in lineage.models}
-    return {
-        "image": _image_box(lineage),
-        "dataset": _dataset_box(lineage),
-        "preprocessing": _Box(f"version {lineage.record.preprocessing_version}", ("one decode, 224 x 224 gray",)),
-        "training run": _training_box(lineage),
-        "release": _release_box(lineage),
-        "signer": _signer_box(lineage),
-        "detector": _model_box(uses.get(DETECTOR), DETECTOR, weights_fault.get(DETECTOR, False)),
-        "typer": _model_box(uses.get(TYPER), TYPER, weights_fault.get(TYPER, False)),
-        "policy": _policy_box(lineage),
-        "prediction": _prediction_box(lineage),
-    }
-
-
-def _image_box(lineage: Lineage) -> _Box:
-    if lineage.image is None:
-        return _Box("not decoded", ("no image is on record",))
-    image = lineage.image.recorded
-    return _Box(
-        f"{image.format}, {image.width} x {image.height}",
-        (
-            f"input {image.input_sha256[:16]}",
-            f"stored {image.stored_sha256[:16]}",
-            f"in the store: {lineage.image.stored}",
-        ),
-        lineage.image.stored != "whole",
-    )
-
-
-def _dataset_box(lineage: Lineage) -> _Box:
-    if lineage.data is None:
-        return _Box("not known", ())
-    films = "films not listed" if lineage.films is None else f"{lineage.films.count} films by digest"
-    left_out = f"{lineage.data.excluded_patients} patients left out"
-    return _Box(lineage.data.digest[:16], (lineage.data.source, films, left_out), lineage.films is None)
-
-
-def _training_box(lineage: Lineage) -> _Box:
-    if lineage.training is None:
-        return _Box("not known", ())
-    facts = lineage.training.facts
-    return _Box(
-        facts.run_id,
-        (
-            f"seed {facts.seed}, code {facts.code_version}",
-            f"{facts.parameters.get('architecture')}, {facts.parameters.get('steps')} steps",
-            f"OpenLineage {lineage.training.openlineage_run[:18]}…",
-        ),
-    )
-
-
-def _release_box(lineage: Lineage) -> _Box:
-    release = lineage.release
-    files = {None: "not found", True: "every file is whole", False: "altered"}[release.intact]
-    read = () if release.found is None else (f"read from the {release.found}",)
-    return _Box(release.id, (f"digest {release.digest[:16]}", files, *read), not release.intact)
-
-
-def _signer_box(lineage: Lineage) -> _Box:
-    if lineage.release.signer is None:
-        return _Box("not verified", ("no trusted key is known to have signed",), True)
-    return _Box(lineage.release.signer, ("ed25519, a trusted key",))
-
-
-def _model_box(use: ModelUse | None, name: str, fault: bool) -> _Box:
-    if use is None:
-        return _Box(name, ("not asked for this film",))
-    engine = f"{use.profile.get('engine', '')} {use.profile.get('engine_version', '')}"
-    return _Box(name, (f"version {use.version}", f"probability {use.probability:.6f}", engine), fault)
-
-
-def _policy_box(lineage: Lineage) -> _Box:
-    policy = lineage.policy
-    if policy is None:
-        return _Box("not known", ())
-    band, typed = policy.detector_band, policy.typer_band
-    return _Box(
-        f"pneumonia from {policy.detector_threshold}",
-        (
-            f"referred {band.low} to {band.high}",
-            f"bacterial from {policy.typer_threshold}",
-            f"type referred {typed.low} to {typed.high}",
-        ),
-    )
-
-
-def _prediction_box(lineage: Lineage) -> _Box:
-    record = lineage.record
-    if lineage.decision is None:
-        told = "raw scores" if record.error is None else f"{record.kind}, status {record.error.status}"
-        return _Box(told, (record.prediction_id,))
-    decision = lineage.decision.recorded
-    finding = ", ".join(filter(None, (decision.finding, decision.pneumonia_type))) or "a human must look"
-    sure = "" if decision.confidence is None else f"confidence {decision.confidence:.3f}, "
-    follows = {True: "follows from scores and policy", False: "does not follow from the scores", None: "not derived"}
-    return _Box(
-        finding,
-        (f"{sure}{'referred' if decision.referred else 'not referred'}", follows[lineage.decision.agrees]),
-        lineage.decision.agrees is False,
-    )
 
 
 def _arrows(lineage: Lineage) -> tuple[_Arrow, ...]:
@@ -251,7 +144,7 @@ def _ends(arrow: _Arrow) -> tuple[int, int, int, int]:
     return left + middle + arrow.leaves, top + _HEIGHT, end_left + middle + arrow.enters, end_top - 3
 
 
-def _drawn_arrow(arrow: _Arrow) -> str:
+def _draw_arrow(arrow: _Arrow) -> str:
     x1, y1, x2, y2 = _ends(arrow)
     # Down past the boxes between, then across.
     turn, half = y2 - _GAP, y2 - _GAP // 2
@@ -262,7 +155,7 @@ def _drawn_arrow(arrow: _Arrow) -> str:
     )
 
 
-def _relation(arrow: _Arrow) -> str:
+def _draw_relation(arrow: _Arrow) -> str:
     x1, y1, x2, y2 = _ends(arrow)
     x, y = (x1 + x2) // 2, (y1 + y2) // 2
     if y1 == y2:
@@ -280,25 +173,30 @@ def _relation(arrow: _Arrow) -> str:
     )
 
 
-def _drawn_box(name: str, box: _Box) -> str:
-    left, top = _corner(name)
-    fill, stroke = _FAULT if box.fault else _KEY if name in {"prediction", "image"} else _PLAIN
+def _draw_box(node: Node) -> str:
+    left, top = _corner(node.name)
+    fill, stroke = _FAULT if node.fault else _KEY if node.name in {"prediction", "image"} else _PLAIN
+    (title,) = _rows([node.title], 1, _FIT_TITLE)
     lines = "".join(
-        f"<text x='{left + 14}' y='{top + 60 + _LINE * index}'>{escape(_fitting(line))}</text>"
-        for index, line in enumerate(box.lines)
+        f"<text x='{left + 14}' y='{top + 60 + _LINE * index}'>{escape(row)}</text>"
+        for index, row in enumerate(_rows(node.lines, _ROWS, _FIT))
     )
     return (
-        f"<g id='{name.replace(' ', '-')}'>"
+        f"<g id='{node.name.replace(' ', '-')}'>"
         f"<rect x='{left}' y='{top}' width='{_WIDTH}' height='{_HEIGHT}' rx='9' fill='{fill}' stroke='{stroke}' "
         "stroke-width='1.4'/>"
-        f"<text x='{left + 14}' y='{top + 21}' font-size='11' fill='#45525f'>{escape(name)}</text>"
-        f"<text x='{left + 14}' y='{top + 40}' font-size='15' font-weight='600'>{escape(_fitting(box.title))}</text>"
+        f"<text x='{left + 14}' y='{top + 21}' font-size='11' fill='#45525f'>{escape(node.name)}</text>"
+        f"<text x='{left + 14}' y='{top + 40}' font-size='15' font-weight='600'>{escape(title)}</text>"
         f"{lines}</g>"
     )
 
 
-def _fitting(text: str) -> str:
-    return text if len(text) <= _FIT else f"{text[: _FIT - 1]}…"
+def _rows(lines: Sequence[str], most: int, width: int) -> list[str]:
+    """Lines as at most so many rows of so many characters, the last with an ellipsis where there would be more."""
+    rows = [row for line in lines for row in wrap(_DIGEST.sub(r"\1", line), width)]
+    if len(rows) <= most:
+        return rows
+    return [*rows[: most - 1], f"{rows[most - 1][: width - 2]} …"]
 
 
 def _head(name: str, colour: str) -> str:

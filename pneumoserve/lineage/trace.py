@@ -1,6 +1,6 @@
 """Following one prediction back, checking each step. Read it from `trace` downwards.
 
-What cannot be followed or does not hold is a fault; the rest of the lineage is told all the same.
+What cannot be followed or does not hold is a fault; the rest of the lineage is stated all the same.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pneumoserve.archive.record import ImageDetail, ModelUse, Record
-from pneumoserve.archive.store import NotFoundError, ObjectStore
+from pneumoserve.canonical import Sha256, digest_of
 from pneumoserve.decision import Decision, Policy, decide
 from pneumoserve.ids import openlineage_run_of
-from pneumoserve.image import Facts
-from pneumoserve.judging import scores_of
+from pneumoserve.imaging import Facts
+from pneumoserve.inference import scores_of
+from pneumoserve.records import ImageDetail, ModelUse, Record
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
-from pneumoserve.release.holdout import DEFAULT, parted
-from pneumoserve.release.schema import DataFacts, ReleaseManifest, Sha256, TrainingFacts, digest_of
+from pneumoserve.release.holdout import DEFAULT, partition
+from pneumoserve.release.schema import DataFacts, ReleaseManifest, TrainingFacts
 from pneumoserve.release.verify import ReleaseError, check_files, read_manifest, signer_of_release
+from pneumoserve.store import NotFoundError, Store
 
 
 class _Strict(BaseModel):
@@ -43,7 +44,7 @@ class ImagePart(_Strict):
 class ModelPart(_Strict):
     """A model's part in the answer; `graph` and `in_release` are None where the release is not known.
 
-    `in_release` tells whether the release holds a model of this name with these very weights.
+    `in_release` is whether the release holds a model of this name with these very weights.
     """
 
     recorded: ModelUse
@@ -127,7 +128,7 @@ class _Found:
     faults: tuple[str, ...]
 
 
-def trace(record: Record, store: ObjectStore, releases: Path, trust: Path) -> Lineage:
+def trace(record: Record, store: Store, releases: Path, trust: Path) -> Lineage:
     """The lineage of a record; its release is looked for in the folder of releases, then in the store.
 
     Raises:
@@ -157,8 +158,8 @@ def trace(record: Record, store: ObjectStore, releases: Path, trust: Path) -> Li
 
 def _faults(image: ImagePart | None, models: tuple[ModelPart, ...], decision: DecisionPart | None) -> Iterator[str]:
     if image is not None and image.stored != "whole":
-        told = {"missing": "is not in the store", "altered": "has other bytes than its name says"}[image.stored]
-        yield f"The film {image.recorded.stored_key} {told}; look for its versions with `pneumoserve archive verify`."
+        how = {"missing": "is not in the store", "altered": "has other bytes than its name says"}[image.stored]
+        yield f"The film {image.recorded.stored_key} {how}; look for its versions with `pneumoserve archive verify`."
     for model in models:
         if model.in_release is False:
             yield f"The release holds no {model.recorded.name} with the weights that the record names."
@@ -177,7 +178,7 @@ def _warning(seen: Seen) -> str:
     return f"{how} is in the release's training data: {use}, so this answer says nothing about other films."
 
 
-def _image(detail: ImageDetail, store: ObjectStore) -> ImagePart:
+def _image(detail: ImageDetail, store: Store) -> ImagePart:
     try:
         whole = digest_of(store.get(detail.stored_key)) == detail.stored_sha256
     except NotFoundError:
@@ -199,7 +200,9 @@ def _decision(record: Record, manifest: ReleaseManifest | None) -> DecisionPart 
         return DecisionPart(recorded=record.decision, derived=None, agrees=None)
     facts = Facts(**{name: getattr(record.image, name) for name in Facts.__dataclass_fields__})
     try:
-        derived = decide(manifest.policy, facts, record.image.format == "dicom", scores_of(record.models))
+        derived = record.restate(
+            decide(manifest.policy, facts, record.image.format == "dicom", scores_of(record.models))
+        )
     except ValueError:
         derived = None
     return DecisionPart(recorded=record.decision, derived=derived, agrees=derived == record.decision)
@@ -217,41 +220,39 @@ def _films(record: Record, data: TrainingData, manifest: ReleaseManifest | None)
     return FilmsPart(
         count=len(data.items),
         digests={split: tuple(each) for split, each in digests.items()},
-        asked=None if record.image is None else _seen(record.image, data, hold_out),
+        asked=None if record.image is None else _find(record.image, data, hold_out),
     )
 
 
-def _seen(image: ImageDetail, data: TrainingData, hold_out: str) -> Seen | None:
-    def seen(by: Literal["file", "pixels"], item: Item) -> Seen:
-        learned = item in parted(data.items, hold_out).learned
+def _find(image: ImageDetail, data: TrainingData, hold_out: str) -> Seen | None:
+    def film(by: Literal["file", "pixels"], item: Item) -> Seen:
+        learned = item in partition(data.items, hold_out).learned
         return Seen(by=by, sha256=item.sha256, split=item.split, learned=learned, patient=item.patient)
 
     for item in data.items:
-        if item.sha256 == image.input_sha256:
-            return seen("file", item)
+        if item.sha256 in (image.input_sha256, image.stored_sha256):
+            return film("file", item)
     same = data.with_pixels(image.pixels_sha256)
-    return None if same is None else seen("pixels", same)
+    return None if same is None else film("pixels", same)
 
 
 # --- the release
 
 
-def _release(record: Record, store: ObjectStore, releases: Path, trust: Path) -> _Found:
+def _release(record: Record, store: Store, releases: Path, trust: Path) -> _Found:
     with _folder(record.release, store, releases) as (folder, where):
         if folder is None:
-            told = (
+            fault = (
                 f"Release {record.release} is not found: neither in the folder {releases} nor in the store below "
                 f"releases/{record.release}/; put it there, and ask again."
             )
             part = ReleasePart(id=record.release, digest=record.release_digest, found=None, intact=None, signer=None)
-            return _Found(part, None, None, (told,))
-        return _checked(record, folder, where, trust)
+            return _Found(part, None, None, (fault,))
+        return _check(record, folder, where, trust)
 
 
 @contextmanager
-def _folder(
-    release: str, store: ObjectStore, releases: Path
-) -> Iterator[tuple[Path | None, Literal["state", "store"]]]:
+def _folder(release: str, store: Store, releases: Path) -> Iterator[tuple[Path | None, Literal["state", "store"]]]:
     if (releases / release / "release.json").is_file():
         yield releases / release, "state"
         return
@@ -259,7 +260,7 @@ def _folder(
         yield download(release, store, Path(temporary)), "store"
 
 
-def _checked(record: Record, folder: Path, where: Literal["state", "store"], trust: Path) -> _Found:
+def _check(record: Record, folder: Path, where: Literal["state", "store"], trust: Path) -> _Found:
     """What a folder holds of the record's release; signature, files and films are checked one by one."""
     part = ReleasePart(id=record.release, digest=record.release_digest, found=where, intact=False, signer=None)
     named, faults = f"Release {record.release}", list[str]()
@@ -268,23 +269,23 @@ def _checked(record: Record, folder: Path, where: Literal["state", "store"], tru
     except ReleaseError as error:
         return _Found(part, None, None, (f"{named}: {error}",))
     if digest_of(document) != record.release_digest:
-        # Whatever it is, it is not what answered: nothing of it is told.
+        # Whatever it is, it is not what answered: nothing of it is stated.
         return _Found(part, None, None, (f"{named}: release.json is not the one that answered; fetch it again.",))
     data = None
-    with _noted(faults):
+    with _collect(faults):
         part = part.model_copy(update={"signer": signer_of_release(folder, document, trust)})
-    with _noted(faults):
+    with _collect(faults):
         check_files(folder, manifest.files, named)
         part = part.model_copy(update={"intact": True})
     try:
         data = read_data(folder, manifest.data.digest)
     except DataError as error:
-        faults.append(f"{named} does not tell the films it learned from: {error}.")
+        faults.append(f"{named} does not say which films it learned from: {error}.")
     return _Found(part, manifest, data, tuple(faults))
 
 
 @contextmanager
-def _noted(faults: list[str]) -> Iterator[None]:
+def _collect(faults: list[str]) -> Iterator[None]:
     try:
         yield
     except ReleaseError as error:

@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import shlex
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,35 +23,57 @@ from typing import Any, Final
 import numpy as np
 import tritonclient.http as triton
 from rich.console import Console
-from rich.table import Table
 
-from pneumoserve.archive.store import BUCKET
+from pneumoserve.local.answers import FileAnswer, decision_of, print_answers
+from pneumoserve.local.stack import REFERENCE_RUN
+from pneumoserve.release.schema import RunFacts
+from pneumoserve.store import BUCKET
 
-SAMPLE: Final = Path(__file__).resolve().parents[2] / "tests" / "data" / "xray-sample"
-TRUTH: Final = {"normal": "normal", "bacteria": "pneumonia, bacterial", "virus": "pneumonia, viral"}
+# From the checkout, where `make demo` is run.
+SAMPLE: Final = Path("tests/data/xray-sample")
+LABELS: Final = {
+    "normal": "normal",
+    "bacteria": "pneumonia, bacterial pattern",
+    "virus": "pneumonia, viral pattern",
+    "dicom": "none: an adult's chest, and a leg",
+}
+_STEPS: Final = 30
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 190)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
 
 
 def main() -> int:
     """Run the demo; 1 where a step fails."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--train", action="store_true", help="ingest the sample and train a small release from it")
+    parser.add_argument("--keep", action="store_true", help="leave the stack running until Ctrl-C")
     options = parser.parse_args()
     if not SAMPLE.is_dir():
         console.print("The sample films (tests/data/xray-sample) are missing; run this in a checkout.")
         return 1
     with tempfile.TemporaryDirectory(prefix="pneumoserve-demo-") as folder:
         state = Path(folder) / "state"
-        release = trained(state, Path(folder)) if options.train else None
+        release = train_release(state, Path(folder)) if options.train else None
         with serving(state, release) as stack:
             if release is not None:
                 console.print(
                     "This release was trained on the very films below: the answers show how it works, not how well."
                 )
-            show_answers(stack, state)
-    console.print("The stack is stopped; nothing is left running.")
+            case = show_answers(stack, state)
+            if options.keep:
+                keep(stack, case)
+    console.print("The stack is stopped; nothing is left running. Its records are gone with it.")
+    console.print("\n[bold]Go on with a stack that stays[/bold]")
+    console.print(_NEXT, markup=False, soft_wrap=True)
     return 0
+
+
+_NEXT: Final = f"""\
+  .venv/bin/pneumoserve serve --port 8080
+and, when it is ready, in another terminal:
+  .venv/bin/pneumoserve predict {SAMPLE}/virus
+  .venv/bin/pneumoserve archive show <a record's id from predict>
+docs/tutorial/first-hour.md explains each step."""
 
 
 @contextlib.contextmanager
@@ -61,22 +85,22 @@ def step(title: str) -> Iterator[None]:
     console.print(f"[dim]took {time.perf_counter() - started:.1f} s[/dim]")
 
 
-def command(*words: str | Path) -> list[str]:
+def command(*words: str | Path | int) -> list[str]:
     """A `pneumoserve` command, shown as it would be typed."""
-    console.print(f"$ pneumoserve {shlex.join(str(word) for word in words)}")
+    console.print(f"$ pneumoserve {shlex.join(str(word) for word in words)}", soft_wrap=True)
     return [str(Path(sys.executable).parent / "pneumoserve"), *map(str, words)]
 
 
-def trained(state: Path, work: Path) -> Path:
+def train_release(state: Path, work: Path) -> Path:
     """A small release, trained on the sample; too small to be any good, and quick."""
     with step("Ingest the sample into the object store"):
         ingest = ("ingest", SAMPLE, "--to", f"s3://{BUCKET}/datasets", "--state", state, "--json")
         done = subprocess.run(command(*ingest), check=True, stdout=subprocess.PIPE)
         dataset = json.loads(done.stdout)
         console.print(f"{dataset['films']} films, {dataset['added']} new; the dataset is {dataset['manifest']}")
-    with step("Train both models on it, briefly: 30 steps, where the reference release had 1000"):
-        words = ("train", "--dataset", dataset["manifest"], "--out", work / "run", "--steps", "30", "--exclude", "none",
-                 "--source", "the sample in tests/data", "--state", state)  # fmt: skip
+    with step(describe_training()):
+        words = ("train", "--dataset", dataset["manifest"], "--out", work / "run", "--steps", _STEPS, "--exclude",
+                 "none", "--source", "the sample in tests/data", "--state", state)  # fmt: skip
         subprocess.run(command(*words), check=True)
     with step("Package the run into a signed release"):
         done = subprocess.run(
@@ -85,6 +109,13 @@ def trained(state: Path, work: Path) -> Path:
             stdout=subprocess.PIPE,
         )
     return Path(json.loads(done.stdout)["folder"])
+
+
+def describe_training() -> str:
+    """What the demo trains, beside what the reference release was trained by."""
+    facts = RunFacts.model_validate_json((REFERENCE_RUN / "run.json").read_bytes())
+    steps = facts.training.parameters["steps"]
+    return f"Train both models on it, briefly: {_STEPS} steps, where the reference release had {steps}"
 
 
 @contextlib.contextmanager
@@ -100,7 +131,9 @@ def serving(state: Path, release: Path | None) -> Iterator[dict[str, Any]]:
         if not line:
             raise SystemExit(process.wait() or 1)
         stack: dict[str, Any] = json.loads(line)
-        console.print(f"ready: {stack['url']} (REST), {stack['grpc']} (gRPC), release {stack['release']}")
+        console.print(
+            f"ready: {stack['url']} (REST), {stack['grpc']} (gRPC), release {stack['release']}", soft_wrap=True
+        )
     try:
         yield stack
     finally:
@@ -109,63 +142,70 @@ def serving(state: Path, release: Path | None) -> Iterator[dict[str, Any]]:
             process.wait()
 
 
-def chosen_films() -> list[tuple[Path, str]]:
-    """The films the demo sends, all of the sample's, with what their label says."""
-    films = [(path, truth) for folder, truth in TRUTH.items() for path in sorted((SAMPLE / folder).iterdir())]
-    originals = [(path, TRUTH[path.parent.name]) for path in sorted((SAMPLE / "originals").rglob("*.jpeg"))]
-    dicoms = [(SAMPLE / "dicom" / "RG1_J2KI.dcm", "an adult's chest"), (SAMPLE / "dicom" / "RG3_J2KI.dcm", "a leg")]
-    return films + originals + dicoms
+def choose_films() -> dict[str, list[Path]]:
+    """The films the demo sends, all of the sample's, by what their label says."""
+    return {
+        label: sorted(path for path in SAMPLE.rglob("*") if path.parent.name == folder and path.is_file())
+        for folder, label in LABELS.items()
+    }
 
 
-def shown_name(path: Path) -> str:
+def display_name(path: Path) -> str:
     """The film's name; an original has that of its small copy."""
-    return f"{path.name}, original" if "originals" in path.parts else path.name
+    return f"original {path.name}" if "originals" in path.parts else path.name
 
 
-def show_answers(stack: dict[str, Any], state: Path) -> None:
-    """Send the films one by one over V2, print a table, then one record in full."""
-    table = Table("file", "truth", "answer", "confidence", "referred", "ms", title="Answers over V2")
-    table.add_column("record", no_wrap=True)
+def keep(stack: dict[str, Any], case: str) -> None:
+    """Say where everything is, and wait for Ctrl-C."""
+    console.print("\n[bold]The stack stays until you press Ctrl-C[/bold]")
+    console.print(f"the service: {stack['url']}/docs\nthe reading room: {stack['console']}", soft_wrap=True)
+    console.print(f"a referred study in it: {stack['console']}/studies/{case}", soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+def show_answers(stack: dict[str, Any], state: Path) -> str:
+    """Send the films one by one over V2, print a table of each label, then one record in full.
+
+    Returns the prediction id of a referred one.
+    """
     answers: list[dict[str, Any]] = []
     with step("Send real X-rays over the Open Inference Protocol (V2)"):
         with triton.InferenceServerClient(stack["url"].removeprefix("http://")) as client:
-            for path, truth in chosen_films():
-                answer, milliseconds = ask(client, path.read_bytes())
-                answers.append(answer)
-                table.add_row(
-                    shown_name(path),
-                    truth,
-                    in_words(answer),
-                    "-" if np.isnan(answer["confidence"]) else f"{answer['confidence']:.3f}",
-                    ", ".join(json.loads(answer["reasons"])) or "no",
-                    f"{milliseconds:.0f}",
-                    answer["prediction_id"],
-                )
-        console.print(table)
+            for label, paths in choose_films().items():
+                asked = [(path, ask(client, path.read_bytes())) for path in paths]
+                answers += [answer for _, answer in asked]
+                rows = [FileAnswer(display_name(path), decision_of(answer)) for path, answer in asked]
+                print_answers(console, rows, f"Labelled {label}")
+        times = [answer["ms"] for answer in answers]
+        console.print(f"{len(answers)} answers, each on record; the median took {statistics.median(times):.0f} ms.")
+        for words in dict.fromkeys(answer[name] for name in ("intended_use", "notice") for answer in answers):
+            if words:
+                console.print(words, markup=False)
     with step("Read one answer's record back from the store"):
         identifier = answers[-3]["prediction_id"]
-        subprocess.run(command("archive", "show", identifier, "--state", state), check=True)
+        subprocess.run(command("archive", "show", identifier, "--state", state, "--json"), check=True)
+    return next(str(answer["prediction_id"]) for answer in answers if answer["referred"])
 
 
-def ask(client: triton.InferenceServerClient, data: bytes) -> tuple[dict[str, Any], float]:
-    """One film's answer, and the milliseconds it took."""
+def ask(client: triton.InferenceServerClient, data: bytes) -> dict[str, Any]:
+    """One film's answer as V1 has it, with its `intended_use` and the milliseconds it took, `ms`."""
     tensor = triton.InferInput("image", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([data], dtype=np.object_))
     started = time.perf_counter()
     result = client.infer("pneumonia", [tensor])
     milliseconds = (time.perf_counter() - started) * 1000
-    values = {output["name"]: result.as_numpy(output["name"])[0] for output in result.get_response()["outputs"]}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}, milliseconds
+    response = result.get_response()
+    answer = {output["name"]: _plain(result.as_numpy(output["name"])[0]) for output in response["outputs"]}
+    intended_use = response["parameters"]["intended_use"]
+    return {**answer, "reasons": json.loads(answer["reasons"]), "intended_use": intended_use, "ms": milliseconds}
 
 
-def in_words(answer: dict[str, Any]) -> str:
-    """The answer as a person would say it."""
-    if not answer["finding"]:
-        return "a human must look"
-    kind = answer["pneumonia_type"]
-    if answer["finding"] == "pneumonia":
-        return f"pneumonia, {kind}" if kind else "pneumonia, type unsure"
-    return str(answer["finding"])
+def _plain(value: Any) -> Any:
+    """An element of a tensor; None where it says nothing (an empty string, NaN)."""
+    if isinstance(value, bytes):
+        return value.decode() or None
+    return None if np.isnan(value) else value.item()
 
 
 if __name__ == "__main__":

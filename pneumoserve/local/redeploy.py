@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import urllib3
 
+from pneumoserve.errors import PneumoserveError
 from pneumoserve.local.stack import REDEPLOY_SIGNAL
 from pneumoserve.local.state import State
 from pneumoserve.names import DECISION
@@ -19,7 +20,7 @@ _POLL_SECONDS: Final = 0.1
 _TIMEOUT_SECONDS: Final = 10.0
 
 
-class RedeployError(RuntimeError):
+class RedeployError(PneumoserveError):
     """The stack does not serve the release; the text says why."""
 
 
@@ -31,7 +32,7 @@ def redeploy(state: State, release: Release) -> bool:
     Raises:
         RedeployError: the release did not start; what was served before is served again, and stays chosen.
     """
-    announced, before = state.running(), state.chosen
+    announced, before = state.running(), state.selected_release
     state.choose(release.id)
     if announced is None:
         return False

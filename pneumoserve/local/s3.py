@@ -10,9 +10,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from pneumoserve.archive.store import ObjectStore, S3Settings, StoreError
 from pneumoserve.local.process import Child, StackError, free_ports
+from pneumoserve.store import S3Settings, S3Store, StoreError
 
+S3_SERVER: Final = "the S3 server"
 _READY_SECONDS: Final = 60.0
 # A master that starts again waits this long before it elects itself; by default 10 to 20 s, its store unreachable.
 _ELECTION: Final = "-master.electionTimeout=1s"
@@ -42,20 +43,31 @@ def s3_child(data: Path, settings: S3Settings, log: Path) -> Child:
     command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}",
                f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", _VOLUMES,
                "-master.volumeSizeLimitMB=64", "-master.telemetry=false", _ELECTION, *ports]  # fmt: skip
-    return Child("the S3 server", command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
+    return Child(S3_SERVER, command, {**os.environ, "HOME": str(data)}, log, _GRACE_SECONDS)
 
 
-def start_s3(child: Child, settings: S3Settings, stop: threading.Event | None = None) -> None:
-    """Start it, wait until it answers (or `stop` is set), and make the bucket.
+def start_s3(child: Child, settings: S3Settings) -> None:
+    """Start it, wait until it answers, and make the bucket.
 
     Raises:
         StackError: it did not start.
     """
     child.start()
-    store = ObjectStore(settings)
+    wait_for_s3(child, settings, threading.Event())
+
+
+def wait_for_s3(child: Child, settings: S3Settings, stop: threading.Event) -> None:
+    """Wait until it answers (or `stop` is set), and make the bucket.
+
+    Only this server takes the keys of `settings`, so that no other one is believed.
+
+    Raises:
+        StackError: it ended, or was not ready in time.
+    """
+    store = S3Store(settings)
 
     def ready() -> bool:
-        if stop is not None and stop.is_set():
+        if stop.is_set():
             return True
         try:
             store.set_up()

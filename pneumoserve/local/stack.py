@@ -6,7 +6,9 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,24 +19,36 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from pneumoserve.archive.store import S3Settings
-from pneumoserve.local.process import Child, StackError, free_ports
-from pneumoserve.local.s3 import s3_child, start_s3
+from pneumoserve.local.process import Child, StackError, free_ports, hold, listen, short_path
+from pneumoserve.local.s3 import S3_SERVER, s3_child, start_s3, wait_for_s3
 from pneumoserve.local.state import State
-from pneumoserve.models.probe import has_worker
+from pneumoserve.models.probe import answers, has_worker
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import Release, ReleaseError, verify
 from pneumoserve.release.package import package
+from pneumoserve.release.verify import stated_id
+from pneumoserve.store import S3Settings
 
-REFERENCE_RUN: Final = Path(__file__).resolve().parents[2] / "model-store" / "reference"
+# A link to model-store/reference, which is in a checkout alone.
+REFERENCE_RUN: Final = Path(__file__).with_name("reference")
 # Not SIGHUP: a terminal that closes sends it, and the stack must end then.
 REDEPLOY_SIGNAL: Final = signal.SIGUSR1
 _READY_SECONDS: Final = 120.0
 _FRONT_GRACE_SECONDS: Final = 75.0
 _MODELS_GRACE_SECONDS: Final = 20.0
+_TORCHSERVE: Final = "TorchServe"
+_FRONT: Final = "the front"
+_SENDER_GRACE_SECONDS: Final = 30.0
+_CONSOLE_GRACE_SECONDS: Final = 15.0
 _DEATHS: Final = 3
 _DEATHS_WITHIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+# As the chart's liveness probes: a minute without an answer.
+_LOOK_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 2.0
+# Where TorchServe's workers listen, in its folder; a port there has five digits at most.
+_WORKERS_SOCKET: Final = "tmp/.ts.sock.12345"
+_IN_FLIGHT: Final = re.compile(rb"^pneumoserve_calls_in_flight (\d+)", re.MULTILINE)
 # Doubled with each death of the same child within the minute: a cause that passes gets time to pass.
 _BACKOFF_SECONDS: Final = 0.25
 
@@ -46,7 +60,7 @@ def find_release(state: State, wanted: str | None) -> Release:
         StackError: there is no such release.
         ReleaseError: it does not verify.
     """
-    wanted = wanted or state.chosen
+    wanted = wanted or state.selected_release
     if wanted is None:
         if not REFERENCE_RUN.is_dir():
             raise StackError("The reference release (model-store/reference) is not here; give --release.")
@@ -54,7 +68,7 @@ def find_release(state: State, wanted: str | None) -> Release:
     folder = release_folder(state, wanted)
     if folder is None:
         raise StackError(f"There is no release {wanted}; `pneumoserve release list` shows those of the state folder.")
-    return verify(folder.resolve(), state.trust)
+    return verify(folder.resolve(), state.trust, stated_id(folder))
 
 
 def release_folder(state: State, wanted: str) -> Path | None:
@@ -81,17 +95,21 @@ def s3_alone(state: State) -> Iterator[S3Settings]:
             child.stop()
 
 
-def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | None) -> int:
+def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | None, show_secrets: bool = False) -> int:
     """Run the stack in the foreground until SIGTERM or SIGINT; when ready, print one line of JSON.
+
+    The secret key of the store is in that line only with `show_secrets`; `stack.json` always has it.
 
     At REDEPLOY_SIGNAL it goes over to the release that the state folder has chosen.
 
     Returns 0 after a signal, 1 where a child died for good.
 
     Raises:
-        StackError: it cannot start.
+        StackError: it cannot start; where a port is in use, nothing was started.
         ReleaseError: the release does not verify.
     """
+    if port is not None and port == grpc_port:
+        raise StackError("REST and gRPC need two ports; give --port and --grpc-port different ones.")
     stop, redeploy = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -100,78 +118,132 @@ def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | N
         state.make()
         # A stack that was killed left its announcement; this one is not ready yet.
         state.withdraw()
-        release = find_release(state, wanted)
-        return _Stack(state, release, (port, grpc_port), stop, redeploy).run()
+        # Before the release, which may take a while to make: that a port is in use is told at once.
+        with listen(port) as rest:
+            grpc = free_ports(1)[0] if grpc_port is None else hold(grpc_port)
+            release = find_release(state, wanted)
+            torchserve = state.folder.resolve() / "tmp" / "torchserve"
+            torchserve.mkdir(exist_ok=True)
+            with short_path(torchserve, _WORKERS_SOCKET) as work:
+                return _Stack(state, release, (rest, grpc), work, (stop, redeploy)).run(show_secrets)
 
 
 class _Stack:
+    """The children, and what they have in common: ports, the release, and who stops or redeploys them."""
+
     def __init__(
         self,
         state: State,
         release: Release,
-        ports: tuple[int | None, int | None],
-        stop: threading.Event,
-        redeploy: threading.Event,
+        called_at: tuple[socket.socket, int],
+        torchserve: Path,
+        asked: tuple[threading.Event, threading.Event],
     ) -> None:
         self._state = state
         self._release = release
-        self._stop = stop
-        self._redeploy = redeploy
+        self._torchserve = torchserve
+        self._stop, self._redeploy = asked
         self._redeploys = 0
-        self._console = Console(stderr=True, highlight=False)
-        s3, rest, grpc, inference, self._management, metrics, ts_grpc, ts_manage = free_ports(8)
-        self._rest, self._grpc = ports[0] or rest, ports[1] or grpc
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        s3, self._metrics, inference, self._management, metrics, ts_grpc, ts_manage = free_ports(7)
+        self._hints, self._console_port = free_ports(2)
+        self._rest, self._grpc = called_at
+        self._port = self._rest.getsockname()[1]
         self._s3 = state.s3_settings(s3)
         self._models_ports = (inference, self._management, metrics, ts_grpc, ts_manage)
         self._deaths: defaultdict[str, list[float]] = defaultdict(list)
 
-    def run(self) -> int:
+    def run(self, show_secrets: bool) -> int:
         children: list[Child] = []
         try:
-            self._start(children, self._s3_child(), None)
-            self._start_release(children)
+            s3 = self._s3_child()
+            self._launch(children, s3)
+            # It loads its models while the store starts.
+            models = self._models()
+            self._launch(children, models)
+            wait_for_s3(s3, self._s3, self._stop)
+            self._tell_ready(s3)
+            console = self._console_child()
+            self._launch(children, console)
+            self._start_front(children, models)
+            # Nobody waits for it: an alert comes after its answer.
+            self._launch(children, self._sender())
+            self._wait_until_ready(console, lambda: answers(self._console_port, "/health", _ANSWER_SECONDS))
             if self._stop.is_set():
                 return 0
-            sys.stdout.write(json.dumps(self._announce(None)) + "\n")
+            sys.stdout.write(json.dumps(self._announce(None, show_secrets)) + "\n")
             sys.stdout.flush()
             return self._watch(children)
         finally:
-            self._state.withdraw()
-            for child in reversed(children):
-                child.stop()
+            self._end(children)
 
-    def _start_release(self, children: list[Child]) -> None:
-        """Start the models and the front of the present release."""
-        self._start(children, self._models(), self._models_ready)
-        self._start(children, self._front(), self._front_ready)
-
-    def _start(self, children: list[Child], child: Child, ready: Callable[[], bool] | None) -> None:
-        """Start a child and wait until it is ready; nothing once a signal has come."""
+    def _end(self, children: list[Child]) -> None:
+        """Stop all children; those that others use come last."""
+        self._state.withdraw()
+        # Nobody who calls from now on waits for an answer that does not come.
+        self._rest.close()
         if self._stop.is_set():
-            return
-        started = time.monotonic()
-        children.append(child)
-        if ready is None:
-            start_s3(child, self._s3, self._stop)
-        else:
-            child.start()
-            child.wait_until(lambda: self._stop.is_set() or ready(), _READY_SECONDS)
-        self._console.print(f"{child.name} is ready after {time.monotonic() - started:.1f} s")
+            calls = self._calls_in_flight()
+            waiting = f"; waiting for {calls} {'call' if calls == 1 else 'calls'}" if calls else ""
+            self._console.print(f"stopping{waiting}")
+        # The front first: what it still answers needs store and models, which end last, side by side.
+        used = [child for child in children if child.name in {S3_SERVER, _TORCHSERVE}]
+        using = [child for child in children if child not in used]
+        for child in sorted(using, key=lambda child: child.name != _FRONT):
+            child.stop()
+        for child in used:
+            child.ask_to_end()
+        for child in used:
+            child.stop()
+        if self._stop.is_set():
+            self._console.print("stopped")
 
-    def _announce(self, refused: str | None) -> dict[str, Any]:
+    def _calls_in_flight(self) -> int:
+        """How many calls the front answers now; 0 where it does not tell."""
+        _, metrics = _get(self._metrics, "/metrics")
+        found = _IN_FLIGHT.search(metrics)
+        return int(found[1]) if found else 0
+
+    def _start_front(self, children: list[Child], models: Child) -> None:
+        """Start the front while the models load, and wait for both."""
+        front = self._front()
+        self._launch(children, front)
+        self._wait_until_ready(models, self._models_ready)
+        self._wait_until_ready(front, self._front_ready)
+
+    def _wait_until_ready(self, child: Child, ready: Callable[[], bool]) -> None:
+        """Wait until a child is ready; no longer once a signal has come."""
+        child.wait_until(lambda: self._stop.is_set() or ready(), _READY_SECONDS)
+        self._tell_ready(child)
+
+    def _launch(self, children: list[Child], child: Child) -> None:
+        """Start a child; nothing once a signal has come."""
+        if not self._stop.is_set():
+            children.append(child)
+            child.start()
+
+    def _tell_ready(self, child: Child) -> None:
+        if not self._stop.is_set():
+            self._console.print(f"{child.name} is ready after {time.monotonic() - child.started:.1f} s")
+
+    def _announce(self, refused: str | None, show_secrets: bool = False) -> dict[str, Any]:
         """Write what runs, and why the last redeployment was refused, if it was; returns what `serve` prints."""
         names = ("inference", "management", "metrics")
         torchserve = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, self._models_ports, strict=False)}
         private = {
             "torchserve": torchserve,
+            "metrics": f"http://127.0.0.1:{self._metrics}/metrics",
             "release_folder": str(self._release.folder.resolve()),
             "pid": os.getpid(),
             "redeploys": self._redeploys,
             "refused": refused,
         }
-        return self._state.announce(
-            f"http://127.0.0.1:{self._rest}", f"127.0.0.1:{self._grpc}", self._release.id, self._s3, private
-        )
+        addresses = {
+            "url": f"http://127.0.0.1:{self._port}",
+            "grpc": f"127.0.0.1:{self._grpc}",
+            "console": f"http://127.0.0.1:{self._console_port}",
+        }
+        return self._state.announce(addresses, self._release.id, self._s3, private, show_secrets)
 
     def _go_over(self, children: list[Child]) -> None:
         """Serve the chosen release in place of the present one, which comes back where that one does not start.
@@ -196,22 +268,30 @@ class _Stack:
             self._announce(refused)
 
     def _replace(self, children: list[Child]) -> None:
-        """Stop models and front, and start those of the present release; the store stays."""
-        _, *served = children
+        """Stop front and models, and start those of the present release; the others stay."""
+        served = [child for child in children if child.name in {_TORCHSERVE, _FRONT}]
         for child in reversed(served):
             child.stop()
             children.remove(child)
-        self._start_release(children)
+        models = self._models()
+        self._launch(children, models)
+        self._start_front(children, models)
 
     def _watch(self, children: list[Child]) -> int:
-        """Start again what dies, and go over to another release when told, until a signal or a death too many."""
+        """Start again what dies, and go over to another release when asked, until a signal or a death too many."""
+        next_look = time.monotonic() + _LOOK_SECONDS
         while not self._stop.wait(_POLL_SECONDS):
             if self._redeploy.is_set():
                 self._go_over(children)
+            if time.monotonic() >= next_look:
+                for child in children:
+                    if child.end_frozen():
+                        self._console.print(f"{child.name} answered nothing for a minute; it was ended")
+                next_look = time.monotonic() + _LOOK_SECONDS
             for child in children:
                 if child.running:
                     continue
-                deaths = self._died(child)
+                deaths = self._count_deaths(child)
                 if deaths > _DEATHS:
                     self._console.print(f"{child.name} dies again and again; read logs/{child.log.name}.")
                     return 1
@@ -222,7 +302,7 @@ class _Stack:
                 child.start()
         return 0
 
-    def _died(self, child: Child) -> int:
+    def _count_deaths(self, child: Child) -> int:
         """Note a death, and return how often this child has died lately."""
         now = time.monotonic()
         recent = [moment for moment in self._deaths[child.name] if now - moment < _DEATHS_WITHIN_SECONDS]
@@ -235,43 +315,101 @@ class _Stack:
     def _s3_child(self) -> Child:
         return s3_child(self._state.folder / "s3", self._s3, self._log("s3"))
 
+    def _console_child(self) -> Child:
+        state = self._state
+        command = [
+            *(sys.executable, "-m", "pneumoserve.console"),
+            f"--port={self._console_port}",
+            f"--archive-key={state.archive_key_file.resolve()}",
+            f"--archive-trust={state.archive_trust.resolve()}",
+            f"--sealer-trust={state.sealer_trust.resolve()}",
+            f"--chance-key={state.chance_key.resolve()}",
+            f"--link-keys={state.link_keys.resolve()}",
+            f"--releases={state.releases.resolve()}",
+            f"--trust={state.trust.resolve()}",
+        ]
+        return Child(
+            "the console",
+            command,
+            {**os.environ, **self._s3.to_env(), "REVIEW_DATABASE": state.review_database},
+            self._log("console"),
+            _CONSOLE_GRACE_SECONDS,
+            lambda: answers(self._console_port, "/health", _ANSWER_SECONDS),
+        )
+
     def _models(self) -> Child:
         names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
         ports = [f"--{name}-port={port}" for name, port in zip(names, self._models_ports, strict=True)]
-        folder = self._state.folder.resolve() / "tmp" / "torchserve"
-        command = [*self._module("pneumoserve.models"), *ports, f"--work-dir={folder}"]
-        return Child("TorchServe", command, dict(os.environ), self._log("models"), _MODELS_GRACE_SECONDS)
+        command = [*self._module("pneumoserve.models"), *ports, f"--work-dir={self._torchserve}"]
+        inference = self._models_ports[0]
+        return Child(
+            _TORCHSERVE,
+            command,
+            dict(os.environ),
+            self._log("models"),
+            _MODELS_GRACE_SECONDS,
+            lambda: answers(inference, timeout=_ANSWER_SECONDS),
+        )
 
     def _front(self) -> Child:
         inference, management, *_ = self._models_ports
         command = [
             *self._module("pneumoserve.front"),
             "--host=127.0.0.1",
-            f"--http-port={self._rest}",
+            f"--http-socket={self._rest.fileno()}",
             f"--grpc-port={self._grpc}",
+            f"--metrics-port={self._metrics}",
+            # On one machine all callers have the same address.
+            "--proxy=127.0.0.0/8",
             f"--models-url=http://127.0.0.1:{inference}",
             f"--management-url=http://127.0.0.1:{management}",
             f"--archive-key={self._state.archive_key_file.resolve()}",
             f"--reference-key={self._state.reference_key.resolve()}",
             f"--journal={self._state.journal.resolve()}",
+            f"--envelope-key={self._state.sealing_key.resolve()}",
+            f"--alert-hint=127.0.0.1:{self._hints}",
         ]
         return Child(
-            "the front", command, {**os.environ, **self._s3.to_env()}, self._log("front"), _FRONT_GRACE_SECONDS
+            _FRONT,
+            command,
+            {**os.environ, **self._s3.to_env()},
+            self._log("front"),
+            _FRONT_GRACE_SECONDS,
+            lambda: answers(self._port, "/v2/health/live", _ANSWER_SECONDS),
+            (self._rest.fileno(),),
+        )
+
+    def _sender(self) -> Child:
+        command = [sys.executable, "-m", "pneumoserve.cli", "alerts", "send", f"--state={self._state.folder.resolve()}"]
+        return Child(
+            "the alert sender",
+            [*command, f"--hint-port={self._hints}"],
+            {**os.environ, **self._s3.to_env()},
+            self._log("alerts"),
+            _SENDER_GRACE_SECONDS,
         )
 
     def _module(self, name: str) -> list[str]:
-        folders = [f"--release={self._release.folder.resolve()}", f"--trust={self._state.trust.resolve()}"]
-        return [sys.executable, "-m", name, *folders]
+        release = [f"--release={self._release.folder.resolve()}", f"--release-id={self._release.id}"]
+        return [sys.executable, "-m", name, *release, f"--trust={self._state.trust.resolve()}"]
 
     def _models_ready(self) -> bool:
         return all(has_worker(self._management, model) for model in (DETECTOR, TYPER))
 
     def _front_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._rest, timeout=2)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        # Only the front has the socket that listens there, so it is the front that answers.
+        status, _ = _get(self._port, "/v2/health/ready")
+        return status == http.HTTPStatus.OK
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of what a port of loopback answers; 0 where it answers nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -14,9 +15,10 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pneumoserve.archive.store import BUCKET, S3Settings
 from pneumoserve.local.process import StackError
-from pneumoserve.release.signing import generate_key, load_key, write_public_key
+from pneumoserve.records import generate_envelope_key
+from pneumoserve.signing import generate_key, load_key, write_public_key
+from pneumoserve.store import BUCKET, S3Settings
 
 _FOLDERS: Final = ("s3", "releases", "keys", "journal", "logs", "tmp")
 
@@ -37,8 +39,13 @@ class State:
         for file, trust in ((self.archive_key_file, self.archive_trust), (self.sealer_key_file, self.sealer_trust)):
             if not file.exists():
                 write_public_key(generate_key(file), trust)
-        if not self.reference_key.exists():
-            _write_private(self.reference_key, secrets.token_hex(32).encode())
+        if not self.opening_key.exists():
+            generate_envelope_key(self.opening_key, self.sealing_key)
+        if not self.link_keys.exists():
+            _write_private(self.link_keys, base64.urlsafe_b64encode(secrets.token_bytes(32)))
+        for file in (self.reference_key, self.chance_key):
+            if not file.exists():
+                _write_private(file, secrets.token_hex(32).encode())
         if not self._s3_keys.exists():
             keys = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
             _write_private(self._s3_keys, json.dumps(keys).encode())
@@ -92,6 +99,31 @@ class State:
         return self.folder / "keys" / "reference.key"
 
     @property
+    def chance_key(self) -> Path:
+        """The file of the key that decides which studies are drawn to be read."""
+        return self.folder / "keys" / "chance.key"
+
+    @property
+    def opening_key(self) -> Path:
+        """The file of the private key that opens envelopes: whose X-ray it is."""
+        return self.folder / "keys" / "envelope.pem"
+
+    @property
+    def sealing_key(self) -> Path:
+        """The file of the public key that envelopes are sealed to."""
+        return self.folder / "keys" / "envelope.pub.pem"
+
+    @property
+    def link_keys(self) -> Path:
+        """The file of the keys of alerts' links."""
+        return self.folder / "keys" / "links.key"
+
+    @property
+    def review_database(self) -> str:
+        """The URL of the review database."""
+        return f"sqlite:///{self.folder.resolve() / 'review.sqlite'}"
+
+    @property
     def journal(self) -> Path:
         """The folder of the front's journal."""
         return self.folder / "journal"
@@ -112,7 +144,7 @@ class State:
         return S3Settings(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], BUCKET)
 
     @property
-    def chosen(self) -> str | None:
+    def selected_release(self) -> str | None:
         """The id of the release that `serve` serves by default, None for the reference."""
         return self._choice.read_text().strip() if self._choice.exists() else None
 
@@ -127,12 +159,24 @@ class State:
     def _choice(self) -> Path:
         return self.folder / "release"
 
-    def announce(self, url: str, grpc: str, release: str, s3: S3Settings, private: dict[str, Any]) -> dict[str, Any]:
-        """Write `stack.json`, and return what `serve` prints: all but `private`."""
+    def announce(
+        self,
+        addresses: dict[str, str],
+        release: str,
+        s3: S3Settings,
+        private: dict[str, Any],
+        show_secrets: bool,
+    ) -> dict[str, Any]:
+        """Write `stack.json`, and return what `serve` prints: where that is, and all but `private` and the secret key.
+
+        With `show_secrets`, the secret key too.
+        """
         store = {key: value for key, value in asdict(s3).items() if key != "region"}
-        document = {"url": url, "grpc": grpc, "release": release, "s3": store}
-        _write_private(self.folder / "stack.json", json.dumps({**document, **private}).encode())
-        return document
+        document = {**addresses, "release": release, "s3": store}
+        file = self.folder.resolve() / "stack.json"
+        _write_private(file, json.dumps({**document, **private}).encode())
+        shown = {key: value for key, value in store.items() if show_secrets or key != "secret_key"}
+        return {**document, "s3": shown, "stack": str(file)}
 
     def withdraw(self) -> None:
         """Remove `stack.json`: the stack is down."""

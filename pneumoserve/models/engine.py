@@ -61,7 +61,7 @@ class TorchEngine:
         import torch  # noqa: PLC0415 - the CPU image has none
         from safetensors.torch import load_file  # noqa: PLC0415
 
-        from training.model import Film, GatedFilm  # noqa: PLC0415
+        from pneumoserve.models.network import Classifier, GatedClassifier  # noqa: PLC0415
 
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -70,9 +70,9 @@ class TorchEngine:
         self._torch = torch
         self._device = device
         state = load_file(folder / f"{name}.safetensors")
-        self._film = GatedFilm() if "gate.weight" in state else Film()
-        self._film.load_state_dict(state)
-        self._film.to(device).eval()
+        self._network = GatedClassifier() if "gate.weight" in state else Classifier()
+        self._network.load_state_dict(state)
+        self._network.to(device).eval()
         unit = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
         self.profile: Profile = {
             "engine": "torch",
@@ -90,7 +90,7 @@ class TorchEngine:
             padded = np.zeros((_GPU_BATCH, *part[0].shape), dtype=np.uint8)
             padded[: len(part)] = part
             with self._torch.inference_mode():
-                output = self._film(self._torch.from_numpy(padded).to(self._device))
+                output = self._network(self._torch.from_numpy(padded).to(self._device))
             columns = output if isinstance(output, tuple) else (output,)
             rows = zip(*(column.cpu().double().tolist() for column in columns), strict=True)
             answers += [_raw(row) for row in rows][: len(part)]
@@ -111,7 +111,7 @@ def engine_for(folder: Path, name: str, architecture: str, properties: dict[str,
     gpu = properties.get("gpu_id")
     if gpu is None:
         return OnnxEngine(folder, name)
-    from training.model import ARCHITECTURE  # noqa: PLC0415 - the CPU image has no torch
+    from pneumoserve.models.network import ARCHITECTURE  # noqa: PLC0415 - the CPU image has no torch
 
     if architecture != ARCHITECTURE:
         raise RuntimeError(
@@ -127,10 +127,10 @@ def _cpu() -> Profile:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
     except OSError:
         return {"isa": platform.machine()}
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = set((told.get("flags") or told.get("Features") or "").split())
+    cpu = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     isa = next((name for name in _INSTRUCTION_SETS if name in flags), platform.machine())
     return {
         "isa": isa,
-        "cpu": f"{told.get('vendor_id', platform.machine())}-{told.get('cpu family', '')}-{told.get('model', '')}",
+        "cpu": f"{cpu.get('vendor_id', platform.machine())}-{cpu.get('cpu family', '')}-{cpu.get('model', '')}",
     }

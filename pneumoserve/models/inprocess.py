@@ -32,7 +32,7 @@ class InProcess:
 
 
 @contextlib.contextmanager
-def loaded(release: Release) -> Iterator[dict[str, Scorer]]:
+def load_scorers(release: Release) -> Iterator[dict[str, Scorer]]:
     """The release's models by name, from its MARs; they are unpacked for as long as the context lasts.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import pneumoserve
-from pneumoserve.image import PREPROCESSING_VERSION
+from pneumoserve.imaging import PREPROCESSING_VERSION
 from pneumoserve.models.engine import Pixels, Profile, engine_for
 
 

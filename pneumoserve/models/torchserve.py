@@ -120,7 +120,8 @@ def command(release: Release, work: Path) -> list[str]:
         f"-Djava.io.tmpdir={work / 'tmp'}",
         *vm_arguments,
         "-cp",
-        f".:{home / 'ts' / 'frontend' / '*'}",
+        # TorchServe's launcher puts "." before it, a folder that the server can write to.
+        str(home / "ts" / "frontend" / "*"),
         _MAIN_CLASS,
         "--python",
         sys.executable,

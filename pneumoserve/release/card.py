@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pneumoserve.decision import Policy
 from pneumoserve.release.schema import Metric, RunFacts
 
 _LIMITS: Final = """\
@@ -41,10 +42,14 @@ def model_card(facts: RunFacts) -> str:
     gate = "" if policy.chest_threshold is None else (
         f"Films that are an upright chest film with a probability below {policy.chest_threshold} are referred as none. "
     )  # fmt: skip
-    groups = ["folds", *facts.training.beside, str(facts.training.parameters.get("hold_out")), "calibration"]
+    groups = ["folds", *facts.training.reference_runs, str(facts.training.parameters.get("hold_out")), "calibration"]
     measured = [name for name in dict.fromkeys(groups) if f"{name}/detector_auc" in facts.metrics]
     lines = [
         _LIMITS,
+        "## Said with every answer",
+        f"- {facts.intended_use}",
+        f"- With a type: {facts.type_notice}",
+        "",
         "## What it means where pneumonia is rare",
         "",
         *(prevalence_rows(facts.metrics, worst_of(facts.metrics, measured)) if measured else []),
@@ -84,12 +89,33 @@ def model_card(facts: RunFacts) -> str:
         f"from {policy.typer_band.low} to {policy.typer_band.high}. {gate}"
         f"Assumed prevalence {policy.assumed_prevalence}. {policy.why}",
         "",
+        type_evidence(policy),
+        "",
         "## Training",
         f"Run {facts.training.run_id}, seed {facts.training.seed}, code {facts.training.code_version}. "
         + ", ".join(f"{key} {value}" for key, value in sorted(facts.training.parameters.items())),
         "",
     ]
     return "\n".join(lines)
+
+
+def type_evidence(policy: Policy) -> str:
+    """What the band of the type rests on, in words."""
+    found = policy.type_evidence
+    if found is None:
+        return "No error rate of stated types was measured."
+    if found.rate is None:
+        return (
+            f"No type is stated: the types of {found.asked} images are too few to show that at most {found.target:.0%} "
+            "of stated ones are wrong."
+        )
+    return (
+        f"A type is stated where its probability is at least {policy.typer_band.high}. Then {found.rate:.1%} of stated "
+        f"types were wrong, and the one-sided 95 % upper bound of that is {found.bound:.1%}, where at most "
+        f"{found.target:.0%} was asked for: of {found.patients} patients, each counted once, on {found.images} of "
+        f"{found.asked} images whose type was asked for. They are pneumonias of the calibration fold, which never "
+        "trained, and right is what its graders said."
+    )
 
 
 def metric_rows(metrics: Mapping[str, Metric], groups: Sequence[str]) -> list[str]:
@@ -112,11 +138,10 @@ def prevalence_rows(metrics: Mapping[str, Metric], group: str) -> list[str]:
     if any(f"{group}/{name}" not in metrics for name in _RATES):
         return [f"`{group}` has not all classes."]
     sensitivity, specificity, missed, alarmed = (metrics[f"{group}/{name}"].value for name in _RATES)
-    # The rest of each class is referred for its finding, or for being no chest film.
-    confident = (metrics.get(f"{group}/{name}") for name in ("referred_among_pneumonias", "referred_among_normals"))
-    ill_referred, well_referred = (0.0 if metric is None else metric.value for metric in confident)
+    ill_referred, well_referred = (metrics.get(f"{group}/referred_among_{name}") for name in ("pneumonias", "normals"))
     rows = [
-        f"Of 1,000 films, at the rates measured on `{group}`; PPV and NPV are those of the threshold alone.",
+        f"Of 1,000 films, at the rates measured on `{group}`; PPV and NPV are those of the threshold alone."
+        + ("" if ill_referred and well_referred else " Who is referred was not measured on it (-)."),
         "",
         "| prevalence | PPV | NPV | referred | pneumonias confidently normal | normals confidently pneumonia |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -126,9 +151,12 @@ def prevalence_rows(metrics: Mapping[str, Metric], group: str) -> list[str]:
         cleared_ill, cleared_well = share * (1 - sensitivity), (1 - share) * specificity
         ppv = called_ill / (called_ill + called_well) if called_ill + called_well else 0.0
         npv = cleared_well / (cleared_well + cleared_ill) if cleared_well + cleared_ill else 0.0
-        referred = share * ill_referred + (1 - share) * well_referred
+        # A run whose band was chosen anew has no such figures of sets whose scores it does not hold.
+        referred = "-"
+        if ill_referred and well_referred:
+            referred = f"{1000 * (share * ill_referred.value + (1 - share) * well_referred.value):.0f}"
         rows.append(
-            f"| {share:.0%} | {ppv:.1%} | {npv:.2%} | {1000 * referred:.0f} "
+            f"| {share:.0%} | {ppv:.1%} | {npv:.2%} | {referred} "
             f"| {1000 * share * missed:.2f} | {1000 * (1 - share) * alarmed:.1f} |"
         )
     return rows

@@ -14,26 +14,36 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from pneumoserve.release.schema import ClassName, Sha256, canonical_json, digest_of
+from pneumoserve.canonical import Sha256, canonical_json, digest_of
+from pneumoserve.errors import PneumoserveError
+from pneumoserve.release.schema import ClassName
 
 Split = Literal["train", "validation", "calibration"]
 MANIFEST_FILE: Final = "data/manifest.json"
 PIXELS_FILE: Final = "data/pixels.json"
 
 
-class DataError(ValueError):
+class DataError(PneumoserveError, ValueError):
     """A run's or release's list of films that cannot be used; the text says why."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One film of the dataset; `sha256` is its file's digest, by which it is found and counted."""
+    """One film of the dataset; `sha256` is its file's digest, by which it is found and counted.
+
+    `name` is the source's, or the beginning of the digest where that could name a person.
+    """
 
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
     cls: ClassName
     patient: str
     split: Split
     name: str
+
+    @property
+    def has_name(self) -> bool:
+        """Whether `name` is the source's, which says of what kind a film is and in which order films were made."""
+        return self.name != nameless(self.sha256)
 
 
 class _Manifest(BaseModel):
@@ -60,6 +70,22 @@ class TrainingData:
     def with_pixels(self, pixels_sha256: Sha256) -> Item | None:
         """The film that has these prepared pixels, whatever its file; None where none has."""
         return next((item for item in self.items if self.pixels[item.sha256] == pixels_sha256), None)
+
+
+def nameless(digest: Sha256) -> str:
+    """What stands for a film's name where nobody may know that."""
+    return digest[:12]
+
+
+def pseudonym_of(patient: str) -> str:
+    """What a patient of the public source is called in the store.
+
+    Whoever knows the numbers can count through them, so it keeps apart and hides nobody; names never get here. A
+    pseudonym stays as it is.
+    """
+    if patient.startswith(("patient-", "film-")):
+        return patient
+    return f"patient-{digest_of(f'pneumoserve patient {patient}'.encode())[:16]}"
 
 
 def film_key(prefix: str, digest: Sha256) -> str:

@@ -9,13 +9,18 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pneumoserve.archive.store import ObjectStore
+from pydantic import ValidationError
+
+from pneumoserve.canonical import digest_of
+from pneumoserve.decision import Policy
+from pneumoserve.release.schema import ReleaseManifest
 from pneumoserve.release.verify import MANIFEST, Release, ReleaseError, verify
+from pneumoserve.store import NotFoundError, Store
 
 _ID: Final = re.compile(r"[0-9a-f]{12}")
 
 
-def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Release:
+def fetch(store: Store, release_id: str, out: Path, trust: Path) -> Release:
     """Download a release to `out/<id>`; it is there only if it verified.
 
     Raises:
@@ -27,29 +32,43 @@ def fetch(store: ObjectStore, release_id: str, out: Path, trust: Path) -> Releas
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".fetch-") as temporary:
         folder = Path(temporary) / release_id
-        strange = _copied(store, release_id, folder)
+        strange = _copy(store, release_id, folder)
         if strange:
             raise ReleaseError(
                 "extra_file", f"The store holds {strange[0]}, which leads out of the release; remove it."
             )
         if not folder.is_dir():
             raise missing(release_id)
-        release = verify(folder, trust)
-        if release.id != release_id:
-            raise misplaced(release_id, release.id)
+        release = verify(folder, trust, release_id)
         shutil.rmtree(out / release_id, ignore_errors=True)
         return replace(release, folder=folder.rename(out / release_id))
 
 
-def download(release_id: str, store: ObjectStore, into: Path) -> Path | None:
+def download(release_id: str, store: Store, into: Path) -> Path | None:
     """Copy a release of the store to `into/<id>`, unverified; None where the store has none of that id.
 
     Raises:
         StoreError: the store did not give a file.
     """
     folder = into / release_id
-    _copied(store, release_id, folder)
+    _copy(store, release_id, folder)
     return folder if (folder / MANIFEST).is_file() else None
+
+
+def find_policy(release_id: str, releases: Path, store: Store) -> Policy | None:
+    """A release's policy, from the folder of releases or the store; None where neither has the release of that id.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    file = releases / release_id / MANIFEST
+    try:
+        document = file.read_bytes() if file.is_file() else store.get(f"releases/{release_id}/{MANIFEST}")
+        manifest = ReleaseManifest.model_validate_json(document)
+    except (NotFoundError, ValidationError):
+        return None
+    # The id is made of the manifest's digest, so that it vouches for what it names.
+    return manifest.policy if digest_of(document).startswith(release_id) else None
 
 
 def missing(release_id: str) -> ReleaseError:
@@ -57,12 +76,7 @@ def missing(release_id: str) -> ReleaseError:
     return ReleaseError("unreadable", f"There is no release {release_id} here, nor in the store.")
 
 
-def misplaced(release_id: str, found: str) -> ReleaseError:
-    """The store has another release in the place of one."""
-    return ReleaseError("altered", f"The store's releases/{release_id} holds {found}; push the right one.")
-
-
-def _copied(store: ObjectStore, release_id: str, folder: Path) -> list[str]:
+def _copy(store: Store, release_id: str, folder: Path) -> list[str]:
     """Copy a release's objects into a folder; returns the keys that lead out of it, which are not."""
     prefix = f"releases/{release_id}/"
     strange: list[str] = []

@@ -32,7 +32,7 @@ class Parts:
     held_out: list[Item]
 
 
-def parted(items: Sequence[Item], hold_out: str) -> Parts:
+def partition(items: Sequence[Item], hold_out: str) -> Parts:
     """The parts of a dataset for a training that holds films out in one of the `WAYS`.
 
     Of the calibration fold only `prefix:` takes films, since a whole source is to be unseen.
@@ -40,7 +40,7 @@ def parted(items: Sequence[Item], hold_out: str) -> Parts:
     Raises:
         DataError: there is no such way, or it holds out nothing.
     """
-    held = _held_out(items, hold_out)
+    held = _choose_held_out(items, hold_out)
     unseen, patients = {item.sha256 for item in held}, {item.patient for item in held}
     return Parts(
         learned=[item for item in items if item.split != "calibration" and item.patient not in patients],
@@ -49,7 +49,7 @@ def parted(items: Sequence[Item], hold_out: str) -> Parts:
     )
 
 
-def _held_out(items: Sequence[Item], hold_out: str) -> list[Item]:
+def _choose_held_out(items: Sequence[Item], hold_out: str) -> list[Item]:
     kind, _, text = hold_out.partition(":")
     open_to_training = [item for item in items if item.split != "calibration"]
     if hold_out == "none":
@@ -61,11 +61,14 @@ def _held_out(items: Sequence[Item], hold_out: str) -> list[Item]:
     elif hold_out == "earliest":
         found = _earliest(open_to_training)
     elif kind == "prefix" and text:
-        found = [item for item in items if item.name.startswith(text)]
+        found = [item for item in items if item.has_name and item.name.startswith(text)]
     else:
         raise DataError(f"{hold_out} is no way to hold films out; give one of: {WAYS}.")
     if not found:
-        raise DataError(f"Holding out {hold_out} holds out no film of this dataset; give another --hold-out.")
+        raise DataError(
+            f"Holding out {hold_out} holds out no film of this dataset; give another --hold-out. "
+            "A dataset that was ingested has no file names to go by."
+        )
     return found
 
 
@@ -77,7 +80,7 @@ def _earliest(items: list[Item]) -> list[Item]:
     """Files are numbered in the order in which the source made them, each kind of name by itself."""
     numbered: dict[str, list[tuple[int, Item]]] = defaultdict(list)
     for item in items:
-        if match := re.match(r"((?:NORMAL2-)?\D+)(\d+)", item.name):
+        if item.has_name and (match := re.match(r"((?:NORMAL2-)?\D+)(\d+)", item.name)):
             numbered[match[1]].append((int(match[2]), item))
     found = []
     for rows in numbered.values():

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from datetime import date
+from importlib import resources, util
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-import handlers
-from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.canonical import canonical_json, digest_of
+from pneumoserve.errors import PneumoserveError
 from pneumoserve.release.card import model_card
 from pneumoserve.release.data import MANIFEST_FILE, PIXELS_FILE, DataError, read_data
-from pneumoserve.release.schema import ModelFacts, ReleaseManifest, RunFacts, canonical_json, digest_of
-from pneumoserve.release.signing import signature_of
-from pneumoserve.release.verify import MANIFEST, SIGNATURE
+from pneumoserve.release.schema import ModelFacts, ReleaseManifest, RunFacts
+from pneumoserve.release.verify import MANIFEST, SIGNATURE, id_of, read_manifest
+from pneumoserve.signing import add_signature
 
-_HANDLERS: Final = {DETECTOR: "detector_handler.py", TYPER: "typer_handler.py"}
-_HANDLER_FOLDER: Final = Path(handlers.__file__).parent
-_CONFIG: Final = _HANDLER_FOLDER.parent / "model-store" / "config.properties"
+_HANDLER: Final = "model_handler.py"
+_CONFIG: Final = "config.properties"
 # The earliest date a zip can hold: it says nothing, which is what it should say.
 _ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE: Final = 0o644 << 16
 
 
-class PackageError(RuntimeError):
+class PackageError(PneumoserveError):
     """A run that cannot be packaged; the text says what to do."""
 
 
 def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
     """Make the release of a run below `out` and return its folder, `out/<id>`; signed unless `key` is None.
 
-    The same run, handlers and version give the same bytes. A release that is there already is replaced by itself.
+    The same run, handlers and version give the same bytes. A release that is there already is replaced by itself, and
+    keeps the signatures it has.
 
     Raises:
         PackageError: the run is unfinished, or its weights or films are not those it states.
@@ -48,7 +52,8 @@ def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
         for model in facts.models:
             _archive(run, model, facts.preprocessing_version, folder / "model-store" / f"{model.name}.mar")
         (folder / "config").mkdir()
-        shutil.copyfile(_CONFIG, folder / "config" / "config.properties")
+        settings = resources.files("pneumoserve.release").joinpath(_CONFIG).read_bytes()
+        (folder / "config" / _CONFIG).write_bytes(settings)
         (folder / "MODEL_CARD.md").write_text(model_card(facts), encoding="utf-8")
         (folder / "data").mkdir()
         for name in (MANIFEST_FILE, PIXELS_FILE):
@@ -57,17 +62,36 @@ def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
             shutil.copytree(run / "report", folder / "report")
         manifest = canonical_json(_manifest(facts, folder))
         (folder / MANIFEST).write_bytes(manifest)
-        if key is not None:
-            (folder / SIGNATURE).write_bytes(signature_of(manifest, key))
         target = out / digest_of(manifest)[:12]
+        present = _signatures_at(target, manifest)
+        if key is not None:
+            present = add_signature(manifest, key, present)
+        if present is not None:
+            (folder / SIGNATURE).write_bytes(present)
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return target
 
 
-def sign(folder: Path, key: Ed25519PrivateKey) -> None:
-    """Sign a release: the act of a person or an approving Job."""
-    (folder / SIGNATURE).write_bytes(signature_of((folder / MANIFEST).read_bytes(), key))
+def sign(folder: Path, key: Ed25519PrivateKey, expires: date | None = None) -> None:
+    """Sign a release: the act of a person or an approving Job.
+
+    Signatures of others stay; `expires` is the last day (UTC) on which this one lets it start.
+
+    Raises:
+        ReleaseError: the folder holds no release, or not the one that its name says.
+    """
+    id_of(folder)
+    manifest, _ = read_manifest(folder)
+    (folder / SIGNATURE).write_bytes(add_signature(manifest, key, _signatures_at(folder, manifest), expires))
+
+
+def _signatures_at(folder: Path, manifest: bytes) -> bytes | None:
+    """The signature file of a release, None where there is none, or a folder holds another release."""
+    path = folder / SIGNATURE
+    if not path.is_file() or (folder / MANIFEST).read_bytes() != manifest:
+        return None
+    return path.read_bytes()
 
 
 def _facts(run: Path) -> RunFacts:
@@ -119,18 +143,42 @@ def _archive(run: Path, model: ModelFacts, preprocessing_version: str, target: P
         config = ModelArchiverConfig(
             model_name=model.name,
             version=model.version,
-            handler=str(_HANDLER_FOLDER / _HANDLERS[model.name]),
+            handler=str(_find_handler()),
             extra_files=",".join(map(str, extra)),
             export_path=temporary,
             archive_format="no-archive",
             force=True,
         )
         logging.getLogger().setLevel(logging.WARNING)
-        generate_model_archive(config)
+        with _temporary_files_in(Path(temporary) / "work"):
+            generate_model_archive(config)
         laid_out = Path(temporary) / model.name
         _undate(laid_out / "MAR-INF" / "MANIFEST.json")
         target.parent.mkdir(parents=True, exist_ok=True)
         _zip(laid_out, target)
+
+
+def _find_handler() -> Path:
+    """The handler's file. It is found and not imported: it runs in TorchServe alone."""
+    found = util.find_spec("handlers")
+    if found is None or found.origin is None:
+        raise PackageError("The package `handlers` is missing; install pneumoserve whole.")
+    return Path(found.origin).with_name(_HANDLER)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Another folder for temporary files.
+
+    torch-model-archiver empties and fills the temporary folder's `<model name>`: another process that packages at the
+    same time, or a user who made a link there, would have a part in the release.
+    """
+    folder.mkdir()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _undate(manifest: Path) -> None:

@@ -6,16 +6,24 @@ packaging the same run twice gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Policy
 
-Sha256 = str
 ClassName = Literal["normal", "bacterial", "viral"]
+
+
+Statement = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+INTENDED_USE: Final = (
+    "Research and evaluation only, not cleared for clinical use: a hint to a person who looks at the image, for "
+    "frontal chest X-rays of children of 1 to 5 years."
+)
+_VERSIONS: Final = "1 had no gate, 2 neither intended_use nor type_notice nor type_evidence"
+TYPE_NOTICE: Final = "A pattern on the image, not microbiology. Never withhold antibiotics on it."
 
 
 class _Strict(BaseModel):
@@ -77,10 +85,14 @@ class TrainingFacts(_Strict):
     seed: int
     parameters: dict[str, Any]
     image_digest: str | None = None
-    beside: dict[str, str] = Field(
+    reference_runs: dict[str, str] = Field(
         default_factory=dict,
+        validation_alias="beside",
+        serialization_alias="beside",
         description="what other runs of the recipe held out, on which the policy must hold too: their run ids",
     )
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Metric(_Strict):
@@ -96,11 +108,17 @@ class Metric(_Strict):
 class RunFacts(_Strict):
     """`run.json`: everything a finished training states. A run without it is unfinished."""
 
-    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2"] = Field(
-        default="pneumoserve.run/2", alias="schema", description="version 1 had no gate"
+    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2", "pneumoserve.run/3"] = Field(
+        default="pneumoserve.run/3", alias="schema", description=_VERSIONS
     )
     models: tuple[ModelFacts, ModelFacts] = Field(description="detector, typer")
     policy: Policy
+    intended_use: Statement = Field(
+        default=INTENDED_USE, description="one sentence that goes with every answer; versions before 3 mean the default"
+    )
+    type_notice: Statement = Field(
+        default=TYPE_NOTICE, description="what goes with every stated type; versions before 3 mean the default"
+    )
     data: DataFacts
     training: TrainingFacts
     metrics: dict[str, Metric]
@@ -113,22 +131,7 @@ class RunFacts(_Strict):
 class ReleaseManifest(RunFacts):
     """`release.json`: the run's facts and the digest of every other file of the release."""
 
-    schema_: Literal["pneumoserve.release/1", "pneumoserve.release/2"] = Field(  # type: ignore[assignment]
-        default="pneumoserve.release/2", alias="schema", description="version 1 had no gate"
+    schema_: Literal["pneumoserve.release/1", "pneumoserve.release/2", "pneumoserve.release/3"] = Field(  # type: ignore[assignment]
+        default="pneumoserve.release/3", alias="schema", description=_VERSIONS
     )
     files: dict[str, Sha256] = Field(description="path within the release: SHA-256")
-
-
-def canonical_json(value: BaseModel | dict[str, Any]) -> bytes:
-    """Canonical JSON bytes: sorted keys, no spaces, UTF-8, no NaN.
-
-    Raises:
-        ValueError: where a number is not finite.
-    """
-    plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def digest_of(data: bytes) -> Sha256:
-    """SHA-256 in hex."""
-    return hashlib.sha256(data).hexdigest()

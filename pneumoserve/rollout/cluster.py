@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from pneumoserve.errors import PneumoserveError
 
 Object = dict[str, Any]
 MANAGER: Final = "pneumoserve-rollout"
 # On the route: the rollout that owns its weights, and the release that the operator's values should name.
 OWNER: Final = "pneumoserve/rollout"
 STABLE: Final = "pneumoserve/stable"
+# On an InferenceService: the release that its pods must run.
+RELEASE_LABEL: Final = "pneumoserve_release"
 _PREFIX: Final = "pneumonia-"
 _SUFFIX: Final = "-predictor"
 _SUBJECT: Final = "--subject-header="
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-class ClusterError(Exception):
+class ClusterError(PneumoserveError):
     """The cluster does not let us; the sentence says what to do."""
+
+    exit_code = 2
 
 
 class UnreachableError(ClusterError):
     """The cluster does not answer, or not now: what is there stays unknown."""
+
+    exit_code = 1
 
 
 class ConflictError(ClusterError):
@@ -31,7 +40,7 @@ class ConflictError(ClusterError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredText:
     """A text that is kept in the cluster, and the version to replace."""
 
     text: str
@@ -39,7 +48,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningRelease:
     """A release as it runs. `ready` is what KServe says; `pods` are ready now, of `wanted`; `why` it is not ready."""
 
     release: str
@@ -53,7 +62,7 @@ class Running:
 class Route:
     """The switch. `weights` by release, the same in all rules, else empty; `accepted`: the gateway has taken it so.
 
-    `why`: what to tell and to do where it has not.
+    `why`: what is wrong and what to do where it has not.
     """
 
     weights: dict[str, int]
@@ -73,42 +82,62 @@ class LeaseView:
     version: str
 
 
-class Cluster(Protocol):
-    """One install in one namespace. Every method may raise UnreachableError and ClusterError."""
+class Cluster(ABC):
+    """One install in one namespace. Every method but `call` may raise UnreachableError and ClusterError."""
 
-    def load(self) -> Stored | None:
-        """The state of the rollout."""
+    @abstractmethod
+    def load(self) -> StoredText | None:
+        """The state of the rollout; None where there never was one."""
 
+    @abstractmethod
     def save(self, text: str, version: str | None) -> None:
         """Replace this version of the state, or make the first one; ConflictError where it is another one."""
 
-    def lease(self) -> LeaseView | None: ...
+    @abstractmethod
+    def lease(self) -> LeaseView | None:
+        """Who runs the rollout; None where nobody ever did."""
 
+    @abstractmethod
     def take_lease(self, holder: str, seconds: int, version: str | None) -> str:
         """Take or renew it; the new version. ConflictError where another hand did."""
 
-    def route(self) -> Route | None: ...
+    @abstractmethod
+    def route(self) -> Route | None:
+        """The switch as it is now; None where there is none."""
 
-    def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
-        """Set all weights and what marks are not empty, by one patch; ConflictError where it is another version."""
+    @abstractmethod
+    def set_weights(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
+        """Set all weights, and those annotations that are not empty, by one patch.
 
-    def release(self, release: str) -> Running | None: ...
+        ConflictError where the route has another version.
+        """
 
-    def make(self, stable: str, candidate: str, pods: int) -> int:
+    @abstractmethod
+    def release(self, release: str) -> RunningRelease | None:
+        """A release as it runs; None where it does not."""
+
+    @abstractmethod
+    def apply_candidate(self, stable: str, candidate: str, pods: int) -> int:
         """Let a candidate run as the stable release does, with so many pods; at least so many where load scales it.
 
         Returns how many pods are to be waited for: fewer where others come with the calls only.
         """
 
-    def remove(self, release: str) -> None: ...
+    @abstractmethod
+    def remove(self, release: str) -> None:
+        """Let a release run no more; it may take a while to go."""
 
-    def let_go(self, release: str) -> None:
+    @abstractmethod
+    def release_ownership(self, release: str) -> None:
         """Give up the fields of the route and of a release, so that whoever installs may own them."""
 
+    @abstractmethod
     def call(self, release: str, film: bytes) -> int:
-        """The HTTP status of one call past the gateway."""
+        """The HTTP status of one call past the gateway; 0 where there was no answer."""
 
-    def event(self, release: str, reason: str, sentence: str, bad: bool) -> None: ...
+    @abstractmethod
+    def emit_event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
+        """Make a Kubernetes Event of a release."""
 
 
 def service_of(release: str) -> str:
@@ -121,7 +150,7 @@ def name_of(release: str) -> str:
     return f"{_PREFIX}{release}"
 
 
-def copied(item: Object, release: str, other: str) -> Object:
+def copy_for(item: Object, release: str, other: str) -> Object:
     """What runs one release, as it should be to run another: everything that names the first names the second."""
     metadata = item["metadata"]
     annotations = {key: value for key, value in metadata.get("annotations", {}).items() if key != _LAST_APPLIED}
@@ -144,17 +173,17 @@ def with_pods(item: Object, pods: int) -> Object:
     """What says how many pods a release has, with so many; where load scales it, with so many at least."""
     match item["kind"]:
         case "InferenceService":
-            predictor = _bounded(item["spec"]["predictor"], "minReplicas", "maxReplicas", pods)
+            predictor = _with_bounds(item["spec"]["predictor"], "minReplicas", "maxReplicas", pods)
             return {**item, "spec": {**item["spec"], "predictor": predictor}}
         case "HorizontalPodAutoscaler":
-            return {**item, "spec": _bounded(item["spec"], "minReplicas", "maxReplicas", pods)}
+            return {**item, "spec": _with_bounds(item["spec"], "minReplicas", "maxReplicas", pods)}
         case "ScaledObject":
-            return {**item, "spec": _bounded(item["spec"], "minReplicaCount", "maxReplicaCount", pods)}
+            return {**item, "spec": _with_bounds(item["spec"], "minReplicaCount", "maxReplicaCount", pods)}
         case _:
             return item
 
 
-def _bounded(spec: Object, low: str, high: str, pods: int) -> Object:
+def _with_bounds(spec: Object, low: str, high: str, pods: int) -> Object:
     most = max(spec.get(high, pods), pods) if spec.get(high, 0) > spec.get(low, 1) else pods
     return {**spec, low: pods, high: most}
 
@@ -195,7 +224,7 @@ def _leads_to_releases(rule: Object) -> bool:
     )
 
 
-def accepted(route: Object) -> bool:
+def is_accepted(route: Object) -> bool:
     """Whether every gateway that the route names has taken its newest version."""
     generation = route["metadata"].get("generation")
     parents = route.get("status", {}).get("parents", [])

@@ -10,20 +10,16 @@ those calls, so asking more often changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pneumoserve.archive.read import entries
-from pneumoserve.archive.record import Record
-from pneumoserve.archive.store import ObjectStore
 from pneumoserve.names import DECISION, DETECTOR
-from pneumoserve.rollout.statistics import binomial_bounds, distance_bound, kolmogorov, quantile_bounds
-from pneumoserve.rollout.verdict import Verdict
+from pneumoserve.records import GateResult, Record
+from pneumoserve.rollout.statistics import binomial_bounds, distance_bound, kolmogorov_distance, quantile_bounds
 
 _TESTS: Final = 4
 _FIRST_LOOK: Final = 4
@@ -45,8 +41,8 @@ class ComparisonSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Call:
-    """What one recorded call, or film of a call, tells about its arm."""
+class ObservedCall:
+    """What is compared of one recorded call, or of one film of a call."""
 
     time: str
     failed: bool
@@ -60,35 +56,25 @@ class Arm:
     """The calls of one release in a window, the first one first."""
 
     release: str
-    calls: tuple[Call, ...] = field(default=())
+    calls: tuple[ObservedCall, ...] = field(default=())
 
     def until(self, moment: str) -> Arm:
         """Those recorded until a moment, itself included."""
         return Arm(self.release, tuple(call for call in self.calls if call.time <= moment))
 
 
-def read_arms(store: ObjectStore, since: datetime, releases: Collection[str]) -> dict[str, Arm]:
-    """Live calls on record since a moment, of some releases. A caller's mistakes count for no arm.
-
-    Raises:
-        StoreError: the store does not answer.
-        ValueError: an entry cannot be read.
-    """
-    return {release: arm_of(release, entries(store, since, release)) for release in releases}
-
-
 def arm_of(release: str, found: Iterable[object]) -> Arm:
-    """The arm that entries of the archive tell of."""
+    """The arm of a release, by entries of the archive."""
     return Arm(release, _calls(found))
 
 
-def _calls(found: Iterable[object]) -> tuple[Call, ...]:
+def _calls(found: Iterable[object]) -> tuple[ObservedCall, ...]:
     records = (entry for entry in found if isinstance(entry, Record) and entry.arm == "live")
     return tuple(sorted((_call(each) for each in records if each.kind != "refusal"), key=lambda call: call.time))
 
 
-def _call(record: Record) -> Call:
-    return Call(
+def _call(record: Record) -> ObservedCall:
+    return ObservedCall(
         time=record.time,
         failed=record.kind == "failure",
         milliseconds=record.duration_ms,
@@ -107,27 +93,27 @@ def looks(calls: int) -> Iterable[tuple[int, int]]:
         size, number = 2 * size, number + 1
 
 
-def compare(stable: Arm, candidate: Arm, settings: ComparisonSettings, steps: int) -> tuple[Verdict, ...]:
-    """The verdicts of every look so far of one of `steps` steps: those that fail, else those of the last look.
+def compare(stable: Arm, candidate: Arm, settings: ComparisonSettings, steps: int) -> tuple[GateResult, ...]:
+    """The results of every look so far of one of `steps` steps: those that fail, else those of the last look.
 
     Before the first look, or while the stable release has no calls in the window, it is one `wait`.
     """
-    latest: tuple[Verdict, ...] = ()
+    latest: tuple[GateResult, ...] = ()
     for number, size in looks(len(candidate.calls)):
         taken = Arm(candidate.release, candidate.calls[:size])
-        beside = stable.until(taken.calls[-1].time)
-        if not beside.calls:
+        other = stable.until(taken.calls[-1].time)
+        if not other.calls:
             continue
         level = settings.false_alarms / steps / (number * (number + 1)) / _TESTS / 2
-        latest = _look(beside, taken, settings, level)
-        failed = tuple(verdict for verdict in latest if verdict.outcome == "fail")
+        latest = _look(other, taken, settings, level)
+        failed = tuple(result for result in latest if result.outcome == "fail")
         if failed:
             return failed
     return latest or (_too_few(stable, candidate),)
 
 
-def _too_few(stable: Arm, candidate: Arm) -> Verdict:
-    return Verdict(
+def _too_few(stable: Arm, candidate: Arm) -> GateResult:
+    return GateResult(
         gate="evidence",
         outcome="wait",
         sentence=f"{len(candidate.calls)} calls of the candidate and {len(stable.calls)} of the stable release are too "
@@ -136,7 +122,7 @@ def _too_few(stable: Arm, candidate: Arm) -> Verdict:
     )
 
 
-def _look(stable: Arm, candidate: Arm, settings: ComparisonSettings, alpha: float) -> tuple[Verdict, ...]:
+def _look(stable: Arm, candidate: Arm, settings: ComparisonSettings, alpha: float) -> tuple[GateResult, ...]:
     return (
         _share("errors", [c.failed for c in stable.calls], [c.failed for c in candidate.calls],
                settings.more_errors, alpha),
@@ -151,33 +137,33 @@ def _known(values: Iterable[_T | None]) -> list[_T]:
     return [value for value in values if value is not None]
 
 
-def _share(gate: str, stable: Sequence[bool], candidate: Sequence[bool], more: float, alpha: float) -> Verdict:
+def _share(gate: str, stable: Sequence[bool], candidate: Sequence[bool], more: float, alpha: float) -> GateResult:
     low, _ = binomial_bounds(sum(candidate), len(candidate), alpha)
     _, high = binomial_bounds(sum(stable), len(stable), alpha)
-    told = f"{sum(candidate)} of {len(candidate)} beside {sum(stable)} of {len(stable)}"
-    return _verdict(
+    counts = f"{sum(candidate)} of {len(candidate)} beside {sum(stable)} of {len(stable)}"
+    return _gate_result(
         gate,
         low > high + more,
-        f"The candidate's {gate}, {told}, are",
+        f"The candidate's {gate}, {counts}, are",
         f"more than {more:g} above the stable release's",
         {"candidate": sum(candidate), "of": len(candidate), "stable": sum(stable), "stable_of": len(stable),
          "candidate_at_least": low, "stable_at_most": high, "tolerated": more, "alpha": alpha},
     )  # fmt: skip
 
 
-def _latency(stable: Arm, candidate: Arm, slower: float, alpha: float) -> Verdict:
+def _latency(stable: Arm, candidate: Arm, slower: float, alpha: float) -> GateResult:
     own, other = (
         np.array(_known(c.milliseconds for c in arm.calls if not c.failed), float) for arm in (candidate, stable)
     )
     low, high = -math.inf, math.inf
     if len(own) and len(other):
         low, high = quantile_bounds(own, 0.95, alpha)[0], _upper(other, alpha)
-    told = "unknown" if not len(own) else f"{np.quantile(own, 0.95):.0f} ms"
-    beside = "unknown" if not len(other) else f"{np.quantile(other, 0.95):.0f} ms"
-    return _verdict(
+    own_time = "unknown" if not len(own) else f"{np.quantile(own, 0.95):.0f} ms"
+    other_time = "unknown" if not len(other) else f"{np.quantile(other, 0.95):.0f} ms"
+    return _gate_result(
         "latency",
         low > slower * high,
-        f"The candidate's 95th percentile of time, {told} beside {beside}, is",
+        f"The candidate's 95th percentile of time, {own_time} beside {other_time}, is",
         f"more than {slower:g} times the stable release's",
         {"candidate_at_least_ms": _finite(low), "stable_at_most_ms": _finite(high), "tolerated": slower,
          "candidate": len(own), "stable": len(other), "alpha": alpha},
@@ -192,12 +178,12 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _scores(stable: Arm, candidate: Arm, apart: float, alpha: float) -> Verdict:
+def _scores(stable: Arm, candidate: Arm, apart: float, alpha: float) -> GateResult:
     own, other = (np.array(_known(c.probability for c in arm.calls), float) for arm in (candidate, stable))
+    seen = kolmogorov_distance(other, own)
     # Both arms' share of the level: one inequality holds for the two bands together.
-    bound = distance_bound(other, own, 2 * alpha)
-    seen = kolmogorov(other, own) if len(own) and len(other) else 0.0
-    return _verdict(
+    bound = distance_bound(seen, (len(other), len(own)), 2 * alpha)
+    return _gate_result(
         "scores",
         bound > apart,
         f"The detector's probabilities, by a Kolmogorov distance of {seen:.2f}, are",
@@ -207,8 +193,10 @@ def _scores(stable: Arm, candidate: Arm, apart: float, alpha: float) -> Verdict:
     )  # fmt: skip
 
 
-def _verdict(gate: str, fails: bool, subject: str, what: str, numbers: dict[str, float | int | str | None]) -> Verdict:
-    return Verdict(
+def _gate_result(
+    gate: str, fails: bool, subject: str, what: str, numbers: dict[str, float | int | str | None]
+) -> GateResult:
+    return GateResult(
         gate=gate,
         outcome="fail" if fails else "pass",
         sentence=f"{subject} {'' if fails else 'not shown to be '}{what}.",

@@ -2,8 +2,9 @@
 
 KServe 0.20 (ksvc_reconciler.go, inference_service_status.go) gives the percent to the latest revision and the rest to
 the last one that had all calls. It copies labels and annotations of the InferenceService into the revision's template,
-so a rollout's marks are on a ConfigMap of the chart's: there they make no revision. Knative (labeler/metasync.go) keeps
-the least pods of every revision that a target names, at 0 percent too; one that no target names loses its pods.
+so a rollout's annotations are on a ConfigMap of the chart's: there they make no revision. Knative
+(labeler/metasync.go) keeps the least pods of every revision that a target names, at 0 percent too; one that no target
+names loses its pods.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Final
 
 from pneumoserve.rollout.cluster import (
     OWNER,
+    RELEASE_LABEL,
     STABLE,
     ClusterError,
     ConflictError,
     Object,
     Route,
-    Running,
+    RunningRelease,
     UnreachableError,
-    copied,
+    copy_for,
 )
-from pneumoserve.rollout.kubernetes import Install
+from pneumoserve.rollout.kubernetes import CONFIG_MAP, INFERENCE_SERVICE, Install, Kind
 from pneumoserve.rollout.standard import StandardCluster
 
 _NAME: Final = "pneumonia"
@@ -31,7 +33,8 @@ _SERVICE: Final = f"{_NAME}-predictor"
 _SOURCE: Final = "internal.serving.kserve.io/storage-initializer-sourceuri"
 _REVISION: Final = "serving.knative.dev/revision"
 _PORT: Final = 8080
-_KNATIVE: Final = "apis/serving.knative.dev/v1"
+_KNATIVE_SERVICE: Final = Kind("serving.knative.dev/v1", "Service")
+_KNATIVE_REVISION: Final = Kind("serving.knative.dev/v1", "Revision")
 _NOT_TAKEN: Final = (
     "Knative has not taken the traffic that the InferenceService asks for, so a percent would change nothing; look at "
     "`kubectl describe inferenceservice pneumonia` and `kubectl describe ksvc pneumonia-predictor`."
@@ -61,7 +64,7 @@ class _Look:
     inference: Object
     service: Object
     revisions: dict[str, Object]
-    marks: dict[str, str]
+    annotations: dict[str, str]
 
     @property
     def uri(self) -> str:
@@ -158,7 +161,7 @@ class KnativeCluster(Install):
 
     def is_there(self, helm_release: str) -> bool:
         """Whether an install of that name is in Knative mode."""
-        metadata: Object = (self._get(self._service("")) or {}).get("metadata", {})
+        metadata: Object = (self._get(INFERENCE_SERVICE, _NAME) or {}).get("metadata", {})
         mode: str = metadata.get("annotations", {}).get("serving.kserve.io/deploymentMode", "")
         instance: str = metadata.get("labels", {}).get("app.kubernetes.io/instance", "")
         return (mode, instance) == ("Knative", helm_release)
@@ -171,45 +174,45 @@ class KnativeCluster(Install):
             return None
         return Route(
             weights=look.weights,
-            owner=look.marks.get(OWNER, ""),
-            stable=look.marks.get(STABLE, ""),
+            owner=look.annotations.get(OWNER, ""),
+            stable=look.annotations.get(STABLE, ""),
             accepted=look.accepted,
             version=look.inference["metadata"]["resourceVersion"],
             why=_NOT_TAKEN,
         )
 
-    def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
+    def set_weights(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
         look = self._look()
         if look is None or look.inference["metadata"]["resourceVersion"] != version:
             raise ConflictError("the InferenceService changed")
-        # Marks first: there is never a percent without an owner.
-        self._mark(look, {key: value for key, value in ((STABLE, stable), (OWNER, owner)) if value})
+        # Annotations first: there is never a percent without an owner.
+        self._annotate(look, {key: value for key, value in ((STABLE, stable), (OWNER, owner)) if value})
         called = {release: weight for release, weight in weights.items() if weight}
         share = called.get(look.newest, 0)
         if called == look.weights or (share > look.percent and not look.may_rise):
             return  # as it is, or too early: until the newest revision is ready, the percent is another one's
         if share != look.percent:
-            self._ask(look, look.newest, share)
+            self._request_release(look, look.newest, share)
         elif not look.goes_back:
             # KServe gives the rest to a third release. It can take a revision that is about to be followed for one
             # that was taken back.
-            self._ask(look, next(release for release in called if release != look.newest), 0)
+            self._request_release(look, next(release for release in called if release != look.newest), 0)
 
-    def rendered(
+    def render_step(
         self,
         stable: str,
         candidate: str,
         pods: int,  # noqa: ARG002 - Knative says how many
         weights: Mapping[str, int],
     ) -> list[Object]:
-        look = self._looked()
-        item = copied(look.inference, stable, candidate)
+        look = self._require_look()
+        item = copy_for(look.inference, stable, candidate)
         item["spec"]["predictor"]["canaryTrafficPercent"] = weights[candidate]
         return [item]
 
     # --- releases
 
-    def release(self, release: str) -> Running | None:
+    def release(self, release: str) -> RunningRelease | None:
         look = self._look()
         if look is None:
             return None
@@ -217,18 +220,18 @@ class KnativeCluster(Install):
             conditions = look.revisions[name].get("status", {}).get("conditions", [])
             return self._running(release, conditions, f"{name}-deployment", f"{_REVISION}={name}")
         # Until the stable release's own latest revision has all calls, the candidate's way out is not at its end.
-        if look.marks.get(OWNER) and look.percent < 100 and look.newest == look.earlier != release:
-            return Running(release, ready=False, pods=0, wanted=0, why="it goes")
+        if look.annotations.get(OWNER) and look.percent < 100 and look.newest == look.earlier != release:
+            return RunningRelease(release, ready=False, pods=0, wanted=0, why="it goes")
         return None
 
-    def make(self, stable: str, candidate: str, pods: int) -> int:
+    def apply_candidate(self, stable: str, candidate: str, pods: int) -> int:
         """The candidate as the latest revision, with no calls. `minReplicas` is the revision's own, so it stays."""
-        look = self._looked()
+        look = self._require_look()
         if look.newest != candidate:
             # Where KServe knows of no earlier revision, it gives all calls to the latest whatever the percent.
             if look.weights != {stable: 100} or look.earlier != stable:
                 raise UnreachableError(f"KServe does not say yet that release {stable} has all calls")
-            self._ask(look, candidate, 0)
+            self._request_release(look, candidate, 0)
         return min(pods, int(look.inference["spec"]["predictor"].get("minReplicas", 1)))
 
     def remove(self, release: str) -> None:
@@ -242,14 +245,14 @@ class KnativeCluster(Install):
         if look.newest == release:
             if look.earlier in ("", release):
                 raise UnreachableError(f"KServe does not say yet who has the calls beside release {release}")
-            self._ask(look, look.earlier, 0)
+            self._request_release(look, look.earlier, 0)
         elif look.percent < 100 and look.may_rise:
-            self._ask(look, look.newest, 100)
+            self._request_release(look, look.newest, 100)
 
-    def let_go(self, release: str) -> None:
-        self._disown(self._service(release), self._marked())
+    def release_ownership(self, release: str) -> None:  # noqa: ARG002 - one runs them all
+        self._disown((INFERENCE_SERVICE, _NAME), (CONFIG_MAP, self._annotated))
 
-    def _answering(self, release: str) -> tuple[str, str]:
+    def _addresses(self, release: str) -> tuple[str, str]:
         """A pod of the release's revision: past the gateway and past Knative's proxy beside the front."""
         look = self._look()
         revisions = look.of(release) if look is not None else []
@@ -257,45 +260,49 @@ class KnativeCluster(Install):
             address = pod.get("status", {}).get("podIP", "")
             if address and _is_ready(pod):
                 host = f"[{address}]" if ":" in address else address
-                return f"{host}:{_PORT}", self._at("api/v1", "pods", f"{pod['metadata']['name']}:{_PORT}")
+                return f"{host}:{_PORT}", f"pods/{pod['metadata']['name']}:{_PORT}"
         return "", ""
 
     # --- the objects
 
     def _service(self, release: str) -> str:  # noqa: ARG002 - one runs them all
-        return self._at("apis/serving.kserve.io/v1beta1", "inferenceservices", _NAME)
+        return _NAME
 
-    def _marked(self) -> str:
-        return self._at("api/v1", "configmaps", f"{self._name}-traffic")
+    @property
+    def _annotated(self) -> str:
+        """The name of the ConfigMap that has a rollout's annotations."""
+        return f"{self._name}-traffic"
 
     def _look(self) -> _Look | None:
-        inference = self._get(self._service(""))
+        inference = self._get(INFERENCE_SERVICE, _NAME)
         if inference is None:
             return None
-        service = self._get(self._at(_KNATIVE, "services", _SERVICE)) or {"metadata": {"generation": 0}}
+        service = self._get(_KNATIVE_SERVICE, _SERVICE) or {"metadata": {"generation": 0}}
         status = service.get("status", {})
         traffic = status.get("traffic") or []
         names = {status.get("latestCreatedRevisionName"), rolled_out_revision(inference)}
         names |= {each.get("revisionName") for each in traffic}
-        paths = {name: self._at(_KNATIVE, "revisions", name) for name in names if name}
-        revisions = {name: found for name, path in paths.items() if (found := self._get(path)) is not None}
-        marks = (self._get(self._marked()) or {}).get("metadata", {}).get("annotations", {})
-        return _Look(inference, service, revisions, marks)
+        found = {name: self._get(_KNATIVE_REVISION, name) for name in names if name}
+        revisions = {name: each for name, each in found.items() if each is not None}
+        annotations = (self._get(CONFIG_MAP, self._annotated) or {}).get("metadata", {}).get("annotations", {})
+        return _Look(inference, service, revisions, annotations)
 
-    def _looked(self) -> _Look:
+    def _require_look(self) -> _Look:
         look = self._look()
         if look is None:
             raise ClusterError(f"There is no InferenceService {_NAME}; bring it back with `helm upgrade`.")
         return look
 
-    def _mark(self, look: _Look, marks: dict[str, str]) -> None:
-        if {key: look.marks[key] for key in (STABLE, OWNER) if key in look.marks} != marks:
-            metadata = {"name": f"{self._name}-traffic", "namespace": self._namespace, "annotations": marks}
-            self._apply(self._marked(), {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    def _annotate(self, look: _Look, annotations: dict[str, str]) -> None:
+        if {key: look.annotations[key] for key in (STABLE, OWNER) if key in look.annotations} != annotations:
+            metadata = {"name": self._annotated, "namespace": self._namespace, "annotations": annotations}
+            self._apply({"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.name, "metadata": metadata})
 
-    def _ask(self, look: _Look, release: str, percent: int) -> None:
+    def _request_release(self, look: _Look, release: str, percent: int) -> None:
         """A release as the latest revision, and its percent: one patch of the version that was seen."""
         wanted = {key: look.inference["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+        # Pods refuse any other release; a runtime that does not ask for the label ignores it.
+        wanted["labels"] = {RELEASE_LABEL: release}
         model = {"storageUri": f"{look.uri.rpartition('/')[0]}/{release}"}
         item = {
             "apiVersion": look.inference["apiVersion"],
@@ -303,7 +310,7 @@ class KnativeCluster(Install):
             "metadata": wanted,
             "spec": {"predictor": {"canaryTrafficPercent": percent, "model": model}},
         }
-        self._apply(self._service(release), item)
+        self._apply(item)
 
 
 def rolled_out_revision(inference: Object) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import urllib3.exceptions
+import urllib3
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
+from kubernetes.dynamic import DynamicClient, Resource
 
+from pneumoserve.front.identity import GATEWAY_HEADER
 from pneumoserve.rollout.cluster import (
     MANAGER,
     Cluster,
@@ -20,8 +22,8 @@ from pneumoserve.rollout.cluster import (
     ConflictError,
     LeaseView,
     Object,
-    Running,
-    Stored,
+    RunningRelease,
+    StoredText,
     UnreachableError,
     subject_header,
 )
@@ -31,9 +33,40 @@ _KEY: Final = "rollout.json"
 _TIMEOUT: Final = (3.05, 10.0)
 _FILM_TIMEOUT: Final = 30.0
 _CHART: Final = "pneumoserve"
+# What the front takes a caller's name for true by, where the chart's gateway has such a secret.
+_GATEWAY_SECRET: Final = "PNEUMOSERVE_GATEWAY_SECRET"  # noqa: S105 - the variable's name
 _EVENT_MESSAGE: Final = 1000
 # Seen from here a server that says so is as good as away: a webhook that is down, an election, too many requests.
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Kind(NamedTuple):
+    """A kind of objects by its API version. All that a rollout meets are namespaced, with a regular plural."""
+
+    api_version: str
+    name: str
+
+    def resource(self, api: DynamicClient) -> Resource:
+        """Where the API server has it: known, so that nothing needs to be discovered."""
+        group, _, version = self.api_version.rpartition("/")
+        return Resource(
+            prefix="apis" if group else "api",
+            group=group,
+            api_version=version,
+            kind=self.name,
+            name=f"{self.name.lower()}s",
+            namespaced=True,
+            client=api,
+        )
+
+
+CONFIG_MAP: Final = Kind("v1", "ConfigMap")
+EVENT: Final = Kind("v1", "Event")
+POD: Final = Kind("v1", "Pod")
+DEPLOYMENT: Final = Kind("apps/v1", "Deployment")
+LEASE: Final = Kind("coordination.k8s.io/v1", "Lease")
+INFERENCE_SERVICE: Final = Kind("serving.kserve.io/v1beta1", "InferenceService")
+SERVING_RUNTIME: Final = Kind("serving.kserve.io/v1alpha1", "ServingRuntime")
 
 
 def fullname(helm_release: str) -> str:
@@ -68,24 +101,25 @@ class Install(Cluster):
         # Who asks again, and when, is the rollout's to say.
         configuration.retries = False
         self._client = kubernetes_client.ApiClient(configuration)
+        # Discovery would ask for every group, and keep its cache in a file of a known name that all users may write.
+        self._api = DynamicClient(self._client, discoverer=lambda *_: None)
 
     def close(self) -> None:
         self._client.close()
 
     # --- the state
 
-    def load(self) -> Stored | None:
-        found = self._get(self._at("api/v1", "configmaps", f"{self._name}-rollout"))
+    def load(self) -> StoredText | None:
+        found = self._get(CONFIG_MAP, self._record)
         if found is None or _KEY not in found.get("data", {}):
             return None
-        return Stored(found["data"][_KEY], found["metadata"]["resourceVersion"])
+        return StoredText(found["data"][_KEY], found["metadata"]["resourceVersion"])
 
     def save(self, text: str, version: str | None) -> None:
-        item: Object = {"apiVersion": "v1", "kind": "ConfigMap", "data": {_KEY: text}}
-        self._put(self._at("api/v1", "configmaps"), f"{self._name}-rollout", item, version)
+        self._put(CONFIG_MAP, {"data": {_KEY: text}}, version)
 
     def lease(self) -> LeaseView | None:
-        found = self._get(self._at("apis/coordination.k8s.io/v1", "leases", f"{self._name}-rollout"))
+        found = self._get(LEASE, self._record)
         if found is None:
             return None
         spec = found.get("spec", {})
@@ -95,77 +129,93 @@ class Install(Cluster):
 
     def take_lease(self, holder: str, seconds: int, version: str | None) -> str:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        item = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": now},
-        }
-        written = self._put(self._at("apis/coordination.k8s.io/v1", "leases"), f"{self._name}-rollout", item, version)
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": now}
+        written = self._put(LEASE, {"spec": spec}, version)
         return str(written["metadata"]["resourceVersion"])
+
+    @property
+    def _record(self) -> str:
+        """The name of the objects in which a rollout is kept."""
+        return f"{self._name}-rollout"
 
     # --- releases
 
     @abstractmethod
-    def rendered(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
+    def render_step(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
         """The objects of a step as a person would apply them; nothing is changed."""
 
     def call(self, release: str, film: bytes) -> int:
         """Inside the cluster straight to what answers for the release, elsewhere through the API server."""
-        host, proxy = self._answering(release)
+        host, proxy = self._addresses(release)
         if not host:
             return 0
         headers = {"Content-Type": "image/png"}
         if header := self._subject_header(release):
             headers[header] = MANAGER
-        url = f"http://{host}{_PREDICT}"
-        if not self._inside:
-            path = f"{proxy}/proxy{_PREDICT}"
-            url = f"{self._client.configuration.host}{path}"
-            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "POST", None)
+            if secret := os.environ.get(_GATEWAY_SECRET):
+                headers[GATEWAY_HEADER] = secret
         try:
-            response = self._client.call_api("POST", url, headers, film, _request_timeout=_FILM_TIMEOUT)
-            response.read()
-        except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException):
+            if self._inside:
+                url = f"http://{host}{_PREDICT}"
+                sent = urllib3.request("POST", url, body=film, headers=headers, timeout=_FILM_TIMEOUT, retries=False)
+            else:
+                path = f"/api/v1/namespaces/{self._namespace}/{proxy}/proxy{_PREDICT}"
+                sent = self._api.request(
+                    "post",
+                    path,
+                    body=film,
+                    header_params=headers,
+                    content_type=headers["Content-Type"],
+                    serialize=False,
+                    _request_timeout=_FILM_TIMEOUT,
+                )
+        except kubernetes_client.ApiException as error:
+            return error.status or 0
+        except urllib3.exceptions.HTTPError:
             return 0
-        return int(response.status)
+        return int(sent.status)
 
     @abstractmethod
-    def _answering(self, release: str) -> tuple[str, str]:
-        """Host and port inside the cluster that lead to a release alone, and what the API server's proxy calls it."""
+    def _addresses(self, release: str) -> tuple[str, str]:
+        """Host and port inside the cluster that lead to a release alone, and what the API server's proxy calls it.
+
+        Both are empty where nothing answers for the release.
+        """
 
     @abstractmethod
     def _service(self, release: str) -> str:
-        """The path of the InferenceService that runs a release."""
+        """The name of the InferenceService that runs a release."""
 
     def _subject_header(self, release: str) -> str:
         """The header in which a gateway names a release's callers; empty where callers do not sign in."""
-        service = self._get(self._service(release)) or {}
+        service = self._get(INFERENCE_SERVICE, self._service(release)) or {}
         runtime = service.get("spec", {}).get("predictor", {}).get("model", {}).get("runtime", "")
-        found = self._get(self._at("apis/serving.kserve.io/v1alpha1", "servingruntimes", runtime)) or {}
-        return subject_header(found)
+        found = self._get(SERVING_RUNTIME, runtime) if runtime else None
+        return subject_header(found or {})
 
     def _pods(self, label: str) -> list[Object]:
         """Pods with a label, as `name=value`."""
-        items: list[Object] = (self._get(self._at("api/v1", "pods") + f"?labelSelector={label}") or {}).get("items", [])
+        found = self._ask(self._api.get, POD, missing_ok=True, label_selector=label) or {}
+        items: list[Object] = found.get("items", [])
         return items
 
-    def _running(self, release: str, conditions: list[Object], deployment: str, label: str) -> Running:
+    def _running(self, release: str, conditions: list[Object], deployment: str, label: str) -> RunningRelease:
         """A release by the condition `Ready` of what runs it, its Deployment, and its pods' label."""
         ready = next((each for each in conditions if each["type"] == "Ready"), {})
-        found = self._get(self._at("apis/apps/v1", "deployments", deployment)) or {}
+        found = self._get(DEPLOYMENT, deployment) or {}
         is_ready = ready.get("status") == "True"
-        return Running(
+        return RunningRelease(
             release=release,
             ready=is_ready,
             pods=found.get("status", {}).get("readyReplicas", 0),
             wanted=found.get("spec", {}).get("replicas", 0),
-            why="" if is_ready else _why(self._pods(label)) or ready.get("message", ""),
+            why="" if is_ready else _reason_not_ready(self._pods(label)) or ready.get("message", ""),
         )
 
-    def _disown(self, *paths: str) -> None:
-        """Give up what a rollout owns of these objects; their fields stay."""
-        for path in paths:
-            found = self._get(path)
+    def _disown(self, *objects: tuple[Kind, str]) -> None:
+        """Give up what a rollout owns of objects, by kind and name; their fields stay."""
+        for kind, name in objects:
+            found = self._get(kind, name)
             if found is None:
                 continue
             managers = found["metadata"].get("managedFields", [])
@@ -176,20 +226,19 @@ class Install(Cluster):
                 {"op": "replace", "path": "/metadata/managedFields", "value": others or [{}]},
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": found["metadata"]["resourceVersion"]},
             ]
-            self._request("PATCH", path, patch, "application/json-patch+json")
+            self._ask(self._api.patch, kind, name=name, body=patch, content_type="application/json-patch+json")
 
-    def event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
-        service = self._service(release)
-        name = service.rpartition("/")[2]
-        found = self._get(service) or {}
+    def emit_event(self, release: str, reason: str, sentence: str, bad: bool) -> None:
+        name = self._service(release)
+        found = self._get(INFERENCE_SERVICE, name) or {}
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         item = {
-            "apiVersion": "v1",
-            "kind": "Event",
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.name,
             "metadata": {"generateName": f"{name}.", "namespace": self._namespace},
             "involvedObject": {
-                "apiVersion": "serving.kserve.io/v1beta1",
-                "kind": "InferenceService",
+                "apiVersion": INFERENCE_SERVICE.api_version,
+                "kind": INFERENCE_SERVICE.name,
                 "name": name,
                 "namespace": self._namespace,
                 "uid": found.get("metadata", {}).get("uid", ""),
@@ -202,87 +251,79 @@ class Install(Cluster):
             "lastTimestamp": now,
             "count": 1,
         }
-        self._request("POST", self._at("api/v1", "events"), item)
+        self._ask(self._api.create, EVENT, body=item)
 
     # --- the API server
 
-    def _at(self, group: str, plural: str, name: str = "") -> str:
-        return f"/{group}/namespaces/{self._namespace}/{plural}" + (f"/{name}" if name else "")
+    def _get(self, kind: Kind, name: str) -> Object | None:
+        return self._ask(self._api.get, kind, name=name, missing_ok=True)
 
-    def _get(self, path: str) -> Object | None:
-        return self._request("GET", path, missing_ok=True)
-
-    def _put(self, path: str, name: str, item: Object, version: str | None) -> Object:
-        """Make an object, or replace this version of it; it says that it is part of this install."""
+    def _put(self, kind: Kind, content: Object, version: str | None) -> Object:
+        """Make an object of the rollout, or replace this version of it; it says that it is part of this install."""
         labels = {"app.kubernetes.io/part-of": _CHART, "app.kubernetes.io/component": "rollout"}
-        metadata: Object = {"name": name, "namespace": self._namespace, "labels": labels}
-        if version is None:
-            written = self._request("POST", path, {**item, "metadata": metadata})
-        else:
+        metadata: Object = {"name": self._record, "namespace": self._namespace, "labels": labels}
+        if version is not None:
             metadata["resourceVersion"] = version
-            written = self._request("PUT", f"{path}/{name}", {**item, "metadata": metadata})
-        return written or {}
+        item = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **content}
+        return self._ask(self._api.create if version is None else self._api.replace, kind, body=item) or {}
 
-    def _apply(self, path: str, item: Object) -> None:
-        query = f"?fieldManager={MANAGER}&force=true"
-        self._request("PATCH", path + query, item, "application/apply-patch+yaml")
+    def _apply(self, item: Object) -> None:
+        """Own what an object says, whoever did before."""
+        kind = Kind(item["apiVersion"], item["kind"])
+        self._ask(self._api.server_side_apply, kind, body=item, field_manager=MANAGER, force_conflicts=True)
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        content_type: str = "application/json",
-        *,
-        missing_ok: bool = False,
-    ) -> Object | None:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+    def _delete(self, kind: Kind, name: str) -> None:
+        self._ask(self._api.delete, kind, name=name, missing_ok=True)
+
+    def _ask(self, verb: Callable[..., Any], kind: Kind, *, missing_ok: bool = False, **request: Any) -> Object | None:
+        """What the API server answers to a method of the dynamic client; None where there is no such object.
+
+        Raises:
+            ConflictError, UnreachableError, ClusterError: by the status of the answer.
+        """
         try:
-            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            response = self._client.call_api(
-                method, self._client.configuration.host + path, headers, body, _request_timeout=_TIMEOUT
+            answer: Object = verb(
+                kind.resource(self._api),
+                namespace=self._namespace,
+                serializer=lambda _, parsed: parsed,
+                _request_timeout=_TIMEOUT,
+                **request,
             )
-            response.read()
-        except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException) as error:
+        except kubernetes_client.ApiException as error:
+            if error.status == 404 and missing_ok:
+                return None
+            raise _meaning(error, f"{verb.__name__} of kind {kind.name}") from None
+        except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(type(error).__name__) from None
-        return _answer(response.status, response.data, missing_ok, f"{method} {path.partition('?')[0]}")
-
-
-def _answer(status: int, data: bytes, missing_ok: bool, what: str) -> Object | None:
-    """The object that the server sent.
-
-    Raises:
-        ConflictError, UnreachableError, ClusterError: by its status.
-    """
-    if status < 300:
-        answer: Object = json.loads(data) if data else {}
         return answer
-    if status == 404 and missing_ok:
-        return None
+
+
+def _meaning(error: kubernetes_client.ApiException, what: str) -> ClusterError:
+    """What a refusal of the API server means for a rollout."""
     try:
-        told = str(json.loads(data).get("message", ""))
+        message = str(json.loads(error.body or "").get("message", ""))
     except ValueError:
-        told = ""
-    if status == 409:
-        raise ConflictError(told)
-    if status in _PASSING:
-        raise UnreachableError(told or f"status {status}")
-    if status in {401, 403}:
-        raise ClusterError(f"The cluster refuses us ({told or what}); ask for that right, or use another account.")
-    raise ClusterError(f"{what} gave {status}: {told}; install what it names, then go on.")
+        message = ""
+    if error.status == 409:
+        return ConflictError(message)
+    if not error.status or error.status in _PASSING:
+        return UnreachableError(message or f"status {error.status}")
+    if error.status in {401, 403}:
+        return ClusterError(f"The cluster refuses us ({message or what}); ask for that right, or use another account.")
+    return ClusterError(f"{what} gave {error.status}: {message}; install what it names, then go on.")
 
 
-def _why(pods: list[Object]) -> str:
+def _reason_not_ready(pods: list[Object]) -> str:
     """What the newest container that ended, or cannot start, said."""
     for pod in pods:
         status = pod.get("status", {})
         for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-            if told := _told(container):
-                return told
+            if message := _container_message(container):
+                return message
     return ""
 
 
-def _told(container: Object) -> str:
+def _container_message(container: Object) -> str:
     """What a container that does not run says of it."""
     for key in ("state", "lastState"):
         ended = container.get(key, {}).get("terminated", {})

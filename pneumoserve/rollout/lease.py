@@ -50,7 +50,7 @@ class Lease:
             seen = view.renewed
             self._ended.wait(1.0)
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether this process may write.
 
         Raises:
@@ -61,7 +61,7 @@ class Lease:
         return not self._lost
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def keep(self) -> Iterator[None]:
         """Renew it in the background; give it back at the end."""
         keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
         keeper.start()

@@ -9,13 +9,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from pneumoserve.errors import PneumoserveError
 from pneumoserve.rollout.comparison import ComparisonSettings
-from pneumoserve.rollout.gates import GateSettings
+from pneumoserve.rollout.gates import RENAMED_MARGINS, GateSettings
 from pneumoserve.rollout.shadow import ShadowSettings
 
 
-class PlanError(Exception):
+class PlanError(PneumoserveError):
     """A plan that cannot be followed; the sentence says what to change."""
+
+    exit_code = 2
 
 
 class _Settings(BaseModel):
@@ -35,7 +38,8 @@ class Plan(_Settings):
 
     candidate: str = Field(pattern=r"^[0-9a-f]{12}$")
     evidence: str = Field(
-        description="`labels`, or the key of an ingested dataset's manifest in the store's bucket", min_length=1
+        description="`labels`, the key of a set that `review freeze` stored, or that of an ingested dataset's manifest",
+        min_length=1,
     )
     gates: GateSettings = GateSettings()
     shadow: ShadowSettings = ShadowSettings()
@@ -53,8 +57,8 @@ class Plan(_Settings):
     def _in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         percents = [step.percent for step in steps]
         if percents != sorted(set(percents)) or percents[-1] != 100:
-            told = ", ".join(map(str, percents))
-            raise ValueError(f"steps must rise and end with 100 percent, and are {told}")
+            seen = ", ".join(map(str, percents))
+            raise ValueError(f"steps must rise and end with 100 percent, and are {seen}")
         return steps
 
     @model_validator(mode="after")
@@ -75,11 +79,25 @@ def read_plan(text: str) -> Plan:
         document: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise PlanError(f"The plan is no YAML: {error}") from None
+    _refuse_renamed_margins(document)
     try:
         return Plan.model_validate(document)
     except ValidationError as error:
-        told = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
-        raise PlanError(f"The plan cannot be followed: {told}.") from None
+        faults = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
+        raise PlanError(f"The plan cannot be followed: {faults}.") from None
+
+
+def _refuse_renamed_margins(document: Any) -> None:
+    """Refuse names that are read only of rollouts that an earlier version began."""
+    gates = document.get("gates") if isinstance(document, dict) else None
+    if not isinstance(gates, dict):
+        return
+    renamed = [f"gates.{old} to gates.{new}" for old, new in RENAMED_MARGINS.items() if old in gates]
+    if renamed:
+        raise PlanError(
+            f"The plan cannot be followed: rename {' and '.join(renamed)}, the share of films that are wrong with "
+            "nobody asked to look."
+        )
 
 
 def load_plan(path: Path) -> Plan:

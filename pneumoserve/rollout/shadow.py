@@ -1,4 +1,4 @@
-"""Shadow: what the stable release answered last, once more through the candidate, on record but told to nobody."""
+"""Shadow: what the stable release answered last, once more through the candidate, on record but given to nobody."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field
 
-from pneumoserve.archive.append import append
-from pneumoserve.archive.chain import now_text
-from pneumoserve.archive.reading import WRITERS, ReadingRequest
-from pneumoserve.archive.record import Record
-from pneumoserve.archive.replay import BadEvidence, Replayed, changes_of, recorded, replayed
-from pneumoserve.archive.store import ObjectStore
 from pneumoserve.ids import uuid7
-from pneumoserve.models.inprocess import loaded
+from pneumoserve.ledger import Reader, now_text
+from pneumoserve.models.inprocess import load_scorers
 from pneumoserve.models.scorer import Scorer
 from pneumoserve.names import DECISION
+from pneumoserve.records import READING_WRITERS, GateResult, ReadingRequest, Record, append
 from pneumoserve.release import Release
-from pneumoserve.rollout.verdict import Verdict
+from pneumoserve.replay import BadEvidence, Replayed, changes_of, replay_each, select_predictions
+from pneumoserve.store import Store
 
 
 class ShadowSettings(BaseModel):
@@ -34,22 +31,22 @@ class ShadowSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Shadowed:
-    """What a shadow found: its verdict, and the predictions that the candidate decides otherwise."""
+class ShadowResult:
+    """What a shadow found: its result, and the predictions that the candidate decides otherwise."""
 
-    verdict: Verdict
+    result: GateResult
     disagreements: tuple[str, ...]
 
 
-def shadow(
-    store: ObjectStore,
+def run_shadow(
+    reader: Reader,
     key: Ed25519PrivateKey,
     stable: Release,
     candidate: Release,
     settings: ShadowSettings,
     rollout_id: str,
     progress: Callable[[], None] = lambda: None,
-) -> Shadowed:
+) -> ShadowResult:
     """Replay the tail and put the candidate's answers on record, marked `arm: shadow`.
 
     A shadow's record repeats the call it is of, so both stand under one `call_id` and `index`. What the two releases
@@ -60,56 +57,56 @@ def shadow(
         ReplayError: an entry cannot be read.
         ModuleNotFoundError: there is no ONNX Runtime.
     """
-    tail = _tail(store, stable, settings.films)
-    with loaded(candidate) as scorers:
-        outcomes = asyncio.run(_played(store, candidate, scorers, tail, progress))
-    judged = [outcome for outcome in outcomes if isinstance(outcome, Replayed)]
-    append(store, key, [_record(outcome, candidate) for outcome in judged], "shadow")
-    differing = tuple(outcome.record.prediction_id for outcome in judged if _differs(outcome))
-    append(store, key, [_request(each, stable, rollout_id) for each in differing], WRITERS)
-    share = len(differing) / len(judged) if judged else 0.0
-    return Shadowed(
-        Verdict(
+    store = reader.store
+    tail = _tail(reader, stable, settings.films)
+    with load_scorers(candidate) as scorers:
+        outcomes = asyncio.run(_replay_tail(store, candidate, scorers, tail, progress))
+    replays = [outcome for outcome in outcomes if isinstance(outcome, Replayed)]
+    append(store, key, [_record(outcome, candidate) for outcome in replays], "shadow")
+    differing = tuple(outcome.record.prediction_id for outcome in replays if _differs(outcome))
+    append(store, key, [_request(each, stable, rollout_id) for each in differing], READING_WRITERS)
+    share = len(differing) / len(replays) if replays else 0.0
+    return ShadowResult(
+        GateResult(
             gate="shadow",
             outcome="fail" if share > settings.disagreeing else "pass",
-            sentence=f"{len(differing)} of the last {len(judged)} answers would have been others (tolerated: "
-            f"{settings.disagreeing:.0%}); {len(outcomes) - len(judged)} could not be replayed.",
-            numbers={"films": len(judged), "differing": len(differing), "tolerated": settings.disagreeing},
+            sentence=f"{len(differing)} of the last {len(replays)} answers would have been others (tolerated: "
+            f"{settings.disagreeing:.0%}); {len(outcomes) - len(replays)} could not be replayed.",
+            numbers={"films": len(replays), "differing": len(differing), "tolerated": settings.disagreeing},
         ),
         differing,
     )
 
 
-def _tail(store: ObjectStore, stable: Release, films: int) -> list[Record]:
-    of_stable = recorded(store, None, stable.id, None, 0)
+def _tail(reader: Reader, stable: Release, films: int) -> list[Record]:
+    of_stable = select_predictions(reader, None, stable.id, None, 0)
     decided = (record for record in of_stable if record.call.model == DECISION and record.decision is not None)
     return sorted(heapq.nlargest(films, decided, key=lambda record: record.time), key=lambda record: record.time)
 
 
-async def _played(
-    store: ObjectStore,
+async def _replay_tail(
+    store: Store,
     candidate: Release,
     scorers: dict[str, Scorer],
     tail: Sequence[Record],
     progress: Callable[[], None],
 ) -> list[Replayed | BadEvidence]:
     outcomes = []
-    async for outcome in replayed(store, candidate, scorers, tail):
+    async for outcome in replay_each(store, candidate, scorers, tail):
         outcomes.append(outcome)
         progress()
     return outcomes
 
 
 def _differs(outcome: Replayed) -> bool:
-    before, after = outcome.record.decision, outcome.verdict[1]
+    before, after = outcome.record.decision, outcome.inference.decision
     return before is None or after is None or bool(changes_of(before, after))
 
 
 def _record(outcome: Replayed, candidate: Release) -> Record:
-    uses, decision = outcome.verdict
     return outcome.record.model_copy(
         update={
-            "schema_": "pneumoserve.record/4",
+            "schema_": "pneumoserve.record/5",
             "prediction_id": uuid7(),
             "time": now_text(),
             "arm": "shadow",
@@ -117,8 +114,8 @@ def _record(outcome: Replayed, candidate: Release) -> Record:
             "release_digest": candidate.digest,
             "preprocessing_version": candidate.manifest.preprocessing_version,
             "duration_ms": None,
-            "models": uses,
-            "decision": decision,
+            "models": outcome.inference.models,
+            "decision": outcome.inference.decision,
         }
     )
 

@@ -12,23 +12,25 @@ from pneumoserve.rollout.cluster import (
     ConflictError,
     Object,
     Route,
-    Running,
-    accepted,
-    copied,
+    RunningRelease,
+    copy_for,
+    is_accepted,
     name_of,
     route_patch,
     service_of,
     weights_of,
     with_pods,
 )
-from pneumoserve.rollout.kubernetes import Install
+from pneumoserve.rollout.kubernetes import INFERENCE_SERVICE, Install, Kind
 
-_PLURALS: Final = {
-    "InferenceService": "inferenceservices",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
-    "ScaledObject": "scaledobjects",
-}
+_HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io/v1", "HTTPRoute")
+# What the chart makes of a release, all of the same name; but for the first, not all need be there.
+_KINDS_OF_RELEASE: Final = (
+    INFERENCE_SERVICE,
+    Kind("policy/v1", "PodDisruptionBudget"),
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler"),
+    Kind("keda.sh/v1alpha1", "ScaledObject"),
+)
 _NOT_ACCEPTED: Final = (
     "No gateway has accepted the HTTPRoute, so weights would change nothing; look at "
     "`kubectl describe httproute`, and install or repair the gateway."
@@ -41,7 +43,7 @@ class StandardCluster(Install):
     # --- the switch
 
     def route(self) -> Route | None:
-        found = self._get(self._route())
+        found = self._get(_HTTP_ROUTE, self._name)
         if found is None:
             return None
         annotations = found["metadata"].get("annotations", {})
@@ -49,71 +51,60 @@ class StandardCluster(Install):
             weights=weights_of(found["spec"].get("rules", [])),
             owner=annotations.get(OWNER, ""),
             stable=annotations.get(STABLE, ""),
-            accepted=accepted(found),
+            accepted=is_accepted(found),
             version=found["metadata"]["resourceVersion"],
             why=_NOT_ACCEPTED,
         )
 
-    def turn(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
-        found = self._get(self._route())
+    def set_weights(self, weights: Mapping[str, int], owner: str, stable: str, version: str) -> None:
+        found = self._get(_HTTP_ROUTE, self._name)
         if found is None or found["metadata"]["resourceVersion"] != version:
             raise ConflictError("the route changed")
         patch = route_patch(found, weights, owner, stable)
         patch["metadata"]["resourceVersion"] = version
-        self._apply(self._route(), patch)
+        self._apply(patch)
 
-    def rendered(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
-        found = self._get(self._route())
+    def render_step(self, stable: str, candidate: str, pods: int, weights: Mapping[str, int]) -> list[Object]:
+        found = self._get(_HTTP_ROUTE, self._name)
         if found is None:
             raise ClusterError("There is no HTTPRoute of this install; set route.enabled=true.")
         patch = route_patch(found, weights, "", stable)
-        route = copied(found, stable, stable)
+        route = copy_for(found, stable, stable)
         route["metadata"].pop("annotations", None)
         route["spec"]["rules"] = patch["spec"]["rules"]
         return [*self._copies(stable, candidate, pods), route]
 
     # --- releases
 
-    def release(self, release: str) -> Running | None:
-        found = self._get(self._service(release))
+    def release(self, release: str) -> RunningRelease | None:
+        found = self._get(INFERENCE_SERVICE, name_of(release))
         if found is None:
             return None
         conditions = found.get("status", {}).get("conditions", [])
         label = f"serving.kserve.io/inferenceservice={name_of(release)}"
         return self._running(release, conditions, service_of(release), label)
 
-    def make(self, stable: str, candidate: str, pods: int) -> int:
+    def apply_candidate(self, stable: str, candidate: str, pods: int) -> int:
         for item in self._copies(stable, candidate, pods):
-            group = f"apis/{item['apiVersion']}"
-            self._apply(self._at(group, _PLURALS[item["kind"]], item["metadata"]["name"]), item)
+            self._apply(item)
         return pods
 
     def _copies(self, stable: str, candidate: str, pods: int) -> list[Object]:
-        found = [self._get(path) for path in self._of_release(stable)]
+        found = [self._get(kind, name_of(stable)) for kind in _KINDS_OF_RELEASE]
         if found[0] is None:
             raise ClusterError(f"Release {stable} does not run any more; bring it back with `helm upgrade`.")
-        return [with_pods(copied(item, stable, candidate), pods) for item in found if item is not None]
+        return [with_pods(copy_for(item, stable, candidate), pods) for item in found if item is not None]
 
     def remove(self, release: str) -> None:
-        for path in self._of_release(release):
-            self._request("DELETE", path, missing_ok=True)
+        for kind in _KINDS_OF_RELEASE:
+            self._delete(kind, name_of(release))
 
-    def let_go(self, release: str) -> None:
-        self._disown(self._route(), *self._of_release(release))
+    def release_ownership(self, release: str) -> None:
+        self._disown((_HTTP_ROUTE, self._name), *((kind, name_of(release)) for kind in _KINDS_OF_RELEASE))
 
-    def _answering(self, release: str) -> tuple[str, str]:
+    def _addresses(self, release: str) -> tuple[str, str]:
         service = service_of(release)
-        return f"{service}.{self._namespace}.svc", self._at("api/v1", "services", f"http:{service}:80")
-
-    def _route(self) -> str:
-        return self._at("apis/gateway.networking.k8s.io/v1", "httproutes", self._name)
+        return f"{service}.{self._namespace}.svc", f"services/http:{service}:80"
 
     def _service(self, release: str) -> str:
-        return self._at("apis/serving.kserve.io/v1beta1", "inferenceservices", name_of(release))
-
-    def _of_release(self, release: str) -> list[str]:
-        """The InferenceService of a release, and what the chart makes of the same name; not all need be there."""
-        groups = ("policy/v1", "autoscaling/v2", "keda.sh/v1alpha1")
-        kinds = ("poddisruptionbudgets", "horizontalpodautoscalers", "scaledobjects")
-        others = [self._at(f"apis/{group}", kind, name_of(release)) for group, kind in zip(groups, kinds, strict=True)]
-        return [self._service(release), *others]
+        return name_of(release)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pneumoserve.ids import time_text
+from pneumoserve.records import GateResult, What
 from pneumoserve.rollout.cluster import ClusterError
 from pneumoserve.rollout.plan import Plan
-from pneumoserve.rollout.records import What
-from pneumoserve.rollout.verdict import Verdict
 
 Phase = Literal[
     "warming", "gates", "shadow", "scaling", "serving", "window", "settling", "returning", "removing", "ended"
@@ -20,43 +22,59 @@ Outcome = Literal["promoted", "refused", "insufficient", "rolled back", "aborted
 WITH_TRAFFIC: Final = frozenset({"serving", "scaling", "window"})
 
 
+# What a state that lacks an approval says it waits for.
+WAITS_FOR_APPROVAL: Final = "approval: pneumoserve rollout promote"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Wish(_Strict):
-    """What a person asked for while the rollout ran, in the words of `abort --reason`."""
+class AbortRequest(_Strict):
+    """A person's request to end the rollout, in the words of `abort --reason`."""
 
     kind: Literal["abort"]
     reason: str
     by: str
 
 
-class Note(_Strict):
-    """One thing that happened, to be recorded and told as an event; `number` counts from 1. `time` is RFC 3339, UTC."""
+class PendingEvent(_Strict):
+    """One thing that happened and is not on record yet; `number` counts from 1. `time` is RFC 3339, UTC."""
 
     number: int
     time: str
     what: What
     sentence: str
     percent: int
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[GateResult, ...] = ()
     evidence: str | None = None
     disagreements: tuple[str, ...] = ()
 
 
-class State(_Strict):
+# What the state's JSON calls fields that have a clearer name here: rollouts under way were begun with these.
+_STORED_NAMES: Final = {
+    "schema_": "schema",
+    "earlier_annotation": "marked",
+    "abort_request": "wish",
+    "event_count": "noted",
+    "pending_events": "notes",
+}
+
+
+class RolloutState(_Strict):
     """A rollout. `percent` is the candidate's weight as it is meant to be; the route follows it.
 
     `step` counts from 0. `since` is when the phase began, `serving_since` when the gateway had taken the step's
-    weights. `approved` is how many steps a person has let pass. `notes` are those not on record yet.
+    weights. `approved` is how many steps a person has let pass. `pending_events` are those not on record yet.
     """
 
-    schema_: Literal["pneumoserve.rollout-state/1"] = Field(default="pneumoserve.rollout-state/1", alias="schema")
+    model_config = ConfigDict(alias_generator=lambda name: _STORED_NAMES.get(name, name))
+
+    schema_: Literal["pneumoserve.rollout-state/1"] = "pneumoserve.rollout-state/1"
     rollout: str = Field(description="UUIDv7")
     plan: Plan
     stable: str
-    marked: str = Field(default="", description="the release that the route named as settled before")
+    earlier_annotation: str = Field(default="", description="the release that the route named as settled before")
     pods: int = Field(description="pods of the stable release when the rollout began")
     phase: Phase = "warming"
     step: int = 0
@@ -69,12 +87,12 @@ class State(_Strict):
     approved: int = 0
     calls: dict[str, int] = Field(default_factory=dict, description="calls of each release in this step")
     waits_for: str = ""
-    wish: Wish | None = None
+    abort_request: AbortRequest | None = None
     outcome: Outcome | None = None
     reason: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-    noted: int = Field(default=0, description="how many things happened")
-    notes: tuple[Note, ...] = ()
+    verdicts: tuple[GateResult, ...] = ()
+    event_count: int = Field(default=0, description="how many things happened")
+    pending_events: tuple[PendingEvent, ...] = ()
 
     @property
     def candidate(self) -> str:
@@ -88,9 +106,9 @@ class State(_Strict):
         return self.candidate if won else self.stable
 
     @property
-    def mark(self) -> str:
+    def stable_annotation(self) -> str:
         """The release that the route names as the one for the operator's values; as before, where nothing was won."""
-        return self.marked if self.phase == "ended" and self.outcome != "promoted" else self.settled
+        return self.earlier_annotation if self.phase == "ended" and self.outcome != "promoted" else self.settled
 
     @property
     def weights(self) -> dict[str, int]:
@@ -105,8 +123,35 @@ class State(_Strict):
             case _:
                 return {self.stable: 100 - self.percent, self.candidate: self.percent}
 
+    def pods_for(self, percent: int) -> int:
+        """Pods for a share of the calls that the stable release's pods take."""
+        return max(1, math.ceil(self.pods * percent / 100))
+
+    def with_event(
+        self,
+        now: datetime,
+        what: What,
+        sentence: str,
+        *,
+        verdicts: tuple[GateResult, ...] = (),
+        evidence: str | None = None,
+        disagreements: tuple[str, ...] = (),
+    ) -> RolloutState:
+        """The state with one more event that is to be recorded."""
+        event = PendingEvent(
+            number=self.event_count + 1,
+            time=time_text(now),
+            what=what,
+            sentence=sentence,
+            percent=self.percent,
+            verdicts=verdicts,
+            evidence=evidence,
+            disagreements=disagreements,
+        )
+        return self.model_copy(update={"event_count": event.number, "pending_events": (*self.pending_events, event)})
+
     @classmethod
-    def of_json(cls, text: str) -> State:
+    def of_json(cls, text: str) -> RolloutState:
         """As it was kept.
 
         Raises:

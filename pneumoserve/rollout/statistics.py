@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta, binom, ks_2samp
 
 ONE_SIDED: Final = 0.05
 _BISECTIONS: Final = 60
 
 
-# --- paired proportions, one film of each patient judged by both releases
+# --- paired proportions, one film of each patient, on which both releases answer
 
 
 def tango_z(lost: int, gained: int, pairs: int, margin: float) -> float:
@@ -83,12 +82,11 @@ def mean_upper(differences: npt.NDArray[np.float64], alpha: float = ONE_SIDED) -
 def binomial_bounds(events: int, trials: int, alpha: float) -> tuple[float, float]:
     """The exact lower and upper bound of a proportion, each wrong with probability `alpha` at most.
 
-    Clopper C, Pearson E. The use of confidence or fiducial limits. Biometrika 1934; 26: 404-413.
+    Clopper C, Pearson E. The use of confidence or fiducial limits. Biometrika 1934; 26: 404-413. As quantiles of beta
+    distributions they take a twentieth of the time of scipy's `binomtest`, which searches for them.
     """
-    if trials == 0:
-        return 0.0, 1.0
-    low = 0.0 if events == 0 else _where(lambda p: _at_least(events, trials, p) >= alpha)
-    high = 1.0 if events == trials else 1 - _where(lambda p: _at_least(trials - events, trials, p) >= alpha)
+    low = 0.0 if events == 0 else float(beta.ppf(alpha, events, trials - events + 1))
+    high = 1.0 if events == trials else float(beta.ppf(1 - alpha, events + 1, trials - events))
     return low, high
 
 
@@ -101,63 +99,28 @@ def quantile_bounds(values: npt.NDArray[np.float64], quantile: float, alpha: flo
     ordered = np.sort(values)
     n = len(ordered)
     # P(k-th value > quantile) = P(fewer than k of n lie at or below it).
-    below = _cumulative(n, quantile)
-    lower = int(np.searchsorted(below, alpha, side="right"))
-    upper = int(np.searchsorted(below, 1 - alpha, side="left")) + 1
+    lower, upper = int(binom.ppf(alpha, n, quantile)), int(binom.ppf(1 - alpha, n, quantile)) + 1
     return (
         float(ordered[lower - 1]) if lower else -math.inf,
         float(ordered[upper - 1]) if upper <= n else math.inf,
     )
 
 
-def distance_bound(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], alpha: float) -> float:
+def distance_bound(distance: float, sizes: tuple[int, int], alpha: float) -> float:
     """A lower bound, wrong with probability `alpha` at most, of the largest distance of two distribution functions.
 
-    The Kolmogorov distance of the samples less the band of each (Massart P. The tight constant in the
+    The Kolmogorov distance of two samples of these sizes less the band of each (Massart P. The tight constant in the
     Dvoretzky-Kiefer-Wolfowitz inequality. Annals of Probability 1990; 18: 1269-1283), `alpha` shared by both.
     """
+    if not all(sizes):
+        return 0.0
+    band = sum(math.sqrt(math.log(4 / alpha) / (2 * size)) for size in sizes)
+    return max(0.0, distance - band)
+
+
+def kolmogorov_distance(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """The largest distance of two samples' distribution functions; 0 where one sample is empty."""
     if not len(first) or not len(second):
         return 0.0
-    band = sum(math.sqrt(math.log(4 / alpha) / (2 * len(values))) for values in (first, second))
-    return max(0.0, kolmogorov(first, second) - band)
-
-
-def kolmogorov(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
-    """The largest distance of two samples' distribution functions."""
-    points = np.concatenate([first, second])
-    shares = [np.searchsorted(np.sort(values), points, side="right") / len(values) for values in (first, second)]
-    return float(np.abs(shares[0] - shares[1]).max())
-
-
-def _cumulative(trials: int, p: float) -> npt.NDArray[np.float64]:
-    """P(X <= k) of a binomial X for k = 0 … trials."""
-    k = np.arange(trials + 1)
-    shares: npt.NDArray[np.float64] = np.exp(
-        _log_combinations(trials) + k * math.log(p) + (trials - k) * math.log1p(-p)
-    )
-    return np.minimum(np.cumsum(shares), 1.0, dtype=np.float64)
-
-
-@lru_cache(maxsize=64)
-def _log_combinations(trials: int) -> npt.NDArray[np.float64]:
-    """log of (trials over k) for k = 0 … trials."""
-    factorials = np.cumsum(np.log(np.maximum(np.arange(trials + 1), 1)))
-    return np.asarray(factorials[-1] - factorials - factorials[::-1])
-
-
-def _at_least(events: int, trials: int, p: float) -> float:
-    """P(X >= events) of a binomial X."""
-    if p <= 0:
-        return 0.0
-    if p >= 1:
-        return 1.0
-    return float(max(0.0, 1 - _cumulative(trials, p)[events - 1])) if events < trials else p**trials
-
-
-def _where(reached: Callable[[float], bool]) -> float:
-    """The smallest p in [0, 1] at which a growing condition holds."""
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return low
+    # The p-value is not used, so it need not be the exact one, which is slow.
+    return float(ks_2samp(first, second, method="asymp").statistic)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.apiserver import listening
+from tests.support.apiserver import listening
 
 Object = dict[str, Any]
 # Kinds by API version: plural, and whether objects of it are in a namespace.
@@ -42,6 +42,8 @@ ENVOY: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "gateway.envoyproxy.io/v1alpha1": {
         "SecurityPolicy": ("securitypolicies", True),
         "BackendTrafficPolicy": ("backendtrafficpolicies", True),
+        "ClientTrafficPolicy": ("clienttrafficpolicies", True),
+        "HTTPRouteFilter": ("httproutefilters", True),
     }
 }
 # What a cluster has that measures: prometheus-adapter, KEDA, the operator of Prometheus.

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tests.chart.api import CORE, ENVOY, GATEWAY, KSERVE, METRICS, SERVING, Api, Object, served
-from tests.chart.documents import CHART
-from tests.cluster.cache import go_binaries
+from tests.support.cluster.cache import go_binaries
+from tools.generate.chart_values import CHART
 
 NAMESPACE = "pneumo"
 TRIAL = CHART / "ci" / "trial-values.yaml"
@@ -151,9 +151,14 @@ def cluster(tmp_path: Path) -> Cluster:
     healthy.add(controller("kserve/kserve-controller:v0.20.0"))
     healthy.add(storage_container({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}))
     healthy.add(gateway({"from": "All"}))
-    # The claim that ci/everything-values.yaml names.
-    journal = {"name": "journal", "namespace": NAMESPACE}
-    healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": journal})
+    # The claims that ci/everything-values.yaml names.
+    for name in ("journal", "seals"):
+        metadata = {"name": name, "namespace": NAMESPACE}
+        healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata})
+    # And its Secrets.
+    for name, key in (("review-database", "url"), ("console-client", "secret"), ("alert-files", "mail-password")):
+        metadata = {"name": name, "namespace": NAMESPACE}
+        healthy.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {key: "eA=="}})
     return healthy
 
 
@@ -217,3 +222,10 @@ def check_storage_patch(helm: Helm, cluster: Cluster, values: Path, security: st
     assert f"kubectl patch clusterstoragecontainer default --type merge -p '{patch}'" in cluster.refusal(helm, values)
     cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     assert cluster.render(helm, values)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs helm."""
+    for item in items:
+        if "helm_binary" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.helm)

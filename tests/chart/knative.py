@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tests.chart.api import Object
 from tests.chart.conftest import of_kind, the
-from tests.cluster.cache import go_binaries
+from tests.support.cluster.cache import go_binaries
 
 # What KServe takes from a runtime, and from the predictor of an InferenceService, for the pod.
 _OF_RUNTIME: Final = ("containers", "volumes", "nodeSelector", "affinity", "tolerations", "imagePullSecrets")

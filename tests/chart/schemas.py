@@ -16,7 +16,7 @@ from jsonschema import Draft4Validator
 from jsonschema.exceptions import best_match
 
 from tests.chart.api import Object
-from tests.cluster.components import module_folder
+from tests.support.cluster.components import module_folder
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OPERATOR: Final = ("prometheus-operator", "github.com/prometheus-operator/prometheus-operator")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pneumoserve.front.cors import REQUEST_HEADERS, RESPONSE_HEADERS
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, NAMESPACE, TRIAL, Cluster, Helm, gateway, of_kind, the
 
@@ -31,7 +32,6 @@ def arguments(objects: list[Object]) -> list[str]:
 def test_by_default_nobody_signs_in_and_the_notes_say_so(helm: Helm) -> None:
     objects = helm.render(TRIAL, RELEASE)
     assert not of_kind(objects, "SecurityPolicy")
-    assert not of_kind(objects, "BackendTrafficPolicy")
     assert not any("subject-header" in argument for argument in arguments(objects))
     assert "records name no caller" in helm.notes(TRIAL, RELEASE)
 
@@ -44,28 +44,96 @@ def test_the_verified_name_reaches_the_front_under_one_header(helm: Helm, given:
     assert policy["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": route}]
     if "jwt" in policy:
         (provider,) = policy["jwt"]["providers"]
-        (told,) = (each["header"] for each in provider["claimToHeaders"])
+        (header,) = (each["header"] for each in provider["claimToHeaders"])
         assert provider["localJWKS"]["valueRef"]["name"] == "keys"
         assert "optional" not in policy["jwt"]
         assert "failOpen" not in policy["jwt"]
     else:
-        told = policy["apiKeyAuth"]["forwardClientIDHeader"]
+        header = policy["apiKeyAuth"]["forwardClientIDHeader"]
         assert policy["apiKeyAuth"]["sanitize"] is True
         assert policy["apiKeyAuth"]["credentialRefs"] == [{"group": "", "kind": "Secret", "name": "clients"}]
-    assert f"--subject-header={told}" in arguments(objects)
+    assert f"--subject-header={header}" in arguments(objects)
     assert "records name no caller" not in helm.notes(TRIAL, RELEASE, given)
     assert "set route.gateway.sectionName to one with TLS" in helm.notes(TRIAL, RELEASE, given)
+
+
+PAGES: dict[str, Any] = {"front": {"corsOrigins": ["https://pacs.example", "http://localhost:3000"]}}
+
+
+@pytest.mark.parametrize("given", [JWT, KEYS])
+def test_a_browser_is_answered_before_it_signs_in(helm: Helm, given: dict[str, Any]) -> None:
+    assert "cors" not in the(helm.render(TRIAL, RELEASE, given), "SecurityPolicy")["spec"]
+    objects = helm.render(TRIAL, RELEASE, given, PAGES)
+    cors = the(objects, "SecurityPolicy")["spec"]["cors"]
+    assert cors["allowOrigins"] == PAGES["front"]["corsOrigins"]
+    key = ["X-API-Key"] if given is KEYS else []
+    assert cors["allowHeaders"] == [*REQUEST_HEADERS, *key]
+    assert cors["exposeHeaders"] == list(RESPONSE_HEADERS)
+    assert "allowCredentials" not in cors
+    assert [each for each in arguments(objects) if "cors" in each] == [
+        f"--cors-origin={origin}" for origin in cors["allowOrigins"]
+    ]
+
+
+@pytest.mark.parametrize("origin", ["pacs.example", "https://pacs.example/", "https://*.example"])
+def test_an_origin_is_written_as_browsers_do(origin: str, helm: Helm) -> None:
+    assert "corsOrigins" in helm.refusal(TRIAL, RELEASE, {"front": {"corsOrigins": [origin]}})
+
+
+def test_the_gateway_proves_itself_by_a_secret_that_is_in_no_object_of_the_chart(helm: Helm) -> None:
+    assert not of_kind(helm.render(TRIAL, RELEASE, JWT), "HTTPRouteFilter")
+    objects = helm.render(EVERYTHING)
+    injected = the(objects, "HTTPRouteFilter")["spec"]["credentialInjection"]
+    assert (injected["header"], injected["overwrite"]) == ("Pneumoserve-Gateway", True)
+    assert injected["credential"]["valueRef"] == {"group": "", "kind": "Secret", "name": "gate"}
+    rules = the(objects, "HTTPRoute", "pneumoserve")["spec"]["rules"]
+    name = the(objects, "HTTPRouteFilter")["metadata"]["name"]
+    assert [each["extensionRef"]["name"] for rule in rules for each in rule["filters"]] == [name, name]
+    (path,) = (each for each in arguments(objects) if each.startswith("--gateway-secret="))
+    runtime = the(objects, "ServingRuntime")["spec"]
+    (volume,) = (each for each in runtime["volumes"] if each["name"] == "gateway-secret")
+    assert volume["secret"] == {"secretName": "gate", "items": [{"key": "credential", "path": "credential"}]}
+    (mount,) = (
+        each for item in runtime["containers"] for each in item["volumeMounts"] if each["name"] == "gateway-secret"
+    )
+    assert path == f"--gateway-secret={mount['mountPath']}/credential"
+    secret = {"secretKeyRef": {"name": "gate", "key": "credential"}}
+    job = next(each for each in of_kind(objects, "CronJob") if each["metadata"]["name"].endswith("-rollout"))
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert secret in [each.get("valueFrom") for each in container["env"]]
 
 
 def test_limits_count_each_caller_by_what_is_known_of_them(helm: Helm) -> None:
     limits = {"route": {"limits": {"callsPerMinute": 60, "bodyMebibytes": 68}}}
     spec = the(helm.render(TRIAL, RELEASE, limits), "BackendTrafficPolicy")["spec"]
-    (rule,) = spec["rateLimit"]["local"]["rules"]
-    assert rule["limit"] == {"requests": 60, "unit": "Minute"}
-    assert rule["clientSelectors"] == [{"sourceCIDR": {"type": "Distinct", "value": "0.0.0.0/0"}}]
+    rules = spec["rateLimit"]["local"]["rules"]
+    assert {str(rule["limit"]) for rule in rules} == {"{'requests': 60, 'unit': 'Minute'}"}
+    assert [rule["clientSelectors"] for rule in rules] == [
+        [{"sourceCIDR": {"type": "Distinct", "value": network}}] for network in ("0.0.0.0/0", "::/0")
+    ]
     assert spec["requestBuffer"] == {"limit": "68Mi"}
     signed = the(helm.render(EVERYTHING), "BackendTrafficPolicy")["spec"]["rateLimit"]["local"]["rules"][0]
     assert signed["clientSelectors"][0]["headers"][0]["type"] == "Distinct"
+
+
+def test_by_default_the_gateway_lets_no_slow_or_huge_request_through(helm: Helm) -> None:
+    objects = helm.render(TRIAL, RELEASE)
+    route = the(objects, "BackendTrafficPolicy")["spec"]
+    assert route["requestBuffer"] == {"limit": "48Mi"}
+    assert route["timeout"]["http"] == {"streamIdleTimeout": "65s"}
+    assert "rateLimit" not in route
+    policy = the(objects, "ClientTrafficPolicy")
+    assert policy["metadata"]["namespace"] == "kserve"
+    assert policy["spec"]["targetRefs"] == [
+        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "kserve-ingress-gateway"}
+    ]
+    assert policy["spec"]["timeout"]["http"] == {
+        "requestHeadersReceivedTimeout": "10s", "requestReceivedTimeout": "75s", "idleTimeout": "10m",
+    }  # fmt: skip
+    assert the(helm.render(EVERYTHING), "ClientTrafficPolicy")["spec"]["targetRefs"][0]["sectionName"] == "https"
+    off = helm.render(TRIAL, RELEASE, {"route": {"limits": {"bodyMebibytes": 0, "receiveSeconds": 0}}})
+    assert not of_kind(off, "BackendTrafficPolicy")
+    assert not of_kind(off, "ClientTrafficPolicy")
 
 
 def test_a_body_limit_that_would_go_before_the_fronts_own_is_refused(helm: Helm) -> None:
@@ -73,14 +141,14 @@ def test_a_body_limit_that_would_go_before_the_fronts_own_is_refused(helm: Helm)
 
 
 def test_the_route_can_be_bound_to_one_listener(helm: Helm) -> None:
-    (parent,) = the(helm.render(EVERYTHING), "HTTPRoute")["spec"]["parentRefs"]
+    (parent,) = the(helm.render(EVERYTHING), "HTTPRoute", "pneumoserve")["spec"]["parentRefs"]
     assert parent["sectionName"] == "https"
     (parent,) = the(helm.render(TRIAL, RELEASE), "HTTPRoute")["spec"]["parentRefs"]
     assert "sectionName" not in parent
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         ({"method": "jwt", "jwt": {"jwksUri": "https://a.example.org"}}, "set route.signIn.jwt.issuer"),
         ({"method": "jwt", "jwt": {"issuer": "a"}}, "say where the issuer's keys are"),
@@ -90,11 +158,14 @@ def test_the_route_can_be_bound_to_one_listener(helm: Helm) -> None:
         ),
         ({"method": "apiKeys"}, "set route.signIn.apiKeys.existingSecrets"),
         ({"jwt": {"issuer": "a"}}, "route.signIn.jwt is set and route.signIn.method is not jwt"),
+        ({"gatewaySecret": "a"}, "route.signIn.gatewaySecret is set and callers do not sign in"),
         ({"apiKeys": {"existingSecrets": ["a"]}}, "route.signIn.apiKeys is set and route.signIn.method is not"),
     ],
 )
-def test_a_sign_in_that_would_let_anybody_or_nobody_in_is_refused(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(TRIAL, RELEASE, {"route": {"signIn": given}})
+def test_a_sign_in_that_would_let_anybody_or_nobody_in_is_refused(
+    helm: Helm, given: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in helm.refusal(TRIAL, RELEASE, {"route": {"signIn": given}})
 
 
 def test_sign_in_without_our_route_and_a_load_past_the_gateway_are_refused(helm: Helm) -> None:
@@ -105,7 +176,8 @@ def test_sign_in_without_our_route_and_a_load_past_the_gateway_are_refused(helm:
 
 def test_a_cluster_without_envoy_gateway_is_told(helm: Helm, cluster: Cluster) -> None:
     cluster.envoy = False
-    assert cluster.render(helm, TRIAL)
+    assert cluster.render(helm, TRIAL, {"route": {"limits": {"bodyMebibytes": 0, "receiveSeconds": 0}}})
+    assert "set route.limits' values to 0" in cluster.refusal(helm, TRIAL)
     assert "install Envoy Gateway 1.9" in cluster.refusal(helm, TRIAL, JWT)
     assert "install Envoy Gateway 1.9" in cluster.refusal(helm, TRIAL, {"route": {"limits": {"callsPerMinute": 9}}})
 

@@ -14,10 +14,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pneumoserve.release.signing import generate_key, write_public_key
+from pneumoserve.signing import generate_key, write_public_key
 from tests.chart.conftest import EVERYTHING, TRIAL, Helm, nested
-from tests.chart.documents import CHART
 from tests.chart.test_rendered import pods
+from tools.generate.chart_values import CHART
 
 SCRIPTS = CHART.parent
 DIGEST = f"sha256:{'0' * 64}"
@@ -28,7 +28,7 @@ echo "$@" >> "$(dirname "$0")/asked"
 """
 
 DOCKERFILE = (SCRIPTS.parent / "Dockerfile").read_text()
-IMAGES = ("front", "rollout", "models", "models-gpu", "training", "loadtest")
+IMAGES = ("front", "rollout", "review", "models", "models-gpu", "training", "loadtest")
 RUNNING = nested("release.id", "0123456789ab")
 RUNS = ("--set-string", "release.id=0123456789ab")
 
@@ -41,7 +41,7 @@ def named(helm: Helm, *given: Any) -> set[str]:
 def test_one_registry_serves_every_image(helm: Helm) -> None:
     plain = named(helm, EVERYTHING, nested("images.registry", ""))
     moved = named(helm, EVERYTHING, nested("images.registry", "mirror.example.org:5000/hospital"))
-    assert len(plain) == 5
+    assert len(plain) == 6
     assert {
         f"mirror.example.org:5000/hospital/{re.sub('^build.example.org:5000/', '', image)}" for image in plain
     } == moved
@@ -184,9 +184,9 @@ def test_each_images_distributions_are_told_with_their_hashes(signed: Path) -> N
             installed[stage].add(file)
     for image in IMAGES:
         document = json.loads((signed / "out" / "sbom" / f"{image}.cdx.json").read_text())
-        told = {(each["name"], each["version"]) for each in document["components"]}
+        listed = {(each["name"], each["version"]) for each in document["components"]}
         wanted = {pair for file in installed[image] for pair in distributions(file)}
-        assert told == wanted, image
+        assert listed == wanted, image
         hashed = [each["externalReferences"][0]["hashes"] for each in document["components"]]
         assert all(entry["alg"] == "SHA-256" for hashes in hashed for entry in hashes)
         assert all(hashed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pneumoserve.rollout.cluster import OWNER, STABLE
+from pneumoserve.rollout import OWNER, STABLE
 from tests.chart.api import Object
 from tests.chart.conftest import (
     KNATIVE,
@@ -137,7 +137,13 @@ def test_no_hooks_no_probe_beside_the_fronts_and_no_wait_for_a_hook(knative: lis
 def test_the_fronts_other_arguments_stay(helm: Helm) -> None:
     given = {"archive": {"lock": {"days": 30, "sealedDays": 60}}}
     (args,) = (each["args"] for each in runtime(helm.render(KNATIVE, given))["containers"] if "ports" in each)
-    assert args == ["--lock-days=30", "--lock-mode=GOVERNANCE"]
+    assert args == [
+        "--release-id={{.Labels.pneumoserve_release}}",
+        "--proxy=0.0.0.0/0",
+        "--proxy=::/0",
+        "--lock-days=30",
+        "--lock-mode=GOVERNANCE",
+    ]
 
 
 def test_otherwise_the_runtime_is_that_of_standard_mode(knative: list[Object], helm: Helm) -> None:
@@ -157,8 +163,8 @@ def test_knatives_own_validation_takes_it(knative: list[Object], helm: Helm) -> 
 
 
 def test_and_refuses_standard_mode_for_what_the_variant_leaves_out(helm: Helm) -> None:
-    told = refusal(service_of(helm.render(TRIAL, nested("release.id", RELEASE))))
-    assert "more than one container port is set" in told
+    sentence = refusal(service_of(helm.render(TRIAL, nested("release.id", RELEASE))))
+    assert "more than one container port is set" in sentence
     for field in (
         "containers[0].lifecycle",
         "containers[0].startupProbe",
@@ -168,7 +174,7 @@ def test_and_refuses_standard_mode_for_what_the_variant_leaves_out(helm: Helm) -
         "terminationGracePeriodSeconds",
         "topologySpreadConstraints",
     ):
-        assert f"spec.template.spec.{field}" in told
+        assert f"spec.template.spec.{field}" in sentence
 
 
 @pytest.mark.parametrize(
@@ -209,10 +215,10 @@ def test_knatives_gateway_activator_and_autoscaler_may_call_its_proxy_and_nobody
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         (nested("route.enabled", True), "set route.enabled=false"),
-        (nested("route.limits.callsPerMinute", 60), "set both to 0"),
+        (nested("route.limits.callsPerMinute", 60), "set route.limits.callsPerMinute to 0"),
         (nested("podDisruptionBudget.enabled", True), "set podDisruptionBudget.enabled=false"),
         (nested("autoscaling.enabled", True), "set autoscaling.enabled=false"),
         (nested("autoscaling.minReplicas", 7), "autoscaling.maxReplicas is less than autoscaling.minReplicas"),
@@ -224,8 +230,8 @@ def test_knatives_gateway_activator_and_autoscaler_may_call_its_proxy_and_nobody
         (nested("terminationGracePeriodSeconds", 601), "600 at most; lower it"),
     ],
 )
-def test_what_contradicts_it_is_refused_with_what_to_do(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(KNATIVE, given)
+def test_what_contradicts_it_is_refused_with_what_to_do(helm: Helm, given: dict[str, Any], sentence: str) -> None:
+    assert sentence in helm.refusal(KNATIVE, given)
 
 
 def test_a_share_of_the_calls_is_refused_in_standard_mode(helm: Helm) -> None:
@@ -388,12 +394,11 @@ def test_a_rollout_of_nothing_is_refused(helm: Helm) -> None:
 # --- what is said of it
 
 
-def test_the_notes_say_what_is_weaker_and_how_another_release_gets_its_share(helm: Helm) -> None:
+def test_the_notes_say_what_is_weaker_and_where_it_answers(helm: Helm) -> None:
     notes = helm.notes(KNATIVE, nested("preflight.enabled", False))
     assert f"Release {RELEASE} answers, with 2 to 6 pod(s)." in notes
     assert "serving.kserve.io/inferenceservice=pneumonia\n" in notes
     assert "helm test" not in notes
-    assert "knative.canaryTrafficPercent to its share of the calls" in notes
     assert "In Knative mode nobody is asked who they are" in notes
     share = helm.notes(KNATIVE, nested("preflight.enabled", False), nested("knative.canaryTrafficPercent", 10))
     assert f"Release {RELEASE} answers 10 % of the calls, with" in share

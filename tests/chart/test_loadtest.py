@@ -106,18 +106,18 @@ def test_the_notes_tell_how_to_start_it(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         ({}, "loadTest has nothing to load; set release.id, or loadTest.url."),
         (ARMS | {"loadTest": {"enabled": True, "grpc": "gateway:80"}}, "so two services would be loaded"),
     ],
 )
-def test_a_load_without_a_target_is_refused(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(TRIAL, ON, given)
+def test_a_load_without_a_target_is_refused(helm: Helm, given: dict[str, Any], sentence: str) -> None:
+    assert sentence in helm.refusal(TRIAL, ON, given)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "sentence"),
     [
         ("loadTest.rate", 0, "exclusiveMinimum"),
         ("loadTest.kinds", ["v3"], "must be one of"),
@@ -127,7 +127,7 @@ def test_a_load_without_a_target_is_refused(helm: Helm, given: dict[str, Any], t
         ("loadTest.url", "gateway:80", "pattern"),
     ],
 )
-def test_a_value_of_the_wrong_form_is_refused_by_its_path(helm: Helm, path: str, value: Any, told: str) -> None:
+def test_a_value_of_the_wrong_form_is_refused_by_its_path(helm: Helm, path: str, value: Any, sentence: str) -> None:
     refused = helm.refusal(TRIAL, ARMS, nested(path, value))
     assert "/" + path.replace(".", "/") in refused
-    assert told in refused
+    assert sentence in refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,13 +13,24 @@ from typing import Any
 import pytest
 import yaml
 
-from pneumoserve.release.signing import generate_key, write_public_key
+from pneumoserve.signing import generate_key, write_public_key
 from tests.chart.api import Object
 from tests.chart.conftest import TRIAL, Helm, of_kind, the
-from tests.chart.manifests import CANDIDATE, MANIFESTS, NAMESPACE, reference_release, write
 from tests.chart.restricted import violations
+from tests.chart.test_reading_room import ROOM
 from tests.chart.test_rendered import pods
-from tests.cluster.cache import go_binaries
+from tests.support.cluster.cache import go_binaries
+from tools.generate import find_differences
+from tools.generate.manifests import (
+    CANDIDATE,
+    GENERATOR,
+    MANIFESTS,
+    NAMESPACE,
+    ROOT,
+    reference_release,
+    render_manifests,
+    write,
+)
 
 OVERLAYS = ("standard", "gpu", "canary", "knative")
 # KServe's own container has no pod's settings to lean on in Knative mode; README.md has the command that mends it.
@@ -65,14 +77,14 @@ def credentials(folder: Path, *words: str | Path) -> subprocess.CompletedProcess
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The made files by their path."""
+    """The generated files by their path."""
     found = [*(folder / "base").glob("*.*"), *(folder / "overlays").rglob("*.yaml")]
     return {str(path.relative_to(folder)): path.read_text() for path in found}
 
 
-def test_the_manifests_are_those_that_the_chart_gives(helm_binary: Path, tmp_path: Path) -> None:
-    write(tmp_path, helm_binary, release=reference_release(), candidate=CANDIDATE, namespace=NAMESPACE)
-    assert texts(MANIFESTS) == texts(tmp_path), "the chart, its defaults or the reference changed: run `make manifests`"
+def test_the_manifests_are_those_that_the_chart_gives(helm_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{helm_binary.parent}:{os.environ['PATH']}")
+    assert find_differences(GENERATOR, ROOT) == [], "the chart, its defaults or the reference changed: make generate"
 
 
 def test_no_secret_stands_in_the_repository() -> None:
@@ -177,11 +189,11 @@ def test_with_an_s3_server_of_ones_own_its_credentials_are_ones_own_too(
     helm_binary: Path, copy: Path, approver: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "site.yaml"
-    given = {name: {"existingSecret": f"s3-{name}"} for name in ("archive", "releases", "setup")}
+    given = {name: {"existingSecret": f"s3-{name}"} for name in ("archive", "seal", "rollout", "releases", "setup")}
     s3 = {"endpoint": "https://minio.example.org:9000", **given}
     file.write_text(yaml.safe_dump({"trialStore": {"enabled": False}, "s3": s3}))
     release = reference_release()
-    write(copy, helm_binary, release=release, candidate=CANDIDATE, namespace=NAMESPACE, values=[file])
+    write(copy, render_manifests(helm_binary, release=release, candidate=CANDIDATE, namespace=NAMESPACE, values=[file]))
     assert credentials(copy, approver).returncode == 0
     assert {path.name for path in (copy / "base" / "credentials").iterdir()} == {
         "trust", "signing", "sealer", "references"
@@ -190,6 +202,24 @@ def test_with_an_s3_server_of_ones_own_its_credentials_are_ones_own_too(
     assert done.returncode == 0, done.stderr
     secrets = {item["metadata"]["name"] for item in yaml.safe_load_all(done.stdout) if item["kind"] == "Secret"}
     assert secrets == {f"pneumoserve-archive-{name}" for name in ("signing", "sealer", "references")}
+
+
+def test_a_site_with_a_reading_room_has_its_credentials(
+    helm_binary: Path, copy: Path, approver: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(yaml.safe_dump(ROOM))
+    release = reference_release()
+    write(copy, render_manifests(helm_binary, release=release, candidate=CANDIDATE, namespace=NAMESPACE, values=[file]))
+    assert credentials(copy, approver).returncode == 0
+    done = kustomize(copy / "overlays" / "standard")
+    assert done.returncode == 0, done.stderr
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    identities = json.loads(_decoded(the(objects, "Secret", "pneumoserve-store")["data"]["identities.json"]))
+    for name in ("console", "alerts"):
+        (identity,) = [each for each in identities["identities"] if each["name"] == name]
+        data = the(objects, "Secret", f"pneumoserve-{name}")["data"]
+        assert identity["credentials"][0]["secretKey"] == _decoded(data["AWS_SECRET_ACCESS_KEY"])
 
 
 def test_credentials_stay_when_they_are_asked_for_again(copy: Path, approver: Path) -> None:

@@ -12,15 +12,14 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-import pneumoserve.archive.writer
 import pneumoserve.front.metrics  # noqa: F401
 from pneumoserve.front.errors import _GRPC_CODES
-from tests import films
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, the
-from tests.chart.documents import CHART, values
 from tests.chart.restricted import violations
 from tests.chart.test_rendered import ARMS, RELEASE, allows, containers
+from tests.support import films
+from tools.generate.chart_values import CHART, values
 
 READ = nested("networkPolicies.metricsNamespaces", ["monitoring"])
 ON = {"monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}}} | READ
@@ -40,12 +39,12 @@ def test_nothing_of_the_operators_is_made_by_default(helm: Helm) -> None:
 
 
 def test_every_front_is_asked_where_it_listens(watched: list[Object]) -> None:
-    spec = the(watched, "PodMonitor")["spec"]
+    spec = the(watched, "PodMonitor", "pneumoserve")["spec"]
     for item in of_kind(watched, "InferenceService"):
         assert spec["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()
     (endpoint,) = spec["podMetricsEndpoints"]
     ports = {port["name"]: port["containerPort"] for port in containers(watched)["transformer-container"]["ports"]}
-    assert ports[endpoint["port"]] == 8080
+    assert ports[endpoint["port"]] == 8082
     assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "15s")
     (relabeled,) = endpoint["relabelings"]
     assert relabeled["targetLabel"] == "release"
@@ -207,7 +206,7 @@ BODY = {"predictions": [{"prediction_id": "p", "finding": None}]}
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "body", "told"),
+    ("status", "headers", "body", "sentence"),
     [
         (200, {}, BODY, ""),
         (503, {}, {"error": "The archive takes no records."}, "The status is 503"),
@@ -222,11 +221,11 @@ BODY = {"predictions": [{"prediction_id": "p", "finding": None}]}
     ],
 )
 def test_it_sees_what_is_wrong_with_an_answer(
-    helm_test: ModuleType, status: int, headers: dict[str, str], body: dict[str, Any], told: str
+    helm_test: ModuleType, status: int, headers: dict[str, str], body: dict[str, Any], sentence: str
 ) -> None:
     found = helm_test.problems(RELEASE, status, HEADERS | headers, json.dumps(body).encode())
-    if told:
-        assert told in " ".join(found)
+    if sentence:
+        assert sentence in " ".join(found)
     else:
         assert found == []
 

@@ -95,7 +95,7 @@ def test_its_port_is_open_to_whom_the_fronts_is(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         ((TRIAL, GIVEN), "leave payloadLogger.to empty"),
         ((EVERYTHING, nested("payloadLogger.to", "")), "set payloadLogger.to."),
@@ -107,8 +107,8 @@ def test_its_port_is_open_to_whom_the_fronts_is(helm: Helm) -> None:
         ((EVERYTHING, nested("payloadLogger.releases", ["aaaaaaaaaaaa"])), "aaaaaaaaaaaa is in payloadLogger.releases"),
     ],
 )
-def test_contradictions_are_refused(helm: Helm, given: tuple[Any, ...], told: str) -> None:
-    assert told in helm.refusal(*given)
+def test_contradictions_are_refused(helm: Helm, given: tuple[Any, ...], sentence: str) -> None:
+    assert sentence in helm.refusal(*given)
 
 
 def test_the_notes_warn_of_whole_films_in_the_store(helm: Helm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def test_no_kserve_and_no_gateway_api_are_told_together(helm: Helm, cluster: Clu
 
 
 @pytest.mark.parametrize(
-    ("image", "available", "told"),
+    ("image", "available", "sentence"),
     [
         ("kserve/kserve-controller:v0.19.1", 1, "KServe 0.19.1 is too old; upgrade it to 0.20"),
         ("registry.example.org:5000/kserve-controller:v0.9", 1, "KServe 0.9 is too old"),
@@ -50,10 +51,10 @@ def test_no_kserve_and_no_gateway_api_are_told_together(helm: Helm, cluster: Clu
     ],
 )
 def test_a_kserve_that_would_not_do_is_told(
-    helm: Helm, cluster: Cluster, image: str, available: int, told: str
+    helm: Helm, cluster: Cluster, image: str, available: int, sentence: str
 ) -> None:
     cluster.add(controller(image, available))
-    assert told in cluster.refusal(helm, TRIAL)
+    assert sentence in cluster.refusal(helm, TRIAL)
 
 
 @pytest.mark.parametrize("image", ["kserve-controller:v0.20.0", "r.example.org:5000/c:v0.21.0-rc1", "c:1.0.0@sha256:a"])
@@ -163,6 +164,8 @@ EXTERNAL: dict[str, Any] = {
     "kserve": {"namespace": "kserve"},
     "s3": {
         "archive": {"accessKey": "", "secretKey": "", "existingSecret": "archive"},
+        "seal": {"accessKey": "", "secretKey": ""},
+        "rollout": {"accessKey": "", "secretKey": ""},
         "releases": {"accessKey": "", "secretKey": "", "existingSecret": ""},
     },
     "payloadLogger": {"enabled": False, "releases": []},
@@ -175,16 +178,17 @@ ANNOTATIONS = {
 }
 
 
-def secret(*keys: str, annotations: dict[str, str] | None = None) -> Object:
+def secret(*keys: str, name: str = "archive", annotations: dict[str, str] | None = None) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "archive", "namespace": NAMESPACE, "annotations": annotations or {}},
+        "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations or {}},
         "data": {key: base64.b64encode(b"x").decode() for key in keys},
     }
 
 
 def test_a_secret_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
+    cluster.add(secret("credential", name="gate"))
     refused = cluster.refusal(helm, EVERYTHING, EXTERNAL)
     assert f"There is no Secret archive in namespace {NAMESPACE}; make it: kubectl create secret generic" in refused
     assert "\n2. " not in refused
@@ -206,26 +210,41 @@ def test_authorities_that_are_not_there_are_told(helm: Helm, cluster: Cluster) -
 
 def test_a_secret_that_has_everything_is_taken(helm: Helm, cluster: Cluster) -> None:
     cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=ANNOTATIONS))
+    cluster.add(secret("credential", name="gate"))
     assert cluster.render(helm, EVERYTHING, EXTERNAL)
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "sentence"),
     [
         (None, f"There is no ConfigMap approvers in namespace {NAMESPACE}; make it"),
         ({"revoked.json": "{}"}, "ConfigMap approvers holds no public key"),
         ({"a.pem": "…"}, ""),
+        ({"a.pem": "…", "revoked.json": "{}"}, ""),
+        ({"a.pem": "…", "revoked.json": json.dumps({"keys": ["0" * 16], "releases": ["a" * 64]})}, ""),
+        *(
+            ({"a.pem": "…", "revoked.json": text}, "revoked.json of ConfigMap approvers has another form")
+            for text in (
+                "{",
+                "[]",
+                '{"release": []}',
+                '{"releases": "a"}',
+                '{"releases": ["0123456789ab"]}',
+                json.dumps({"releases": ["A" * 64]}),
+                json.dumps({"keys": ["0" * 64]}),
+            )
+        ),
     ],
 )
 def test_a_trust_config_map_that_is_not_there_or_empty_is_told(
-    helm: Helm, cluster: Cluster, data: dict[str, str] | None, told: str
+    helm: Helm, cluster: Cluster, data: dict[str, str] | None, sentence: str
 ) -> None:
     if data is not None:
         metadata = {"name": "approvers", "namespace": NAMESPACE}
         cluster.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     given = {"trust": {"keys": None, "existingConfigMap": "approvers"}}
-    if told:
-        assert told in cluster.refusal(helm, TRIAL, given)
+    if sentence:
+        assert sentence in cluster.refusal(helm, TRIAL, given)
     else:
         assert cluster.render(helm, TRIAL, given)
 
@@ -254,6 +273,12 @@ def test_an_archive_key_that_is_not_there_or_not_whole_is_told(
     assert f"Secret given has no {keys[-1]}; add it." in cluster.refusal(helm, TRIAL, values)
     cluster.add(given_keys("given", *keys))
     assert cluster.render(helm, TRIAL, values)
+
+
+def test_a_claim_for_copies_of_seals_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
+    refused = cluster.refusal(helm, TRIAL, nested("archive.seal.copiesClaim", "elsewhere"))
+    assert f"There is no PersistentVolumeClaim elsewhere in namespace {NAMESPACE} for copies of seals" in refused
+    assert cluster.render(helm, TRIAL, nested("archive.seal.copiesClaim", "seals"))
 
 
 def test_a_journals_claim_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:

@@ -12,20 +12,33 @@ import pytest
 import typer.core
 import typer.main
 
-from pneumoserve.archive.references import References
 from pneumoserve.cli import app
-from pneumoserve.front.__main__ import _parser as front_options
-from pneumoserve.release.signing import generate_key, key_id, load_key, load_trust
+from pneumoserve.front.settings import FrontSettings
+from pneumoserve.ledger import load_authorities
+from pneumoserve.signing import load_trust
 from tests.chart.api import Object
-from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, inference_service, nested, of_kind, policies, the
-from tests.chart.documents import CHART
+from tests.chart.conftest import (
+    EVERYTHING,
+    KNATIVE,
+    NAMESPACE,
+    TRIAL,
+    Cluster,
+    Helm,
+    inference_service,
+    nested,
+    of_kind,
+    policies,
+    the,
+)
 from tests.chart.restricted import violations
+from tools.generate.chart_values import CHART
 
 RELEASE = "0123456789ab"
 STANDBY = "ba9876543210"
 ARMS = {"release": {"id": RELEASE, "standby": [STANDBY]}}
 ARCHIVE_KEYS = ("signing", "sealer", "references")
 GIVEN_KEYS = {name: {"existingSecret": f"given-{name}"} for name in ARCHIVE_KEYS}
+BELIEVED = ("--archive-trust", "/etc/pneumoserve/archive-trust", "--sealer-trust", "/etc/pneumoserve/sealer-trust")
 # As KServe's own chart describes the container that it adds.
 STORAGE_INITIALIZER = {
     "name": "storage-initializer",
@@ -67,7 +80,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (10 if given == EVERYTHING else 7)
+    assert len(found) == (14 if given == EVERYTHING else 8)
     for name, spec, _ in found:
         assert violations(spec) == [], name
 
@@ -92,7 +105,9 @@ def test_every_container_of_ours_has_a_read_only_root_and_resources(helm: Helm, 
 def test_the_models_container_has_no_credential_and_no_port(trial: list[Object], everything: list[Object]) -> None:
     for rendered in (trial, everything):
         models = containers(rendered)["kserve-container"]
-        assert not {"env", "envFrom", "ports"} & set(models)
+        assert not {"envFrom", "ports"} & set(models)
+        # What values add, and nothing of the chart's.
+        assert [each["name"] for each in models.get("env", [])] in ([], ["OMP_WAIT_POLICY"])
         volumes = {volume["name"]: volume for volume in the(rendered, "ServingRuntime")["spec"]["volumes"]}
         assert all("secret" not in volumes[mount["name"]] for mount in models["volumeMounts"])
         assert "exec" in models["readinessProbe"]
@@ -110,7 +125,22 @@ def test_the_front_alone_has_the_archives_credential(everything: list[Object]) -
 def test_kserve_publishes_the_fronts_ports_as_http_and_as_http2(trial: list[Object]) -> None:
     # KServe: the first port becomes the Service's 80; a name with "h2c" in it gets the application protocol h2c.
     ports = [(port["name"], port["containerPort"]) for port in containers(trial)["transformer-container"]["ports"]]
-    assert ports == [("http1", 8080), ("h2c", 8081)]
+    assert ports == [("http1", 8080), ("h2c", 8081), ("metrics", 8082)]
+
+
+def test_a_release_is_reached_from_the_pods_of_its_own_gateway(helm: Helm) -> None:
+    def pods(*given: dict[str, Any]) -> dict[str, str]:
+        policy = the(helm.render(TRIAL, *given), "NetworkPolicy", "pneumoserve-predictor")
+        (source,) = policy["spec"]["ingress"][0]["from"]
+        found: dict[str, str] = source["podSelector"]["matchLabels"]
+        return found
+
+    gateway = {"name": "edge", "namespace": "infra"}
+    assert pods({"route": {"gateway": gateway}}) == {
+        "gateway.envoyproxy.io/owning-gateway-name": "edge",
+        "gateway.envoyproxy.io/owning-gateway-namespace": "infra",
+    }
+    assert pods({"networkPolicies": {"gatewayPods": {"app": "gate"}}}) == {"app": "gate"}
 
 
 def test_the_models_outlast_the_front(everything: list[Object]) -> None:
@@ -135,7 +165,7 @@ def test_the_models_outlast_the_front(everything: list[Object]) -> None:
         ("images.pullSecrets", ["registry"]),
         ("s3.bucket", "films"),
         ("s3.region", "eu-central-1"),
-        ("front.resources.limits", {"memory": "3Gi"}),
+        ("front.resources.limits", {"memory": "2Gi"}),
         ("front.preStopSeconds", 11),
         ("models.workers", 2),
         ("terminationGracePeriodSeconds", 121),
@@ -220,8 +250,25 @@ def test_a_revocation_replaces_the_pods(helm: Helm) -> None:
     assert annotations() != annotations(nested("trust.revoked.releases", ["3" * 64]))
 
 
+@pytest.mark.parametrize("mode", [ARMS, KNATIVE])
+def test_both_containers_are_told_which_release_they_run(helm: Helm, mode: Any) -> None:
+    rendered = helm.render(TRIAL, mode)
+    for container in containers(rendered).values():
+        # KServe puts the InferenceService's label there.
+        assert "--release-id={{.Labels.pneumoserve_release}}" in container["args"]
+    for item in of_kind(rendered, "InferenceService"):
+        uri = item["spec"]["predictor"]["model"]["storageUri"]
+        assert uri.endswith(f"/{item['metadata']['labels']['pneumoserve_release']}")
+
+
+def test_a_frozen_torchserve_is_restarted_without_the_hook_that_waits_for_the_front(trial: list[Object]) -> None:
+    probe = containers(trial)["kserve-container"]["livenessProbe"]
+    assert probe["exec"]["command"] == ["python", "-m", "pneumoserve.models.probe", "--alive"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] + probe["terminationGracePeriodSeconds"] <= 60
+
+
 def test_the_route_leads_to_the_release_that_answers_and_to_no_other(everything: list[Object]) -> None:
-    route = the(everything, "HTTPRoute")
+    route = the(everything, "HTTPRoute", "pneumoserve")
     backends = [rule["backendRefs"] for rule in route["spec"]["rules"]]
     assert [(backend["name"], backend["port"], backend["weight"]) for (backend,) in backends] == [
         (f"pneumonia-{RELEASE}-predictor", 8081, 100),
@@ -246,7 +293,8 @@ def test_every_object_has_the_common_labels(trial: list[Object], everything: lis
         assert labels["app.kubernetes.io/instance"] == "pneumoserve"
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert labels["app.kubernetes.io/component"]
-        assert item["metadata"]["namespace"] == "pneumo"
+        # The Gateway's own policy stands beside the Gateway.
+        assert (item["metadata"]["namespace"] == "pneumo") == (item["kind"] != "ClientTrafficPolicy")
 
 
 def test_a_disruption_budget_selects_the_pods_of_its_release(trial: list[Object]) -> None:
@@ -302,7 +350,7 @@ def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they
     assert rules == {
         ("gateways", 8080),
         ("gateways", 8081),
-        ("monitoring", 8080),
+        ("monitoring", 8082),
         ("test", 8080),
         ("rollout", 8080),
         ("gateways", 9081),
@@ -319,7 +367,8 @@ def test_releases_and_jobs_reach_dns_and_the_store_alone(everything: list[Object
     (target,) = store["to"]
     assert target["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "store"
     egress = the(trial, "NetworkPolicy", "pneumoserve-egress")
-    assert [name for name, _, labels in pods(trial) if not allows(egress, labels)] == ["pneumoserve-store"]
+    others = {name for name, _, labels in pods(trial) if not allows(egress, labels)}
+    assert others == {"pneumoserve-store", "pneumoserve-keys-1"}
 
 
 @pytest.mark.parametrize(
@@ -363,20 +412,24 @@ def test_kserve_reads_releases_with_a_credential_of_its_own(everything: list[Obj
 
 def test_without_one_it_is_the_archives(helm: Helm) -> None:
     given = {
-        "s3": {name: {"accessKey": "", "secretKey": ""} for name in ("releases", "setup")},
+        "s3": {name: {"accessKey": "", "secretKey": ""} for name in ("seal", "rollout", "releases", "setup")},
         "payloadLogger": {"enabled": False, "releases": []},
+        # These have one of their own, or do not run.
+        **{part: {"enabled": False} for part in ("console", "alerts", "sample")},
     }
     rendered = helm.render(EVERYTHING, given)
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
     credentials = [item for item in of_kind(rendered, "Secret") if "AWS_ACCESS_KEY_ID" in item["stringData"]]
     assert [item["metadata"]["name"] for item in credentials] == ["pneumoserve-archive"]
-    assert _key_of(the(rendered, "Job", "pneumoserve-setup")["spec"]) == "pneumoserve-archive"
+    jobs = of_kind(rendered, "Job") + [item["spec"]["jobTemplate"] for item in of_kind(rendered, "CronJob")]
+    keys = {_key_of(job["spec"]) for job in jobs if "S3_ACCESS_KEY" in str(job)}
+    assert keys == {"pneumoserve-archive"}
 
 
 def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     given = {
         name: {"accessKey": "", "secretKey": "", "existingSecret": f"given-{name}"}
-        for name in ("archive", "releases", "setup")
+        for name in ("archive", "seal", "rollout", "console", "alerts", "releases", "setup")
     }
     rendered = helm.render(EVERYTHING, {"s3": given, "archive": GIVEN_KEYS})
     assert of_kind(rendered, "Secret") == []
@@ -384,7 +437,12 @@ def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     environment = {entry["name"]: entry for entry in containers(rendered)["transformer-container"]["env"]}
     assert environment["S3_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "given-archive"
     assert _key_of(the(rendered, "Job", "pneumoserve-setup")["spec"]) == "given-setup"
-    assert _key_of(the(rendered, "CronJob", "pneumoserve-training")["spec"]["jobTemplate"]["spec"]) == "given-setup"
+    for job, secret in {
+        "training": "setup", "seal": "seal", "verify": "seal", "export": "seal", "replay": "seal", "rollout": "rollout",
+        "sample": "console",
+    }.items():  # fmt: skip
+        spec = the(rendered, "CronJob", f"pneumoserve-{job}")["spec"]["jobTemplate"]["spec"]
+        assert _key_of(spec) == f"given-{secret}", job
 
 
 def _key_of(job: dict[str, Any]) -> str:
@@ -414,7 +472,7 @@ def test_values_that_write_elsewhere_bring_the_right_to_it(helm: Helm) -> None:
     """And the store, which reads rights when it starts, starts anew."""
     plain = helm.render(TRIAL)
     exporting = helm.render(TRIAL, {"archive": {"export": {"to": "s3://pneumoserve/parquet/"}}})
-    assert policies(exporting)["archive"]["Statement"][-1]["Resource"] == ["arn:aws:s3:::pneumoserve/parquet/*"]
+    assert policies(exporting)["seal"]["Statement"][-1]["Resource"] == ["arn:aws:s3:::pneumoserve/parquet/*"]
     stamps = [
         _store_pod(rendered)["annotations"]["pneumoserve/rights"] for rendered in (plain, helm.render(TRIAL), exporting)
     ]
@@ -428,7 +486,7 @@ def _store_pod(rendered: list[Object]) -> dict[str, Any]:
 
 def test_the_trial_stores_credentials_and_claim_outlive_upgrades(helm: Helm, cluster: Cluster) -> None:
     first = cluster.render(helm, TRIAL)
-    for name in ("archive", "releases", "setup"):
+    for name in ("archive", "seal", "rollout", "releases", "setup"):
         made = the(first, "Secret", f"pneumoserve-{name}")
         data = {key: base64.b64encode(value.encode()).decode() for key, value in made.pop("stringData").items()}
         cluster.add({**made, "data": data})
@@ -446,6 +504,7 @@ def test_the_trust_folder_is_one_that_the_containers_accept(everything: list[Obj
     assert len(trust.keys) == 1
     assert trust.revoked_keys == {"0011223344556677"}
     assert trust.revoked_releases == {"3" * 64}
+    assert trust.signatures == 1
 
 
 def test_a_given_trust_config_map_is_mounted_and_none_is_made(helm: Helm) -> None:
@@ -459,11 +518,22 @@ def test_a_given_trust_config_map_is_mounted_and_none_is_made(helm: Helm) -> Non
 
 
 def test_the_bucket_is_set_up_after_each_install_and_upgrade(everything: list[Object], helm: Helm) -> None:
-    job = the(everything, "Job")
+    job = the(everything, "Job", "pneumoserve-setup")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"][:5] == ["pneumoserve", "archive", "setup", "--timeout", "60"]
-    assert of_kind(helm.render(EVERYTHING, nested("s3.setup.enabled", False)), "Job") == []
+    assert container["command"][:3] == ["pneumoserve", "archive", "setup"]
+    assert "--timeout 60" in " ".join(container["command"])
+    without = of_kind(helm.render(EVERYTHING, nested("s3.setup.enabled", False)), "Job")
+    assert [each["metadata"]["name"] for each in without] == ["pneumoserve-keys-1"]
+
+
+def test_the_set_up_says_all_that_expires_and_what_does_not(everything: list[Object], trial: list[Object]) -> None:
+    """An upgrade whose values no longer ask for a rule removes it, and no other."""
+    for objects, images, raw, rollups in ((everything, "3660", "60", "3660"), (trial, "none", "none", "none")):
+        (container,) = the(objects, "Job", "pneumoserve-setup")["spec"]["template"]["spec"]["containers"]
+        assert container["command"][7:] == [
+            "--expire-images-days", images, "--expire-raw-days", raw, "--expire-rollups-days", rollups,
+        ]  # fmt: skip
 
 
 # --- the archive
@@ -504,7 +574,8 @@ def mounted(objects: list[Object], pod: str, container: str, path: str) -> dict[
             files |= {key: {"object": found, "key": key} for key in found["data"]}
         else:
             name = source["secret"].get("name", source["secret"].get("secretName"))
-            found = the(objects, "Secret", name)
+            # The archive's keys are no objects of the chart: a Job makes them.
+            found = {"metadata": {"name": name}}
             files |= {item["path"]: {"object": found, "key": item["key"]} for item in source["secret"]["items"]}
     return files
 
@@ -517,45 +588,53 @@ def write_files(files: dict[str, Object], folder: Path) -> Path:
     return folder
 
 
-def test_keys_of_the_archive_are_made_and_differ(trial: list[Object], tmp_path: Path) -> None:
-    made = {name: the(trial, "Secret", f"pneumoserve-archive-{name}")["stringData"] for name in ARCHIVE_KEYS}
-    ids = []
-    for name in ("signing", "sealer"):
-        folder = tmp_path / name
-        folder.mkdir()
-        for file, text in made[name].items():
-            (folder / file).write_text(text)
-        key = load_key(folder / "key.pem")
-        (folder / "key.pem").unlink()
-        assert list(load_trust(folder).keys) == [key_id(key.public_key())]
-        ids.append(key_id(key.public_key()))
-    assert len(set(ids)) == 2
-    (tmp_path / "key").write_text(made["references"]["key"])
-    assert References.of_file(tmp_path / "key")
+def keys_job(objects: list[Object]) -> Object | None:
+    """The Job that makes the archive's keys, None where there is none to make."""
+    found = [item for item in of_kind(objects, "Job") if "-keys-" in item["metadata"]["name"]]
+    return found[0] if found else None
 
 
-def test_keys_of_the_archive_outlive_upgrades_and_an_uninstall(helm: Helm, cluster: Cluster) -> None:
-    first = cluster.render(helm, TRIAL)
-    names = [f"pneumoserve-archive-{name}" for name in ARCHIVE_KEYS]
-    again = cluster.render(helm, TRIAL)
-    for name in names:
-        assert the(again, "Secret", name)["stringData"] != the(first, "Secret", name)["stringData"], "it looked nowhere"
-        cluster.add(kept(the(first, "Secret", name)))
-    upgraded = cluster.render(helm, TRIAL)
-    for name in names:
-        assert the(upgraded, "Secret", name) == the(first, "Secret", name)
-        assert the(first, "Secret", name)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+def test_no_template_holds_a_key_of_the_archive(trial: list[Object], everything: list[Object]) -> None:
+    for objects in (trial, everything):
+        assert "PRIVATE KEY" not in json.dumps(objects)
+        made = [item["metadata"]["name"] for item in of_kind(objects, "Secret")]
+        assert not [name for name in made if name.startswith("pneumoserve-archive-")]
 
 
-def test_the_public_half_follows_a_private_key_that_was_kept_without_it(
-    helm: Helm, cluster: Cluster, tmp_path: Path
-) -> None:
-    key = generate_key(tmp_path / "private")
-    made = {**the(helm.render(TRIAL), "Secret", "pneumoserve-archive-signing")}
-    cluster.add(kept({**made, "stringData": {"key.pem": (tmp_path / "private").read_text()}}))
-    upgraded = the(cluster.render(helm, TRIAL), "Secret", "pneumoserve-archive-signing")["stringData"]
-    (tmp_path / "public.pem").write_text(upgraded["public.pem"])
-    assert list(load_trust(tmp_path).keys) == [key_id(key.public_key())]
+def test_a_job_makes_the_keys_that_are_not_there(helm: Helm, cluster: Cluster) -> None:
+    job = keys_job(cluster.render(helm, TRIAL))
+    assert job is not None
+    spec = job["spec"]["template"]["spec"]
+    assert violations(spec) == []
+    names = {f"--{name}=pneumoserve-archive-{name}" for name in ARCHIVE_KEYS}
+    assert names < set(spec["containers"][0]["command"])
+    for name in ("pneumoserve-archive-signing", "mine"):
+        cluster.add(secret_of(name, "key.pem", "public.pem"))
+    some = keys_job(cluster.render(helm, TRIAL, nested("archive.sealer.existingSecret", "mine")))
+    assert some is not None
+    words = some["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert [word for word in words if "archive-" in word] == ["--references=pneumoserve-archive-references"]
+    for name in ("sealer", "references"):
+        cluster.add(secret_of(f"pneumoserve-archive-{name}", "key", "key.pem", "public.pem"))
+    # Nothing is left that could touch them: not a Job, not its rights, not a Secret that Helm would own.
+    assert not [item for item in cluster.render(helm, TRIAL) if "pneumoserve-keys" in item["metadata"]["name"]]
+
+
+def test_the_job_that_makes_keys_reads_none_and_reaches_the_api_server_alone(trial: list[Object]) -> None:
+    role = the(trial, "Role", "pneumoserve-keys")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}]
+    job = keys_job(trial)
+    assert job is not None
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    rules = [rule for policy in of_kind(trial, "NetworkPolicy") if allows(policy, labels)
+             for rule in policy["spec"].get("egress", [])]  # fmt: skip
+    assert rules == [{"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}]
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == "pneumoserve-keys"
+
+
+def secret_of(name: str, *keys: str) -> Object:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": dict.fromkeys(keys, "eA==")}
 
 
 def test_the_front_has_its_own_private_key_and_the_sealer_its(everything: list[Object]) -> None:
@@ -582,10 +661,15 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
     }
     # What the load sends with its calls is a caller's credential; a rollout's events are on record as calls are.
     others = {("pneumoserve-load", "load", "headers"), ("pneumoserve-rollout", "rollout", "archive-key")}
+    # So is what people and the alert sender do, and which keys they have beside is another test's.
+    room = {part: {"archive", "review"} for part in ("console", "alerts", "sample")}
+    room["console"].add("oidc")
+    room["alerts"].add("alerts")
+    others |= {(f"pneumoserve-{part}", part, volume) for part, volumes in room.items() for volume in volumes}
     assert seen - others == {("pneumoserve-seal", "seal", "sealer")} | {
         (f"pneumonia-{release}", "transformer-container", volume)
         for release in (RELEASE, STANDBY, "000000000000")
-        for volume in ("archive-key", "reference-key")
+        for volume in ("archive-key", "reference-key", "gateway-secret", "envelope-key")
     }
 
 
@@ -597,12 +681,10 @@ def test_jobs_trust_the_keys_in_use_and_earlier_ones(everything: list[Object], j
         path = words[words.index(option) + 1]
         files = mounted(everything, f"pneumoserve-{job}", job, path)
         assert files.keys() == {"in-use.pem", "until-2026.pem"}
-        trust = load_trust(write_files(files, tmp_path / name))
-        secret = the(everything, "Secret", f"pneumoserve-archive-{name}")["stringData"]
-        (tmp_path / f"{name}.pem").write_text(secret["key.pem"])
-        assert key_id(load_key(tmp_path / f"{name}.pem").public_key()) in trust.keys
-        trusted.append(set(trust.keys))
-    assert [len(keys) for keys in trusted] == [2, 2]
+        in_use = files.pop("in-use.pem")
+        assert (in_use["object"]["metadata"]["name"], in_use["key"]) == (f"pneumoserve-archive-{name}", "public.pem")
+        trusted.append(set(load_trust(write_files(files, tmp_path / name)).keys))
+    assert [len(keys) for keys in trusted] == [1, 1]
     assert not trusted[0] & trusted[1]
 
 
@@ -640,7 +722,7 @@ def test_a_journal_is_mounted_with_its_limit_in_bytes(helm: Helm, limit: str, co
 
 def test_without_a_journal_and_a_lock_the_front_is_asked_for_neither(trial: list[Object]) -> None:
     front = containers(trial)["transformer-container"]
-    assert len(front["args"]) == 1
+    assert not [each for each in front["args"] if each.startswith(("--journal", "--lock"))]
     assert "journal" not in {mount["name"] for mount in front["volumeMounts"]}
     words = cron_jobs(trial)["pneumoserve-seal"]["command"]
     # Left out, the sealer would lock for ten years.
@@ -650,7 +732,7 @@ def test_without_a_journal_and_a_lock_the_front_is_asked_for_neither(trial: list
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_the_front_takes_its_arguments_and_finds_its_keys(helm: Helm, given: Path) -> None:
     rendered = helm.render(given, ARMS)
-    taken = front_options().parse_args(containers(rendered)["transformer-container"]["args"])
+    taken = FrontSettings.from_flags(containers(rendered)["transformer-container"]["args"])
     for path in (taken.archive_key, taken.reference_key):
         folder = mounted(rendered, f"pneumonia-{RELEASE}", "transformer-container", str(path.parent))
         assert list(folder) == [path.name]
@@ -661,8 +743,7 @@ def test_what_is_written_is_locked_for_days_and_what_is_sealed_for_years(everyth
     front = containers(everything)["transformer-container"]["args"]
     assert front[-2:] == ["--lock-days=30", "--lock-mode=COMPLIANCE"]
     words = cron_jobs(everything)["pneumoserve-seal"]["command"]
-    assert words[-4:] == ["--lock-mode", "COMPLIANCE", "--segment-days", "60"]
-    assert "--lock-days 3650" in " ".join(words)
+    assert "--lock-days 3650 --lock-mode COMPLIANCE --segment-days 60" in " ".join(words)
 
 
 def test_jobs_of_the_archive_run_when_they_are_told_to(everything: list[Object]) -> None:
@@ -697,16 +778,64 @@ def test_jobs_of_the_archive_run_our_commands_on_its_store(everything: list[Obje
     front = containers(everything)["transformer-container"]
     for name, container in found.items():
         assert container["command"][:3] == ["pneumoserve", "archive", name.removeprefix("pneumoserve-")]
-        assert container["env"] == front["env"]
-    assert found["pneumoserve-export"]["command"][3:] == ["--to", "s3://films/parquet"]
+        # The same store, with another credential than the fronts'.
+        assert _plain(container["env"]) == _plain(front["env"])
+        assert "pneumoserve-seal" in str(container["env"])
+    assert found["pneumoserve-export"]["command"][3:] == ["--to", "s3://films/parquet", *BELIEVED]
     assert found["pneumoserve-verify"]["image"] == front["image"]
     assert found["pneumoserve-verify"]["resources"]["limits"]["cpu"] == "4"
+
+
+@pytest.mark.parametrize("job", ["export", "replay", "rollout"])
+def test_who_reads_records_is_given_the_keys_to_believe(everything: list[Object], job: str) -> None:
+    (spec,) = [spec for name, spec, _ in pods(everything) if name == f"pneumoserve-{job}"]
+    words = spec["containers"][0]["command"]
+    for option in ("--archive-trust", "--sealer-trust"):
+        files = mounted(everything, f"pneumoserve-{job}", job, words[words.index(option) + 1])
+        assert files.keys() == {"in-use.pem", "until-2026.pem"}
+
+
+def _plain(environment: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+    return [(each["name"], each.get("value")) for each in environment]
+
+
+def test_seals_are_stamped_and_copied_where_values_say_so(
+    trial: list[Object], everything: list[Object], tmp_path: Path
+) -> None:
+    for name in ("seal", "verify"):
+        assert not {"--time-stamps", "--copy-to", "--copies"} & set(cron_jobs(trial)[f"pneumoserve-{name}"]["command"])
+    assert "pneumoserve-time-stamps" not in {item["metadata"]["name"] for item in of_kind(trial, "NetworkPolicy")}
+    jobs = cron_jobs(everything)
+    seal, verify = jobs["pneumoserve-seal"], jobs["pneumoserve-verify"]
+    folder = "/var/lib/pneumoserve/seals"
+    assert seal["command"][-4:] == ["--time-stamps", "https://tsa.example.org:8318/rfc3161", "--copy-to", folder]
+    assert verify["command"][-2:] == ["--copies", folder]
+    for container, read_only in ((seal, False), (verify, True)):
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == folder]
+        assert mount["readOnly"] is read_only
+        (volume,) = [
+            volume
+            for name, spec, _ in pods(everything)
+            if name == f"pneumoserve-{container['name']}"
+            for volume in spec["volumes"]
+            if volume["name"] == mount["name"]
+        ]
+        assert volume["persistentVolumeClaim"] == {"claimName": "seals"}
+    trust = verify["command"][verify["command"].index("--time-stamp-trust") + 1]
+    files = mounted(everything, "pneumoserve-verify", "verify", trust)
+    written = write_files(files, tmp_path / "authorities")
+    assert len(load_authorities(written)) == 1
+    (rule,) = the(everything, "NetworkPolicy", "pneumoserve-time-stamps")["spec"]["egress"]
+    assert rule == {
+        "ports": [{"port": 8318, "protocol": "TCP"}],
+        "to": [{"ipBlock": {"cidr": "198.51.100.7/32"}}],
+    }
 
 
 def test_a_replay_takes_the_release_that_answers_and_the_models_engine(
     trial: list[Object], everything: list[Object], helm: Helm
 ) -> None:
-    of_all = ["--release", RELEASE, "--trust", "/etc/pneumoserve/trust"]
+    of_all = ["--release", RELEASE, "--trust", "/etc/pneumoserve/trust", *BELIEVED]
     replay = cron_jobs(everything)["pneumoserve-replay"]
     assert replay["command"][3:] == [*of_all, "--sample", "200"]
     assert cron_jobs(trial)["pneumoserve-replay"]["command"][3:] == [*of_all, "--of", RELEASE, "--sample", "1000"]
@@ -782,7 +911,8 @@ def test_what_expires_is_told_to_the_store(trial: list[Object], everything: list
         (container,) = the(objects, "Job", "pneumoserve-setup")["spec"]["template"]["spec"]["containers"]
         return " ".join(container["command"])
 
-    assert "--expire" not in words(trial)
+    # First answers stand for a day, always.
+    assert all("--expire-answers-days 1 " in words(objects) for objects in (trial, everything))
     for option, days in (("raw", 60), ("images", 3660), ("rollups", 3660)):
         assert f"--expire-{option}-days {days}" in words(everything)
 
@@ -790,7 +920,7 @@ def test_what_expires_is_told_to_the_store(trial: list[Object], everything: list
 def test_jobs_run_commands_that_there_are(trial: list[Object], everything: list[Object]) -> None:
     root = cast(typer.core.TyperGroup, typer.main.get_command(app))
     for objects in (trial, everything):
-        jobs = of_kind(objects, "Job")
+        jobs = [job for job in of_kind(objects, "Job") if job != keys_job(objects)]
         setups = [container for job in jobs for container in job["spec"]["template"]["spec"]["containers"]]
         for container in (*cron_jobs(objects).values(), *setups):
             _, group, name, *words = container["command"]
@@ -801,7 +931,10 @@ def test_jobs_run_commands_that_there_are(trial: list[Object], everything: list[
 def test_the_stores_authorities_reach_whoever_talks_to_it(helm: Helm) -> None:
     """Front, set-up Job, Jobs of the archive mount the ConfigMap and are told of its file; KServe is by annotation."""
     objects = helm.render(EVERYTHING, nested("s3.caConfigMap", "hospital-authorities"))
-    pods = [the(objects, "ServingRuntime")["spec"], the(objects, "Job")["spec"]["template"]["spec"]]
+    pods = [
+        the(objects, "ServingRuntime")["spec"],
+        the(objects, "Job", "pneumoserve-setup")["spec"]["template"]["spec"],
+    ]
     pods += [
         each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         for each in of_kind(objects, "CronJob")
@@ -812,9 +945,9 @@ def test_the_stores_authorities_reach_whoever_talks_to_it(helm: Helm) -> None:
         (volume,) = (each for each in pod["volumes"] if each["name"] == "store-ca")
         assert volume["configMap"] == {"name": "hospital-authorities"}
         (container,) = (each for each in pod["containers"] if "S3_ENDPOINT" in str(each.get("env")))
-        (told,) = (each["value"] for each in container["env"] if each["name"] == "S3_CA_FILE")
+        (sentence,) = (each["value"] for each in container["env"] if each["name"] == "S3_CA_FILE")
         (mount,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "store-ca")
-        assert told == f"{mount}/cabundle.crt"
+        assert sentence == f"{mount}/cabundle.crt"
     annotations = the(objects, "Secret", "pneumoserve-releases")["metadata"]["annotations"]
     assert annotations["serving.kserve.io/s3-cabundle-configmap"] == "hospital-authorities"
     assert annotations["serving.kserve.io/s3-cabundle"].endswith("/cabundle.crt")

@@ -8,9 +8,8 @@ import pytest
 import typer.main
 
 from pneumoserve.cli import app
-from pneumoserve.rollout.cluster import OWNER, STABLE, subject_header
-from pneumoserve.rollout.kubernetes import fullname
-from pneumoserve.rollout.plan import read_plan
+from pneumoserve.rollout import OWNER, STABLE, fullname, read_plan, subject_header
+from pneumoserve.rollout.gates import RENAMED_MARGINS
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, NAMESPACE, TRIAL, Cluster, Helm, inference_service, nested, of_kind, the
 from tests.chart.test_rendered import ARMS, RELEASE, STANDBY, allows, cron_jobs, pods
@@ -32,8 +31,9 @@ def everything(helm: Helm) -> list[Object]:
 
 def test_there_is_none_by_default(helm: Helm) -> None:
     objects = helm.render(TRIAL, ARMS)
-    assert not of_kind(objects, "Role")
-    assert NAME not in {item["metadata"]["name"] for item in objects}
+    assert [role["metadata"]["name"] for role in of_kind(objects, "Role")] == ["pneumoserve-keys"]
+    # The trial store's Secret of that name is for rollouts from outside of the cluster.
+    assert NAME not in {item["metadata"]["name"] for item in objects if item["kind"] != "Secret"}
 
 
 def test_the_job_starts_only_by_hand_with_words_that_the_command_takes(plain: list[Object]) -> None:
@@ -110,15 +110,27 @@ def test_the_command_line_knows_what_the_chart_calls_its_objects(helm: Helm, nam
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         ({"release": {"id": RELEASE}, "rollout": {"enabled": True}}, "rollout.plan has no candidate or no steps"),
         ({"rollout": {"enabled": True, "plan": PLAN}}, "no route that a rollout could turn"),
         ({**ON, "route": {"enabled": False}}, "no route that a rollout could turn"),
     ],
 )
-def test_a_rollout_of_nothing_is_refused(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(TRIAL, given)
+def test_a_rollout_of_nothing_is_refused(helm: Helm, given: dict[str, Any], sentence: str) -> None:
+    assert sentence in helm.refusal(TRIAL, given)
+
+
+def test_a_plan_with_the_earlier_names_of_margins_is_refused(helm: Helm) -> None:
+    def given(gates: Any) -> dict[str, Any]:
+        return {**ON, "rollout": {"enabled": True, "plan": {**PLAN, "gates": gates}}}
+
+    refused = helm.refusal(TRIAL, given(dict.fromkeys(RENAMED_MARGINS, 0.05)))
+    for earlier, name in RENAMED_MARGINS.items():
+        assert f"rollout.plan.gates.{earlier} is an earlier name" in refused
+        assert f"rename it to rollout.plan.gates.{name}." in refused
+    for taken in (dict.fromkeys(RENAMED_MARGINS.values(), 0.05), None, 0.05):
+        assert helm.render(TRIAL, given(taken))
 
 
 # --- a rollout that is under way, or has settled

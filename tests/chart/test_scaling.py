@@ -111,15 +111,15 @@ def test_every_scaled_release_has_a_disruption_budget(scaled: list[Object]) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         (ON | {"autoscaling": {"enabled": True, "minReplicas": 7}}, "autoscaling.maxReplicas is less than"),
         (KEDA | {"autoscaling": {"enabled": True, "by": "keda"}}, "set autoscaling.prometheus to its address"),
         (nested("autoscaling.enabled", True), "set networkPolicies.metricsNamespaces"),
     ],
 )
-def test_values_that_could_not_scale_are_refused(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(TRIAL, ARMS, given)
+def test_values_that_could_not_scale_are_refused(helm: Helm, given: dict[str, Any], sentence: str) -> None:
+    assert sentence in helm.refusal(TRIAL, ARMS, given)
 
 
 def test_without_network_policies_anybody_may_read_metrics(helm: Helm) -> None:
@@ -127,11 +127,13 @@ def test_without_network_policies_anybody_may_read_metrics(helm: Helm) -> None:
     assert helm.render(TRIAL, ARMS, given)
 
 
-@pytest.mark.parametrize(("given", "told"), [(ON, "no custom metrics API"), (KEDA, "The cluster has no KEDA")])
-def test_a_cluster_without_what_scales_is_told(helm: Helm, cluster: Cluster, given: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("given", "sentence"), [(ON, "no custom metrics API"), (KEDA, "The cluster has no KEDA")])
+def test_a_cluster_without_what_scales_is_told(
+    helm: Helm, cluster: Cluster, given: dict[str, Any], sentence: str
+) -> None:
     assert cluster.render(helm, TRIAL, ARMS, given)
     cluster.metrics = False
-    assert told in cluster.refusal(helm, TRIAL, ARMS, given)
+    assert sentence in cluster.refusal(helm, TRIAL, ARMS, given)
 
 
 def test_the_notes_tell_how_many_pods_there_may_be(helm: Helm) -> None:

@@ -94,7 +94,7 @@ def test_signing_is_of_one_named_release_with_a_key_that_only_it_has(helm: Helm)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         ({"enabled": True}, "training has nothing to learn from; set training.films"),
         ({"signing": {"release": "0123456789ab"}}, "training.signing has one of release and existingSecret"),
@@ -104,8 +104,8 @@ def test_signing_is_of_one_named_release_with_a_key_that_only_it_has(helm: Helm)
         ),
     ],
 )
-def test_values_that_contradict_each_other_are_refused(helm: Helm, given: dict[str, Any], told: str) -> None:
-    assert told in helm.refusal(TRIAL, {"training": given})
+def test_values_that_contradict_each_other_are_refused(helm: Helm, given: dict[str, Any], sentence: str) -> None:
+    assert sentence in helm.refusal(TRIAL, {"training": given})
 
 
 def node(gpus: str | None) -> Object:

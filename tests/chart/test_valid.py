@@ -12,11 +12,11 @@ import pytest
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, KNATIVE, TRIAL, Helm, nested, the
 from tests.chart.lint import EXCEPTIONS, _all, findings, lonely
-from tests.chart.manifests import MANIFESTS
 from tests.chart.schemas import problems, read_folder
+from tools.generate.manifests import MANIFESTS
 
 ARMS: dict[str, Any] = {"release": {"id": "0123456789ab", "standby": ["ba9876543210"]}}
-NOBODY_SIGNS_IN = {"method": "none", "jwt": {"issuer": "", "audiences": [], "jwksUri": ""}}
+NOBODY_SIGNS_IN = {"method": "none", "gatewaySecret": "", "jwt": {"issuer": "", "audiences": [], "jwksUri": ""}}
 COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
     "trial, nothing runs": (TRIAL,),
     "trial": (TRIAL, ARMS),
@@ -48,6 +48,19 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
     "a rollout": (
         TRIAL, ARMS, {"rollout": {"enabled": True, "plan": {"candidate": "000000000000", "steps": [{"percent": 100}]}}}
     ),
+    "a reading room with files of its own": (
+        TRIAL,
+        ARMS,
+        {
+            "alerts": {"enabled": True},
+            "console": {
+                "enabled": True,
+                "url": "https://console.example.org",
+                "signIn": {"issuer": "https://id.example.org", "clientId": "console", "existingSecret": "client"},
+            },
+        },
+    ),
+    "the random sample alone": (TRIAL, ARMS, {"sample": {"enabled": True}}),
     "knative": (KNATIVE,),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip
@@ -60,8 +73,8 @@ def rendered(helm: Helm, request: pytest.FixtureRequest) -> list[Object]:
 
 
 def test_the_api_would_take_every_object_whole(rendered: list[Object]) -> None:
-    told = [f"{each['kind']} {each['metadata']['name']}: {what}" for each in rendered for what in problems(each)]
-    assert told == []
+    sentence = [f"{each['kind']} {each['metadata']['name']}: {what}" for each in rendered for what in problems(each)]
+    assert sentence == []
 
 
 def test_nothing_is_found_that_is_not_explained(rendered: list[Object]) -> None:
@@ -119,13 +132,13 @@ CHANGES: dict[str, tuple[str, Callable[[Object], object]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("told", CHANGES)
-def test_a_field_that_the_api_does_not_know_or_a_wrong_type_is_told(helm: Helm, told: str) -> None:
-    kind, change = CHANGES[told]
+@pytest.mark.parametrize("sentence", CHANGES)
+def test_a_field_that_the_api_does_not_know_or_a_wrong_type_is_told(helm: Helm, sentence: str) -> None:
+    kind, change = CHANGES[sentence]
     objects = [*helm.render(*COMBINATIONS["api keys"]), *helm.render(EVERYTHING)]
     item = copy.deepcopy(next(each for each in objects if each["kind"] == kind))
     change(item)
-    assert any(told in what for what in problems(item)), list(problems(item))
+    assert any(sentence in what for what in problems(item)), list(problems(item))
 
 
 BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {

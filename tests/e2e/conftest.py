@@ -1,9 +1,14 @@
-"""The cluster of the end-to-end tests: the one of KUBECONFIG, else a node of our own that is gone afterwards."""
+"""The cluster of the end-to-end tests: the one of KUBECONFIG, else a node of our own.
+
+Several workers share it and run modules of tests side by side, each in a namespace of its own. One worker alone takes
+its node down afterwards; of several, none knows which is the last, so `make e2e` has a run of its own for that.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,15 +22,19 @@ from typing import Any, Final
 import pytest
 
 from pneumoserve.local.process import free_ports
-from tests.cluster.builder import Builder
-from tests.cluster.cache import cache_folder, go_binaries
-from tests.cluster.images import Image
-from tests.cluster.node import ADDRESS, NAMESPACE, Node
+from tests.e2e.turns import Turns, once
+from tests.support.cluster.builder import Builder
+from tests.support.cluster.cache import cache_folder, go_binaries
+from tests.support.cluster.images import Image
+from tests.support.cluster.node import ADDRESS, NAMESPACE, Node
 
 ECHO = "docker.io/pneumoserve/echo:1"
 SEAWEEDFS = "docker.io/chrislusf/seaweedfs:4.48"
 ROOT = Path(__file__).parents[2]
 _CLONE_NEWNET: Final = 0x40000000
+# Set in each worker of pytest-xdist.
+_WORKER: Final = "PYTEST_XDIST_WORKER"
+_TURNS: Final = pytest.StashKey[Turns]()
 _IMAGES: Final = ("front", "models", "rollout", "loadtest")
 
 
@@ -35,6 +44,8 @@ class Cluster:
 
     kubeconfig: Path
     node: Node | None
+    # A folder that all workers of a run share.
+    shared: Path
 
     def run(self, *command: str, given: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command with the cluster's KUBECONFIG."""
@@ -119,44 +130,88 @@ def named(reference: str) -> dict[str, str]:
     return {"repository": repository, "tag": tag}
 
 
+def shared_folder(config: pytest.Config) -> Path | None:
+    """A folder that all workers of this run share, None where there is only this process."""
+    return None if _WORKER not in os.environ else Path(config.getoption("basetemp")).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The locks by which this worker takes its turns."""
+    config.stash[_TURNS] = Turns(shared_folder(config))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test and the fixtures made for it, those of its module too, while no other worker's test wants to be alone."""
+    with item.config.stash[_TURNS].beside_others():
+        return (yield)
+
+
 @pytest.fixture(scope="session")
-def node() -> Iterator[Node | None]:
+def turns(pytestconfig: pytest.Config) -> Turns:
+    return pytestconfig.stash[_TURNS]
+
+
+@pytest.fixture
+def alone(turns: Turns) -> Iterator[None]:
+    """For a test that no other worker's test can bear beside it, or that measures."""
+    with turns.alone():
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_folder(pytestconfig) or tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session")
+def node(shared: Path) -> Iterator[Node | None]:
     """Our own node, None where KUBECONFIG names a cluster."""
     if "KUBECONFIG" in os.environ:
         yield None
         return
     node = Node(cache_folder() / "node", print)
-    # As a person starts it; its progress goes to the test run's output.
-    subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True)
-    node.load(Image(ECHO, {"/echo": go_binaries("echo", print) / "echo"}, ("/echo",)))
+
+    def start() -> str:
+        # As a person starts it; its progress goes to the test run's output.
+        subprocess.run([sys.executable, "-m", "tests.support.cluster", "up"], check=True)
+        node.load(Image(ECHO, {"/echo": go_binaries("echo", print) / "echo"}, ("/echo",)))
+        return "up"
+
+    once(shared, "node", start)
     yield node
-    node.down()
+    if _WORKER not in os.environ:
+        node.down()
 
 
 @pytest.fixture(scope="session")
-def images(node: Node | None) -> Images:
+def images(node: Node | None, shared: Path) -> Images:
     """The images, built and pushed to the node's registry; for another cluster those of E2E_<NAME>."""
     if node is None:
         names = [f"E2E_{name.upper()}" for name in _IMAGES]
         missing = [name for name in names if name not in os.environ]
         assert not missing, f"Push the Dockerfile's images to where your cluster finds them, and set {missing}."
         return Images(*(os.environ[name] for name in names))
-    node.load(seaweedfs(SEAWEEDFS))
-    builder = Builder(node)
-    built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in _IMAGES))
-    for name in _IMAGES:
-        print(f"size of image {name}: {builder.size(f'pneumoserve/{name}')}")
-    return built
+
+    def build() -> str:
+        node.load(seaweedfs(SEAWEEDFS))
+        builder = Builder(node)
+        built = Images(*(builder.image(f"pneumoserve/{name}", ROOT, name) for name in _IMAGES))
+        for name in _IMAGES:
+            print(f"size of image {name}: {builder.size(f'pneumoserve/{name}')}")
+        return json.dumps(dataclasses.asdict(built))
+
+    return Images(**json.loads(once(shared, "images", build)))
 
 
 @pytest.fixture(scope="session")
-def cluster(node: Node | None, images: Images) -> Iterator[Cluster]:
+def cluster(node: Node | None, images: Images, shared: Path) -> Iterator[Cluster]:
     """The cluster, and this process in its network. Images come before: their builds need the machine's own."""
     if node is None:
-        yield Cluster(Path(os.environ["KUBECONFIG"]), None)
+        yield Cluster(Path(os.environ["KUBECONFIG"]), None, shared)
         return
     with network_of(node):
-        yield Cluster(node.kubeconfig, node)
+        yield Cluster(node.kubeconfig, node, shared)
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ from typing import Any, Final
 import httpx
 
 from pneumoserve.local.process import free_ports
-from tests.cluster.certificates import Authority
-from tests.cluster.node import ADDRESS
 from tests.e2e.conftest import Cluster
+from tests.e2e.product import wait_until
+from tests.support.cluster.certificates import Authority
+from tests.support.cluster.node import ADDRESS
 
 GROUP: Final = "custom.metrics.k8s.io"
 VERSION: Final = "v1beta2"
@@ -56,7 +57,7 @@ class Sampler:
             while not stop.wait(_EVERY_SECONDS):
                 for name, address in list(self._addresses.items()):
                     with contextlib.suppress(httpx.HTTPError):
-                        text = client.get(f"http://{address}:8080/metrics").text
+                        text = client.get(f"http://{address}:8082/metrics").text
                         (line,) = [line for line in text.splitlines() if line.startswith(f"{METRIC} ")]
                         self._samples[name].append((time.monotonic(), float(line.split()[1])))
 
@@ -107,6 +108,8 @@ def served(cluster: Cluster, authority: Authority, namespace: str) -> Iterator[N
     try:
         cluster.apply(*_objects(namespace, port))
         cluster.kubectl("wait", f"apiservice/{VERSION}.{GROUP}", "--for=condition=Available", "--timeout=60s")
+        # What the API server says that it serves, which helm looks at, follows some seconds later.
+        wait_until(lambda: f"{GROUP}/{VERSION}" in cluster.kubectl("api-versions").split(), 90, "the API is listed")
         yield
     finally:
         cluster.kubectl("delete", f"apiservice/{VERSION}.{GROUP}", "--ignore-not-found")

@@ -20,7 +20,7 @@ import httpx
 from loadtest.calls import PREDICT
 from tests.e2e.load import beside
 from tests.e2e.product import Product
-from tests.rollout.knative import SERVICE, reported
+from tests.support.fake_knative import SERVICE, reported
 
 _KINDS = "services.serving.knative.dev,revisions.serving.knative.dev,deployments.apps,pods"
 _TEMPLATE = "played/template"

@@ -86,7 +86,7 @@ class Load:
     def failures(self) -> list[Call]:
         return [call for call in self.calls if not call.answered]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line of figures."""
         seconds = sorted(call.ended - call.due for call in self.calls if call.answered)
         half, tail = (f"{1000 * seconds[int(len(seconds) * part)]:.0f} ms" for part in (0.5, 0.99))
@@ -125,7 +125,7 @@ class Load:
         prediction_id = None
         try:
             response = await client.post(call.path, content=call.body, headers=call.headers)
-            (prediction_id,) = made.checked(
+            (prediction_id,) = made.check_answer(
                 call, response.status_code, response.headers.get, response.content
             ).predictions
         except httpx.HTTPError as error:
@@ -140,7 +140,7 @@ class Load:
         prediction_id = None
         try:
             body = await infer(call.body, timeout=_TIMEOUT_SECONDS)
-            (prediction_id,) = made.checked_grpc(call, messages, body).predictions
+            (prediction_id,) = made.check_grpc_answer(call, messages, body).predictions
         except grpc.aio.AioRpcError as error:
             outcome = f"{error.code().name} {(error.details() or '')[:200]}"
         except made.WrongAnswer as wrong:

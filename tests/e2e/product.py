@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pneumoserve.archive.read import places, read_lines
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.ledger import Reader
+from pneumoserve.signing import load_trust
+from pneumoserve.store import S3Settings, S3Store, Store
 from tests.e2e.conftest import ROOT, SEAWEEDFS, Cluster, Images
+from tests.e2e.turns import once
 
 CHART: Final = ROOT / "charts" / "pneumoserve"
 # The chart as it was last released.
@@ -45,14 +47,11 @@ class Product:
     # --- releases
 
     def prepare(self) -> None:
-        """An approver's key, and two signed releases: the reference, and the same models under another policy."""
-        self.command("release", "key", str(self.key), "--trust", str(self.folder / "trust"))
-        self.first = self.package(ROOT / "model-store" / "reference").name
-        other = Path(shutil.copytree(ROOT / "model-store" / "reference", self.folder / "other"))
-        facts = json.loads((other / "run.json").read_text())
-        facts["policy"]["why"] = "The reference's policy under another name, so that there are two releases."
-        (other / "run.json").write_text(json.dumps(facts))
-        self.second = self.package(other).name
+        """An approver's key, and two signed releases, the same for every install of a run."""
+        made = self.cluster.shared / "approved"
+        names = once(self.cluster.shared, "approved.json", replace(self, folder=made)._approve)
+        self.first, self.second = json.loads(names)
+        shutil.copytree(made, self.folder, dirs_exist_ok=True)
         (public,) = (self.folder / "trust").glob("*.pem")
         self.values = {
             "images": self.images.values(),
@@ -63,6 +62,17 @@ class Product:
             "trialStore": {"enabled": True, "size": "1Gi", "resources": SMALL,
                            "image": {"repository": SEAWEEDFS.rpartition(":")[0], "tag": SEAWEEDFS.rpartition(":")[2]}},
         }  # fmt: skip
+
+    def _approve(self) -> str:
+        """Make them: the reference, and the same models under another policy; their ids."""
+        self.folder.mkdir()
+        self.command("release", "key", str(self.key), "--trust", str(self.folder / "trust"))
+        first = self.package(ROOT / "model-store" / "reference").name
+        other = Path(shutil.copytree(ROOT / "model-store" / "reference", self.folder / "other"))
+        facts = json.loads((other / "run.json").read_text())
+        facts["policy"]["why"] = "The reference's policy under another name, so that there are two releases."
+        (other / "run.json").write_text(json.dumps(facts))
+        return json.dumps([first, self.package(other).name])
 
     @property
     def key(self) -> Path:
@@ -152,9 +162,9 @@ class Product:
         job = f"{name}-{len(self.get('jobs')['items'])}"
         self.kubectl("create", "job", job, f"--from=cronjob/{NAME}-{name}")
         wait_until(lambda: self._ended(job), 180, f"the end of {job}")
-        told = self.kubectl("logs", f"job/{job}")
-        assert self._ended(job) == ("Failed" if fails else "Complete"), told
-        return told
+        sentence = self.kubectl("logs", f"job/{job}")
+        assert self._ended(job) == ("Failed" if fails else "Complete"), sentence
+        return sentence
 
     def _ended(self, job: str) -> str | None:
         """How a Job ended, None while it runs."""
@@ -165,7 +175,7 @@ class Product:
     # --- the store
 
     @contextlib.contextmanager
-    def store_settings(self, credential: str = "archive") -> Iterator[S3Settings]:
+    def store_settings(self, credential: str = "rollout") -> Iterator[S3Settings]:
         """How to reach the store from here, with one of the credentials that it knows."""
         if self.stores:
             yield self.stores[credential]
@@ -176,18 +186,35 @@ class Product:
             yield S3Settings(f"http://{address}", *keys, bucket="pneumoserve")
 
     @contextlib.contextmanager
-    def store(self, credential: str = "archive") -> Iterator[ObjectStore]:
+    def store(self, credential: str = "rollout") -> Iterator[Store]:
         """The store itself."""
         with self.store_settings(credential) as settings:
-            store = ObjectStore(settings)
+            store = S3Store(settings)
             yield store
             store.close()
 
+    @contextlib.contextmanager
+    def reader(self, credential: str = "rollout") -> Iterator[Reader]:
+        """Reads the archive, and believes what this install's auditors do."""
+        writers, sealers = self.archive_trust()
+        with self.store(credential) as store:
+            yield Reader(store, load_trust(writers), load_trust(sealers))
+
+    def archive_trust(self) -> tuple[Path, Path]:
+        """Folders of the writers' and the sealer's public keys: those of the install, and those of `writers`."""
+        folders = self.folder / "archive-trust", self.folder / "sealer-trust"
+        for folder, name in zip(folders, ("signing", "sealer"), strict=True):
+            public = self.get("secret", f"{NAME}-archive-{name}")["data"]["public.pem"]
+            folder.mkdir(exist_ok=True)
+            (folder / "in-use.pem").write_bytes(base64.b64decode(public))
+        for key in (self.folder / "writers").glob("*.pem"):
+            shutil.copy(key, folders[0])
+        return folders
+
     def recorded(self) -> set[str]:
         """The prediction ids of all records in the store."""
-        with self.store() as store:
-            lines = [line for _, of_segment in read_lines(store, places(store)) for line in of_segment]
-        return {json.loads(line)["prediction_id"] for line in lines}
+        with self.reader() as reader:
+            return {json.loads(line)["prediction_id"] for segment in reader.segments() for line in segment.lines}
 
 
 def secrets_of(container: dict[str, Any]) -> set[str]:
@@ -200,5 +227,5 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     give_up = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < give_up, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
+        time.sleep(0.2)
     return found

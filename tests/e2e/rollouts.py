@@ -12,14 +12,14 @@ from typing import Any
 
 import yaml
 
-from pneumoserve.rollout.state import State
-from tests import films
+from pneumoserve.rollout import RolloutState
 from tests.e2e.product import COMMAND, NAME, Product
+from tests.support import films
 
 # Seconds in which a gateway may go on sending to a release of weight 0: Envoy learns it within one.
 LEARNS = 5
 # The sample has films of 32 sick and 20 well patients.
-GATES = {"sensitivity": 0.08, "specificity": 0.15, "referrals": 0.1, "brier": 0.03}
+GATES = {"missedPneumonia": 0.08, "falseAlarm": 0.15, "referrals": 0.1, "brier": 0.03}
 
 
 def key_of(product: Product) -> Path:
@@ -66,9 +66,11 @@ class Rollouts:
         return path
 
     def _words(self, *words: str) -> list[str]:
-        own = ["--key", str(key_of(self.product)), "--trust", str(self.product.folder / "trust")]
-        if words[0] in {"status", "promote"}:
-            own = []
+        own: list[str] = []
+        if words[0] not in {"status", "promote"}:
+            writers, sealers = self.product.archive_trust()
+            own = [f"--key={key_of(self.product)}", f"--trust={self.product.folder / 'trust'}",
+                   f"--archive-trust={writers}", f"--sealer-trust={sealers}"]  # fmt: skip
         return [COMMAND, "rollout", *words, "--namespace", self.product.namespace, *own]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -92,10 +94,10 @@ class Rollouts:
         done = self.run("status", "--json")
         return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
 
-    def state(self) -> State:
+    def state(self) -> RolloutState:
         """The state as the cluster keeps it: cheaper to poll than a command."""
         data = self.product.get("configmap", f"{NAME}-rollout")["data"]
-        return State.model_validate_json(data["rollout.json"])
+        return RolloutState.model_validate_json(data["rollout.json"])
 
     def route(self) -> dict[str, Any]:
         return dict(self.product.get("httproute", NAME))
@@ -110,7 +112,7 @@ class Rollouts:
 
 @contextlib.contextmanager
 def commands(product: Product) -> Iterator[Rollouts]:
-    """The command line with the archive's credential."""
+    """The command line with a rollout's credential."""
     evidence = _ingested(product)
     with product.store_settings() as settings:
         environment = settings.to_env()

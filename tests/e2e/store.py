@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
-from pneumoserve.archive.store import S3Settings
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
-from tests.cluster.certificates import new_authority
-from tests.cluster.node import ADDRESS
+from pneumoserve.store import S3Settings
 from tests.e2e.product import Product
-from tests.seaweed import give_rights, over_tls
+from tests.support.cluster.certificates import new_authority
+from tests.support.cluster.node import ADDRESS
+from tests.support.seaweed import give_rights, over_tls
 
 AUTHORITY: Final = "s3-authority"
 

@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from loadtest.calls import PREDICT
-from pneumoserve.archive.find import find_record
-from tests import films
-from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
-from tests.cluster.node import REGISTRY
+from pneumoserve.records import find_record
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, seaweedfs
 from tests.e2e.product import CHART, NAME, Product, secrets_of, wait_until
+from tests.support import films
+from tests.support.cluster.node import REGISTRY
+from tools.generate.manifests import MANIFESTS, NAMESPACE, reference_release
 
 HOST = "addons.example.org"
 FILM = films.sample_films()[0].read_bytes()
@@ -121,8 +121,9 @@ def test_bodies_of_calls_and_answers_are_in_the_store_when_it_is_on(logged: Prod
         key = wait_until(response, 60, f"the answer below {folder}")
         request = body(store.get(key.replace("-response.", "-request.")))
         assert base64.b64encode(FILM).decode() in request, "the whole film, readable"
-        assert find_record(store, answered) is not None
         print(f"kept by the payload logger: {sorted(item.key for item in store.list(PAYLOADS))[:4]}")
+    with logged.reader() as reader:
+        assert find_record(reader, answered) is not None
     # The archive is not troubled by what stands beside it.
     print(logged.job("verify"))
 
@@ -151,13 +152,13 @@ def test_helm_test_passes_where_calls_are_recorded_and_not_without_the_store(log
     logged.kubectl("wait", "pods", "--selector=app.kubernetes.io/component=store", "--for=delete", "--timeout=60s")
     try:
         done = logged.cluster.helm(*test, check=False)
-        told = logged.kubectl("logs", f"pod/{NAME}-test")
+        sentence = logged.kubectl("logs", f"pod/{NAME}-test")
     finally:
         logged.kubectl("scale", f"deployment/{NAME}-store", "--replicas=1")
         logged.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
     assert done.returncode != 0
-    assert "The status is 503" in told or "No service answers" in told, told
-    print(f"helm test without the store: {told.strip()}")
+    assert "The status is 503" in sentence or "No service answers" in sentence, sentence
+    print(f"helm test without the store: {sentence.strip()}")
     logged.kubectl("delete", "pod", f"{NAME}-test")
     wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
 
@@ -169,8 +170,8 @@ def test_the_load_job_asks_in_every_form_at_its_rate_and_its_thresholds_decide(l
     before = len(logged.recorded())
     load = {"enabled": True, "image": named(logged.images.loadtest), "rate": 4, "seconds": 10}
     logged.helm("upgrade", loadTest={**load, "thresholds": {"p99Ms": 60000}})
-    told = logged.job("load")
-    print(told)
+    sentence = logged.job("load")
+    print(sentence)
     assert len(logged.recorded()) - before >= load["rate"] * load["seconds"] * 0.9
     logged.helm("upgrade", loadTest={**load, "thresholds": {"p50Ms": 1}})
     assert "p50" in logged.job("load", fails=True)
@@ -194,8 +195,8 @@ def test_the_api_server_takes_what_the_chart_makes_for_keda_and_prometheus(logge
     found = [item for item in rendered if item["kind"] in wanted]
     assert {item["kind"] for item in found} == wanted
     text = "\n---\n".join(map(json.dumps, found))
-    told = logged.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", given=text)
-    assert told.count("created (server dry run)") == len(found), told
+    sentence = logged.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", given=text)
+    assert sentence.count("created (server dry run)") == len(found), sentence
 
 
 # --- an InferenceGraph

@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as wire
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from pneumoserve.archive.find import find_record
-from tests import films
-from tests.cluster.components import CERTIFICATE, GATEWAY, KSERVE
-from tests.cluster.node import ADDRESS
+from pneumoserve.records import find_record
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
 from tests.e2e.product import Product, secrets_of, wait_until
 from tests.e2e.store import external_store
+from tests.support import films
+from tests.support.cluster.components import CERTIFICATE, GATEWAY, KSERVE
+from tests.support.cluster.node import ADDRESS
 
 ISSUER: Final = "https://login.example.org"
 AUDIENCE: Final = "pneumonia"
@@ -131,8 +131,8 @@ def accepted(product: Product, kind: str) -> bool:
 
 
 def recorded_subject(product: Product, prediction_id: str) -> str | None:
-    with product.store() as store:
-        record = find_record(store, prediction_id)
+    with product.reader() as reader:
+        record = find_record(reader, prediction_id)
     assert record is not None
     return record.call.subject
 
@@ -141,9 +141,10 @@ def recorded_subject(product: Product, prediction_id: str) -> str | None:
 def test_the_store_is_the_hospitals_own_and_known_by_its_authority(product: Product, signed: str) -> None:
     """Also to KServe's storage-initializer, which fetched the release; each part has the credential for its task."""
     answered = call(signed, [bearer(token())]).prediction_id
-    with product.store("setup") as store:
-        assert store.settings.endpoint.startswith("https://")
-        assert find_record(store, answered) is not None
+    with product.store_settings("setup") as settings:
+        assert settings.endpoint.startswith("https://")
+    with product.reader("setup") as reader:
+        assert find_record(reader, answered) is not None
     (pod,) = product.pods(product.first)
     (front,) = (c for c in pod["spec"]["containers"] if c["name"] == "transformer-container")
     assert secrets_of(front) == {"s3-archive"}
@@ -268,9 +269,9 @@ def test_over_tls_by_the_gateways_certificate(product: Product, signed: str) -> 
 def test_refused_calls_name_no_secret(product: Product) -> None:
     """What the front logged of all this: neither tokens nor keys."""
     (pod,) = product.ready_pods(product.first)
-    told = product.kubectl("logs", pod, "--container=transformer-container")
-    assert "Bearer" not in told
-    assert "a-long-secret-key" not in told
+    sentence = product.kubectl("logs", pod, "--container=transformer-container")
+    assert "Bearer" not in sentence
+    assert "a-long-secret-key" not in sentence
     assert yaml.safe_load(product.kubectl("get", "httproute", "pneumoserve", "--output=yaml"))["spec"]["hostnames"] == [
         HOST
     ]

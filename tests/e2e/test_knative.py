@@ -18,13 +18,14 @@ import pytest
 import yaml
 
 from loadtest.calls import PREDICT
-from tests import films
 from tests.chart.knative import refusal
-from tests.cluster.components import KSERVE, module_folder
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
 from tests.e2e.knative import Knative
 from tests.e2e.product import NAME, Product, wait_until
 from tests.e2e.rollouts import Rollouts, commands, key_of
+from tests.e2e.turns import Turns
+from tests.support import films
+from tests.support.cluster.components import KSERVE, module_folder
 
 pytestmark = pytest.mark.skipif("KUBECONFIG" in os.environ, reason="gives the cluster Knative's CRDs, restarts KServe")
 
@@ -71,7 +72,7 @@ def product(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def serving(product: Product) -> Iterator[Product]:
+def serving(product: Product, turns: Turns) -> Iterator[Product]:
     """A cluster that knows Knative's kinds, and a KServe that knows it; both as before afterwards."""
     cluster = product.cluster
     known = definitions()
@@ -80,7 +81,9 @@ def serving(product: Product) -> Iterator[Product]:
     cluster.apply(*known, namespace, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
     names = [f"customresourcedefinition/{item['metadata']['name']}" for item in known]
     cluster.kubectl("wait", *names, "--for=condition=Established", "--timeout=60s")
-    restart_manager(cluster)
+    # Others' objects would be refused while no webhook answers.
+    with turns.alone():
+        restart_manager(cluster)
     yield product
     cluster.helm("uninstall", NAME, f"--namespace={product.namespace}", "--wait", "--timeout=120s")
     cluster.kubectl("delete", *names, "namespace/knative-serving", "--timeout=120s")
@@ -88,7 +91,8 @@ def serving(product: Product) -> Iterator[Product]:
         "patch", "clusterstoragecontainer", "default", "--type=merge",
         '--patch={"spec":{"container":{"securityContext":{"seccompProfile":null}}}}',
     )  # fmt: skip
-    restart_manager(cluster)
+    with turns.alone():
+        restart_manager(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +155,10 @@ def test_without_knative_kserve_takes_the_objects_and_says_why_no_pod_comes(prod
     product.cluster.apply(inference)
     selector = "involvedObject.name=pneumonia"
     found = wait_until(lambda: product.get("events", f"--field-selector={selector}")["items"], 60, "an event")
-    told = {(event["reason"], event["message"]) for event in found}
-    print(f"without Knative: {told}")
+    sentence = {(event["reason"], event["message"]) for event in found}
+    print(f"without Knative: {sentence}")
     message = "It is not possible to use Knative deployment mode when Knative Services are not available"
-    assert message in {message for _, message in told}
+    assert message in {message for _, message in sentence}
     product.kubectl("delete", "inferenceservice", "pneumonia", "--timeout=60s")
 
 

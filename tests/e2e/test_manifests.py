@@ -12,10 +12,10 @@ import httpx
 import pytest
 import yaml
 
-from tests import films
-from tests.chart.manifests import MANIFESTS, NAMESPACE, reference_release
 from tests.e2e.conftest import SEAWEEDFS, Cluster, Images, named
 from tests.e2e.product import Product, wait_until
+from tests.support import films
+from tools.generate.manifests import MANIFESTS, NAMESPACE, reference_release
 
 HOST = "manifests.example.org"
 

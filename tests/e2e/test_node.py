@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cluster.node import NAMESPACE
 from tests.e2e.conftest import ECHO, Cluster
+from tests.support.cluster.node import NAMESPACE
 
 ours = pytest.mark.skipif("KUBECONFIG" in os.environ, reason="about our own node; KUBECONFIG gives another cluster")
 
@@ -96,16 +96,17 @@ def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster, namespace: st
 
 
 @ours
+@pytest.mark.usefixtures("alone")
 def test_up_starts_again_what_died_and_nothing_else(cluster: Cluster) -> None:
     assert cluster.node is not None
     runs = cluster.node.folder / "run"
     before = {path.name: path.read_text() for path in runs.glob("*.pid")}
     os.kill(int(before["coredns.pid"].split()[0]), 9)
     status = subprocess.run(
-        [sys.executable, "-m", "tests.cluster", "status"], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "tests.support.cluster", "status"], check=False, capture_output=True, text=True
     )
     assert '"coredns": false' in status.stdout
-    subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "tests.support.cluster", "up"], check=True, capture_output=True)
     after = {path.name: path.read_text() for path in runs.glob("*.pid")}
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"coredns.pid"}
 
@@ -118,7 +119,7 @@ def test_down_leaves_the_machine_as_it_was(cluster: Cluster) -> None:
     folder = cluster.node.folder
     kernel: dict[str, str] = json.loads((folder / "sysctl.json").read_text())
     processes = [psutil.Process(int(path.read_text().split()[0])) for path in (folder / "run").glob("*.pid")]
-    subprocess.run([sys.executable, "-m", "tests.cluster", "down"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "tests.support.cluster", "down"], check=True, capture_output=True)
     assert not folder.exists()
     assert not Path("/run/netns", NAMESPACE).exists()
     assert str(folder) not in Path("/proc/mounts").read_text()

@@ -23,19 +23,17 @@ import psutil
 import pytest
 import yaml
 
-from pneumoserve.archive.read import entries
-from pneumoserve.archive.record import Record
+from pneumoserve.canonical import canonical_json, digest_of
+from pneumoserve.records import Record, RolloutEvent, read_entries
 from pneumoserve.release.package import sign
-from pneumoserve.release.schema import canonical_json, digest_of
-from pneumoserve.release.signing import load_key
-from pneumoserve.rollout.records import RolloutEvent, events_of
-from tests import films
-from tests.cluster.node import Node
+from pneumoserve.rollout import events_of
+from pneumoserve.signing import load_key
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.load import Load
 from tests.e2e.product import NAME, SMALL, Product, wait_until
 from tests.e2e.rollouts import LEARNS, Rollouts, commands, key_of
-from tests.rollout import releases
+from tests.support import films, releases
+from tests.support.cluster.node import Node
 
 # In no order: Envoy sends every tenth call to a weight of 10, so films in turns would give each arm films of its own.
 FILMS = random.Random(0).choices([path.read_bytes() for path in films.sample_films()], k=499)
@@ -113,26 +111,26 @@ def _answers(gateway: str) -> bool:
 
 def live(product: Product, since: datetime, *found: str) -> list[Record]:
     """Records of callers' calls since a moment."""
-    with product.store() as store:
+    with product.reader() as reader:
         return [
             entry
             for release in found
-            for entry in entries(store, since, release)
+            for entry in read_entries(reader, since, release)
             if isinstance(entry, Record) and entry.arm == "live" and entry.kind == "prediction"
         ]
 
 
 def events(product: Product, rollout: str, since: datetime) -> dict[str, RolloutEvent]:
     """What is on record of a rollout, the last of each kind."""
-    with product.store() as store:
-        return {event.what: event for event in events_of(store, since, rollout)}
+    with product.reader() as reader:
+        return {event.what: event for event in events_of(reader, since, rollout)}
 
 
 # --- refused
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"steps": [{"percent": 50}, {"percent": 10}, {"percent": 100}]}, "steps must rise"),
         ({"candidate": "0123456789ab"}, "There is no release 0123456789ab"),
@@ -140,11 +138,11 @@ def events(product: Product, rollout: str, since: datetime) -> dict[str, Rollout
         ({"evidence": "labels"}, "No prediction has a label"),
     ],
 )
-def test_a_plan_that_cannot_be_followed_changes_nothing(rollouts: Rollouts, changes: Any, told: str) -> None:
+def test_a_plan_that_cannot_be_followed_changes_nothing(rollouts: Rollouts, changes: Any, sentence: str) -> None:
     before = rollouts.route()["metadata"]["resourceVersion"]
     done = rollouts.run("start", "--plan", str(rollouts.plan(rollouts.product.second, **changes)))
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert rollouts.route()["metadata"]["resourceVersion"] == before
     assert not rollouts.status()
     assert len(rollouts.product.get("inferenceservices")["items"]) == 1
@@ -197,11 +195,11 @@ def test_a_good_release_goes_to_100_percent_and_no_call_is_lost(
             split_until = datetime.now(UTC)
             print(rollouts.run("status").stdout)
             assert rollouts.run("promote").returncode == 0
-            _, told = process.communicate(timeout=180)
-            assert process.returncode == 0, told
+            _, sentence = process.communicate(timeout=180)
+            assert process.returncode == 0, sentence
         running.wait_for_answers(50)
-    print(told)
-    print(f"a good release to 100 %, its process killed at {SPLIT} %: {running.told()}; beside it {more.told()}")
+    print(sentence)
+    print(f"a good release to 100 %, its process killed at {SPLIT} %: {running.summary()}; beside it {more.summary()}")
     assert not running.failures, running.failures[:5]
     assert not more.failures, more.failures[:5]
     on_record = events(product, rollouts.state().rollout, began)
@@ -264,8 +262,8 @@ def test_a_release_that_judges_worse_gets_no_traffic(rollouts: Rollouts, run: Ca
     assert "was not promoted (refused)" in done.stderr
     assert rollouts.route()["spec"] == spec
     assert _running(product) == {product.second}
-    told = _events_of(product, candidate.name)
-    assert any(kind == "Warning" and "films of pneumonia are called normal" in message for kind, message in told)
+    sentence = _events_of(product, candidate.name)
+    assert any(kind == "Warning" and "films of pneumonia are called normal" in message for kind, message in sentence)
 
 
 def _events_of(product: Product, release: str) -> list[tuple[str, str]]:
@@ -278,21 +276,24 @@ def _events_of(product: Product, release: str) -> list[tuple[str, str]]:
 # --- taken back
 
 
-@pytest.mark.parametrize(("code", "gate"), [(SLOW, "latency"), (REFUSING, "errors")], ids=["slow", "5xx"])
+@pytest.mark.parametrize(
+    ("code", "gate", "slower"), [(SLOW, "latency", 1.5), (REFUSING, "errors", 2.5)], ids=["slow", "5xx"]
+)
+@pytest.mark.usefixtures("alone")
 def test_a_release_that_serves_worse_is_taken_back_within_a_minute(
-    rollouts: Rollouts, load: Callable[[float], Load], code: str, gate: str
+    rollouts: Rollouts, load: Callable[[float], Load], code: str, gate: str, slower: float
 ) -> None:
     product = rollouts.product
     candidate = _with_handler(product, code, gate)
     product.push(candidate)
     began = datetime.now(UTC)
-    plan = rollouts.plan(candidate.name, {"percent": 40, "minCalls": 500})
+    plan = rollouts.plan(candidate.name, {"percent": 40, "minCalls": 500}, comparison={"slower": slower})
     with load(10).running() as running:
         running.wait_for_answers(20)
         done = rollouts.run("start", "--plan", str(plan))
         running.wait_for_answers(20)
     print(done.stderr)
-    print(f"{gate}: {running.told()}")
+    print(f"{gate}: {running.summary()}")
     assert done.returncode == 1, done.stderr
     state = rollouts.state()
     assert (state.outcome, state.settled) == ("rolled back", product.second)
@@ -313,7 +314,7 @@ def _with_handler(product: Product, code: str, name: str) -> Path:
     mar = folder / "model-store" / "pneumonia-detector.mar"
     with zipfile.ZipFile(mar) as archive:
         content = {each: archive.read(each) for each in archive.namelist()}
-    content["detector_handler.py"] += code.encode()
+    content["model_handler.py"] += code.encode()
     with zipfile.ZipFile(mar, "w") as archive:
         for each, data in content.items():
             archive.writestr(each, data)
@@ -327,6 +328,8 @@ def _with_handler(product: Product, code: str, name: str) -> Path:
 # --- back to an earlier release, by the Job
 
 
+# Two releases and a Job start on the node's cores while every call must be answered.
+@pytest.mark.usefixtures("alone")
 def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_lost(
     rollouts: Rollouts, load: Callable[[float], Load]
 ) -> None:
@@ -345,17 +348,18 @@ def test_a_job_goes_back_to_an_earlier_release_and_is_followed_where_its_pod_is_
         product.kubectl("wait", f"job/{job}", "--for=condition=Complete", "--timeout=180s")
         running.wait_for_answers(20)
     print(product.kubectl("logs", f"job/{job}"))
-    print(f"back to an earlier release by a Job whose pod was lost: {running.told()}")
+    print(f"back to an earlier release by a Job whose pod was lost: {running.summary()}")
     assert not running.failures, running.failures[:5]
     assert rollouts.status()["outcome"] == "promoted"
     assert rollouts.weights() == [{product.first: 100}] * 2
     product.helm("upgrade", release={"id": product.first})
-    told = product.job("replay")
-    print(told)
-    assert "0 mismatches" in told
+    sentence = product.job("replay")
+    print(sentence)
+    assert "0 mismatches" in sentence
 
 
 # The API server that is started anew outlives the test.
+@pytest.mark.usefixtures("alone")
 @pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
 def test_it_outlives_the_api_server_and_an_abort_needs_no_process(
     rollouts: Rollouts, load: Callable[[float], Load]
@@ -374,7 +378,7 @@ def test_it_outlives_the_api_server_and_an_abort_needs_no_process(
         done = rollouts.run("abort", "--reason", "it was the wrong one", "--by", "a.b")
         print(f"aborted {time.monotonic() - began:.0f} s after it was asked, with nobody running it")
         running.wait_for_answers(20)
-    print(f"the API server and then the rollout's process killed: {running.told()}")
+    print(f"the API server and then the rollout's process killed: {running.summary()}")
     assert done.returncode == 0, done.stderr
     # The node's own proxy, which follows the API server, may refuse a connection when that one is back.
     assert len(running.failures) < 5, running.failures[:5]

@@ -16,9 +16,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests import films
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace
 from tests.e2e.product import NAME, Product, wait_until
+from tests.support import films
 
 HOST: Final = "training.example.org"
 PREFIX: Final = "incoming"
@@ -113,11 +113,11 @@ def workers(product: Product, job: str, index: int) -> list[dict[str, Any]]:
 
 def log(product: Product, job: str, index: int) -> str:
     """What all pods of an index have said, as far as their logs are still there."""
-    told = ""
+    sentence = ""
     for pod in workers(product, job, index):
         with contextlib.suppress(AssertionError):
-            told += product.kubectl("logs", pod["metadata"]["name"])
-    return told
+            sentence += product.kubectl("logs", pod["metadata"]["name"])
+    return sentence
 
 
 def ended(product: Product, job: str) -> str | None:
@@ -131,22 +131,22 @@ def test_two_workers_learn_one_is_killed_and_both_go_on(product: Product) -> Non
     (killed,) = workers(product, "train-1", 1)
     product.kubectl("delete", "pod", killed["metadata"]["name"], "--grace-period=0", "--force")
     wait_until(lambda: ended(product, "train-1"), 420, "the end of train-1")
-    told = [log(product, "train-1", index) for index in (0, 1)]
-    print(*told, sep="\n---\n")
-    assert ended(product, "train-1") == "Complete", told
-    assert "Another worker of this training is gone" in told[0]
+    sentence = [log(product, "train-1", index) for index in (0, 1)]
+    print(*sentence, sep="\n---\n")
+    assert ended(product, "train-1") == "Complete", sentence
+    assert "Another worker of this training is gone" in sentence[0]
     for index in (0, 1):
-        resumed = re.search(rf"worker {index} of 2: going on after step (\d+) of {STEPS}", told[index])
+        resumed = re.search(rf"worker {index} of 2: going on after step (\d+) of {STEPS}", sentence[index])
         assert resumed is not None
         assert 2 <= int(resumed[1]) < STEPS
-        assert f"worker {index} of 2: step {STEPS}/{STEPS}  loss" in told[index]
-    assert "ingest: " in told[0]
+        assert f"worker {index} of 2: step {STEPS}/{STEPS}  loss" in sentence[index]
+    assert "ingest: " in sentence[0]
     # The other one learns alone.
-    assert "worker 1 of 2: learned" in told[1]
-    assert "ingest: " not in told[1]
-    assert "push: " not in told[1]
+    assert "worker 1 of 2: learned" in sentence[1]
+    assert "ingest: " not in sentence[1]
+    assert "push: " not in sentence[1]
     # The first worker's pods, before and after: each step as it was last learned.
-    losses = {int(step): float(loss) for step, loss in re.findall(rf"step (\d+)/{STEPS}  loss ([\d.]+)", told[0])}
+    losses = {int(step): float(loss) for step, loss in re.findall(rf"step (\d+)/{STEPS}  loss ([\d.]+)", sentence[0])}
     learned = [losses[step] for step in sorted(losses)]
     assert sum(learned[-2:]) < sum(learned[:2]), learned
 

@@ -1,4 +1,4 @@
-"""Several workers under torchrun, real processes that share a training by Gloo, and checkpoints in a real store."""
+"""Several workers, real processes that share a training by Gloo, and checkpoints in a real store."""
 
 from __future__ import annotations
 
@@ -12,63 +12,86 @@ from pathlib import Path
 import psutil
 import torch
 
-from pneumoserve.archive.store import ObjectStore, S3Settings
 from pneumoserve.local.process import free_ports
 from pneumoserve.release.schema import RunFacts
-from tests import films
+from pneumoserve.store import S3Settings, S3Store
 from tests.conftest import wait_for
+from tests.support import films
 
 STEPS = 8
 TRAIN = f"""
 import hashlib, sys, time
+from contextlib import suppress
 from pathlib import Path
-from training import gate, train as module
-from training.train import TrainConfig, train
+from tests.training.tiny import SIDE, shrink
+from training import learn as learning, train as module
+from training.config import TrainConfig
 from training.workers import Workers
-gate._OUTLIERS_OF_FILMS = gate._OUTLIERS_OF_NOTHING = 8
-real = module._step
-def slow(*arguments):
-    # Time to be killed in the middle of the run.
-    time.sleep(float(sys.argv[3]))
-    return real(*arguments)
-module._step = slow
-learned = module._learned
-def told(*arguments):
-    network = learned(*arguments)
-    weights = b"".join(each.detach().numpy().tobytes() for each in network.parameters())
-    Path(sys.argv[1] + ".sha256").write_text(hashlib.sha256(weights).hexdigest())
-    if sys.argv[4] == "learn":
+shrink(setattr)
+out, checkpoints, pause, *whole = sys.argv[1:]
+step, learn = learning._step, module.learn
+
+def learn_and_hash(*arguments):
+    learner = learn(*arguments)
+    weights = b"".join(each.detach().numpy().tobytes() for each in learner.network.parameters())
+    Path(str(arguments[0].out) + ".sha256").write_text(hashlib.sha256(weights).hexdigest())
+    if whole and str(arguments[0].out) == whole[0]:
         # What is made of the weights is the resumed pair's to show.
-        sys.exit()
-    return network
-module._learned = told
-train(TrainConfig(dataset={str(films.SAMPLE)!r}, exclude=None, out=Path(sys.argv[1]), checkpoints=sys.argv[2],
-    steps={STEPS}, head_steps=2, audit=False, batch=16, size=96, check_every={STEPS}, save_every=2, threads=1,
-    workers=Workers.from_env()))
+        raise KeyboardInterrupt
+    return learner
+
+def slow_step(*arguments):
+    # Time to be killed in the middle of the run.
+    time.sleep(float(pause))
+    return step(*arguments)
+
+def train(out, checkpoints):
+    module.train(TrainConfig(dataset={str(films.SAMPLE)!r}, exclude=None, out=Path(out), checkpoints=checkpoints,
+        steps={STEPS}, head_steps=2, frozen_blocks=2, audit=False, batch=16, size=SIDE, check_every={STEPS},
+        save_every=2, threads=1, workers=Workers.from_env()))
+
+module.learn = learn_and_hash
+with Workers.from_env().join("cpu"):
+    if whole:
+        with suppress(KeyboardInterrupt):
+            train(whole[0], "")
+    learning._step = slow_step
+    train(out, checkpoints)
 """
 
 
-def torchrun(rank: int, port: int, *words: str) -> list[str]:
-    """The command of one of two workers; `words` are the program and its arguments."""
+def torchrun(rank: int, port: int) -> list[str]:
+    """What starts one of two workers."""
     meet = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}"]
     meet += ["--master-addr=127.0.0.1", f"--master-port={port}", "--max-restarts=0"]
-    return [sys.executable, "-m", "torch.distributed.run", *meet, *words]
+    return [sys.executable, "-m", "torch.distributed.run", *meet]
+
+
+def variables(rank: int, port: int) -> dict[str, str]:
+    """What torchrun sets for one of two workers; it takes as long to start as the worker."""
+    return {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 class Pair:
-    """Two workers, each with a torchrun, a folder and a log of its own, as in two pods."""
+    """Two workers, each with a folder and a log of its own, as in two pods."""
 
     def __init__(
-        self, folder: Path, checkpoints: str, settings: S3Settings, pause: float = 0.0, until: str = "end"
-    ) -> None:
+        self, folder: Path, checkpoints: str, settings: S3Settings, *, pause: float = 0.0, whole: bool = False,
+        launched: bool = False,
+    ) -> None:  # fmt: skip
+        """`whole`: they learn to the end first, in folders of their own and without a pause, and save only a hash."""
         folder.mkdir(parents=True)
         (script := folder / "train.py").write_text(TRAIN)
         port = free_ports(1)[0]
         self.folder = folder
         self.processes = []
         for rank in range(2):
-            words = torchrun(rank, port, str(script), str(folder / f"run-{rank}"), checkpoints, str(pause), until)
+            start = torchrun(rank, port) if launched else [sys.executable]
+            words = [*start, str(script), str(folder / f"run-{rank}"), checkpoints, str(pause)]
+            words += [str(folder / f"whole-{rank}")] if whole else []
             environment = {**os.environ, **settings.to_env(), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+            if not launched:
+                environment |= variables(rank, port)
             with (folder / f"{rank}.log").open("w") as log:
                 self.processes.append(
                     subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -96,25 +119,21 @@ def run_of(folder: Path) -> RunFacts:
 
 
 def test_two_workers_go_on_to_the_same_weights_after_one_was_killed(s3_server: S3Settings, tmp_path: Path) -> None:
-    store = ObjectStore(s3_server)
-    whole = Pair(tmp_path / "whole", "s3://tests/ddp-whole", s3_server, until="learn")
+    store = S3Store(s3_server)
+    cut = Pair(tmp_path / "cut", "s3://tests/ddp-cut", s3_server, pause=0.5, whole=True)
     try:
-        assert whole.wait() == [0, 0], whole.log(0) + whole.log(1)
-    finally:
-        whole.stop()
-    # Each learned from films of its own, so only averaged gradients keep them alike.
-    assert (whole.folder / "run-0.sha256").read_text() == (whole.folder / "run-1.sha256").read_text()
-    cut = Pair(tmp_path / "cut", "s3://tests/ddp-cut", s3_server, pause=0.5)
-    try:
-        wait_for(lambda: store.exists("ddp-cut/last.pt") and f"step 4/{STEPS}" in cut.log(0), 90)
+        wait_for(lambda: store.exists("ddp-cut/last.pt"), 90)
         cut.kill(1)
         assert all(code != 0 for code in cut.wait())
         assert "Another worker of this training is gone" in cut.log(0)
     finally:
         cut.stop()
+    # Each learned from films of its own, so only averaged gradients keep them alike.
+    whole, other = ((tmp_path / "cut" / f"whole-{rank}.sha256").read_text() for rank in range(2))
+    assert whole == other
     assert not (tmp_path / "cut" / "run-0" / "run.json").exists()
     # New pods have empty folders.
-    resumed = Pair(tmp_path / "resumed", "s3://tests/ddp-cut", s3_server)
+    resumed = Pair(tmp_path / "resumed", "s3://tests/ddp-cut", s3_server, launched=True)
     try:
         assert resumed.wait() == [0, 0], resumed.log(0) + resumed.log(1)
     finally:
@@ -125,7 +144,7 @@ def test_two_workers_go_on_to_the_same_weights_after_one_was_killed(s3_server: S
         assert 0 < int(start.group(1)) < STEPS
         assert f"worker {rank} of 2: step {STEPS}/{STEPS}  loss" in resumed.log(rank)
     assert not (tmp_path / "resumed" / "run-1").exists()
-    assert (resumed.folder / "run-0.sha256").read_text() == (whole.folder / "run-0.sha256").read_text()
+    assert (resumed.folder / "run-0.sha256").read_text() == whole
     assert run_of(resumed.folder).training.parameters["workers"] == 2
     losses = torch.load(tmp_path / "resumed" / "run-0" / "checkpoints" / "last.pt", weights_only=True)["history"]
     loss = [float(each) for each in re.findall(r"[\d.]+", losses.split("]")[0])]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pneumoserve.image import prepare
-from tests import films
+from pneumoserve.imaging.prepare import prepare
+from tests.support import films
 from tests.training.test_training import item
-from training.audit import audited
+from training.audit import run_audit
 from training.augment import augment
 from training.outliers import OF_FILMS, OF_NOTHING
 from training.scores import Scores
@@ -55,7 +55,7 @@ class Corner:
     def __init__(self, outputs: int) -> None:
         self._outputs = outputs
 
-    def outputs(self, pixels: Any, told: str) -> Any:
+    def outputs(self, pixels: Any, label: str) -> Any:
         rows = [pixels[:, :32, :32].mean(axis=(1, 2)), pixels.mean(axis=(1, 2)) - 100]
         return np.array(rows[: self._outputs], dtype=np.float32)
 
@@ -67,7 +67,7 @@ def test_covering_films_shows_where_a_model_looks() -> None:
         item(f"p{n}", "calibration", f"{n}", cls) for n, cls in enumerate(["normal", "bacterial", "viral", "viral"])
     ]
     plain = Scores(given, *(np.zeros(4, dtype=np.float32) for _ in range(3)))
-    audit = audited({"pneumonia-detector": Corner(2), "pneumonia-typer": Corner(1)}, plain, bright, 0)  # type: ignore[dict-item]
+    audit = run_audit({"pneumonia-detector": Corner(2), "pneumonia-typer": Corner(1)}, plain, bright, 0)  # type: ignore[dict-item]
     for film in audit.covered:
         assert np.unravel_index(film.falls.argmax(), film.falls.shape) == (0, 0)
         assert np.abs(film.falls[2:, 2:]).max() == 0

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.release.push import upload
 from pneumoserve.release.schema import ReleaseManifest
-from tests import films
+from pneumoserve.store import S3Settings, S3Store, Store
+from tests.support import films
 from training import job as module
 from training.job import main
 
@@ -19,20 +20,20 @@ IMAGE = f"sha256:{'ab' * 32}"
 
 
 @pytest.fixture
-def store(s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
+def store(s3_server: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     """A bucket of this test's own, and the environment that the Job finds in its pod."""
     settings = s3_server.in_bucket(f"job-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-"))
     for name, value in settings.to_env().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TERMINATION_LOG", str(tmp_path / "termination-log"))
     monkeypatch.setenv("PNEUMOSERVE_IMAGE", IMAGE)
-    store = ObjectStore(settings)
+    store = S3Store(settings)
     store.ensure_bucket()
     yield store
     store.close()
 
 
-def start(store: ObjectStore, folder: Path, out: Path, **changes: Any) -> None:
+def start(store: S3Store, folder: Path, out: Path, **changes: Any) -> None:
     bucket = store.settings.bucket
     options: dict[str, Any] = {
         "films": str(folder), "datasets": f"s3://{bucket}/datasets", "checkpoints": f"s3://{bucket}/checkpoints",
@@ -42,16 +43,16 @@ def start(store: ObjectStore, folder: Path, out: Path, **changes: Any) -> None:
     main(**{**options, **changes})
 
 
-def released(store: ObjectStore) -> list[str]:
+def released(store: S3Store) -> list[str]:
     return [found.key for found in store.list("releases/")]
 
 
 def test_a_job_killed_while_it_pushes_ends_with_one_release(
-    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = module.upload
+    real = upload
 
-    def killed(folder: Path, to: ObjectStore) -> Iterator[str]:
+    def killed(folder: Path, to: Store) -> Iterator[str]:
         for place, key in enumerate(real(folder, to)):
             if place == 2:
                 raise KeyboardInterrupt
@@ -87,7 +88,7 @@ def test_a_job_killed_while_it_pushes_ends_with_one_release(
     assert not (tmp_path / "third" / "run" / "checkpoints").exists()
 
 
-def test_a_dataset_without_a_class_ends_the_job_with_a_sentence(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_dataset_without_a_class_ends_the_job_with_a_sentence(store: S3Store, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     for name in ("normal", "bacteria"):
         shutil.copytree(films.SAMPLE / name, folder / name)
@@ -103,7 +104,7 @@ def test_a_dataset_without_a_class_ends_the_job_with_a_sentence(store: ObjectSto
     assert [found.key for found in store.list("checkpoints/")] == []
 
 
-def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(store: S3Store, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         start(store, films.SAMPLE, tmp_path / "run", device="cuda")
     assert "There is no cuda device here" in (tmp_path / "termination-log").read_text()

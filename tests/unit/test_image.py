@@ -16,8 +16,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pneumoserve.image import MAX_BYTES, Facts, ImageError, prepare
-from tests import films
+from pneumoserve.imaging import MAX_BYTES, Facts, ImageError, LargeFilm
+from pneumoserve.imaging.prepare import prepare
+from tests.support import dicoms, films
 
 
 def status_of(data: bytes) -> int:
@@ -56,7 +57,7 @@ def test_16_bit_png_is_spread_over_its_own_range() -> None:
 def test_chest_dicom_is_upright_gray_and_tells_its_facts() -> None:
     film = prepare(films.CHEST_DICOM.read_bytes())
     assert (film.width, film.height) == (1841, 1955)
-    assert film.facts == Facts(modality="CR", body_part="CHEST", view_position="PA", age_years=64.48, sex="F")
+    assert film.facts == Facts(modality="CR", body_part="CHEST", view_position="PA", age_years=64.0, sex="F")
     # MONOCHROME1 inverted: the air beside the patient is dark, the spine bright.
     assert film.pixels[100, 105:120].mean() > film.pixels[100, 60:80].mean()
 
@@ -71,7 +72,14 @@ def test_leg_dicom_says_it_is_no_chest() -> None:
         ({"PatientAge": "003Y"}, 3.0),
         ({"PatientAge": "018M"}, 1.5),
         ({"PatientAge": "099Y"}, 90.0),
-        ({"PatientAge": "", "PatientBirthDate": "20000101", "StudyDate": "20040701"}, 4.5),
+        ({"PatientAge": "360D"}, 0.92),
+        ({"PatientAge": "051W"}, 0.92),
+        ({"PatientAge": "052W"}, 0.92),
+        ({"PatientAge": "365D"}, 1.0),
+        ({"PatientAge": "035M"}, 2.92),
+        ({"PatientAge": "047M"}, 3.0),
+        ({"PatientAge": "", "PatientBirthDate": "20000131", "StudyDate": "20010130"}, 0.92),
+        ({"PatientAge": "", "PatientBirthDate": "20000101", "StudyDate": "20040701"}, 4.0),
         ({"PatientAge": "", "PatientBirthDate": "", "StudyDate": "20040701"}, None),
         ({"PatientAge": "young", "PatientBirthDate": "2000-01-01"}, None),
     ],
@@ -81,7 +89,9 @@ def test_age(attributes: dict[str, str], years: float | None) -> None:
     dataset = pydicom.dcmread(films.CHEST_DICOM)
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
-    assert prepare(films.written(dataset)).facts.age_years == years
+    film = prepare(films.written(dataset))
+    assert film.facts.age_years == years
+    assert prepare(film.stored).facts == film.facts
 
 
 def chest_with(keyword: str, vr: str, *without: str) -> bytes:
@@ -244,7 +254,7 @@ REFUSED = {
     "dicom of another class": (dicom_of_another_class, 415),
     "dicom deflated": (dicom_deflated, 415),
     "dicom cut short": (lambda: films.CHEST_DICOM.read_bytes()[:100_000], 400),
-    "dicom whose stream is huge": (dicom_with_a_lying_header, 413),
+    "dicom whose stream is huge": (dicom_with_a_lying_header, 400),
 }
 
 
@@ -252,6 +262,23 @@ REFUSED = {
 def test_refused(name: str) -> None:
     make, status = REFUSED[name]
     assert status_of(make()) == status
+
+
+def test_a_large_jpeg_2000_is_refused_on_demand_at_fewer_pixels() -> None:
+    coded = dicoms.frame("jpeg 2000", dicoms.scene(8), 8)
+    with pytest.raises(LargeFilm):
+        prepare(dicoms.wrapped("jpeg 2000", coded, (3000, 3000), 8, 8), refuse_large=True)
+    with pytest.raises(ImageError):
+        prepare(dicoms.wrapped("jpeg-ls", coded, (3000, 3000), 8, 8), refuse_large=True)
+    with pytest.raises(LargeFilm):
+        prepare(dicoms.wrapped("jpeg-ls", coded, (4000, 4000), 8, 8), refuse_large=True)
+
+
+def test_a_large_film_is_refused_on_demand_before_it_is_decoded() -> None:
+    with pytest.raises(LargeFilm) as caught:
+        prepare(png_header_of(4000, 4000), refuse_large=True)
+    assert caught.value.pixels == 16_000_000
+    assert not isinstance(caught.value, ImageError)
 
 
 @settings(max_examples=150)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def main(url: str, release: str, film: Path, *subject: str) -> int:
     `subject` is the header by which a gateway says who calls, where the front asks for one.
     """
     headers = dict.fromkeys(subject, "helm-test")
+    if secret := os.environ.get("PNEUMOSERVE_GATEWAY_SECRET"):
+        headers["Pneumoserve-Gateway"] = secret
     give_up = time.monotonic() + _TRY_SECONDS
     while True:
         try:

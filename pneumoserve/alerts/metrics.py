@@ -1,0 +1,29 @@
+"""The sender's Prometheus metrics; their labels are names of the policy and closed lists."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RAISED: Final = Counter("pneumoserve_alerts_raised", "Alerts put on record, by severity.", ["severity"])
+DELIVERIES: Final = Counter(
+    "pneumoserve_alert_deliveries", "Messages given to a channel, by channel of the policy and outcome.",
+    ["channel", "outcome"],
+)  # fmt: skip
+SECONDS: Final = Histogram(
+    "pneumoserve_alert_seconds", "Seconds from an answer to when a channel took its alert, escalations left out.",
+    buckets=(0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
+)  # fmt: skip
+ESCALATIONS: Final = Counter("pneumoserve_alert_escalations", "Times that the next person was told.")
+UNDELIVERED: Final = Counter(
+    "pneumoserve_alerts_undelivered", "Tries of a message that no channel took. Whoever runs the service must look."
+)
+WAITING: Final = Gauge("pneumoserve_alerts_waiting", "Messages that wait to be sent.")
+UNANSWERED: Final = Gauge("pneumoserve_alerts_unanswered", "Alerts of the last 30 days that nobody has answered.")
+PER_100_IMAGES: Final = Gauge("pneumoserve_alerts_per_100_images", "Alerts per 100 X-rays of the last 30 days.")
+LISTED: Final = Gauge(
+    "pneumoserve_alerts_listed", "Studies of the last 30 days that are listed and alert nobody, by reason.", ["reason"]
+)
+LAST_LOOK: Final = Gauge("pneumoserve_alerts_last_look_seconds", "When the archive was last followed, in Unix seconds.")
+ERASED: Final = Counter("pneumoserve_alert_names_erased", "Envelopes with practitioner and reference that were erased.")

@@ -1,1 +1,0 @@
-"""The archive: object storage as the only state; every call is on record before it is answered."""

@@ -1,0 +1,28 @@
+"""`pneumoserve serve`: the local stack in the foreground."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pneumoserve.cli.app import app
+from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
+
+
+@app.command(epilog="Example: pneumoserve serve --port 8080   then   pneumoserve predict film.jpeg")
+def serve(
+    release: Annotated[str | None, typer.Option(help="Id or folder of a release; default: the reference.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="REST port; default: a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(min=1, max=65535, help="gRPC port; default: a free one.")] = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Print the store's secret key too; stack.json always has it.")
+    ] = False,
+    state: StateFolder = DEFAULT_STATE,
+) -> None:
+    """Run the local stack (S3, TorchServe, front) until Ctrl-C; prints one line of JSON when it is ready."""
+    from pneumoserve.local.stack import serve as run
+    from pneumoserve.local.state import State
+
+    raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets))

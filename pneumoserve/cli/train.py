@@ -1,0 +1,147 @@
+"""`pneumoserve ingest`, `train` and `evaluate`: from films to a run, and what it is worth."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pneumoserve.cli.app import app
+from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
+from pneumoserve.cli.output import AsJson, console, needs_training, print_json
+from training.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
+
+
+@app.command(epilog="Example: pneumoserve ingest films/ --to s3://pneumoserve/datasets")
+def ingest(
+    directory: Annotated[Path, typer.Argument(help="Folder of films, in folders named normal, bacteria, virus.")],
+    to: Annotated[str, typer.Option(help="s3://bucket/prefix to copy them to.")],
+    state: StateFolder = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Copy films into the object store and write the dataset's manifest. A second run adds nothing."""
+    from dataclasses import asdict
+
+    from pneumoserve.cli.stores import settings_of
+
+    with needs_training():
+        from training.ingest import ingest as run
+    with settings_of(state) as settings:
+        report = run(directory, to, settings)
+    if as_json:
+        print_json(asdict(report))
+        return
+    console.print(
+        f"{report.films} films, {report.added} new, {len(report.broken)} broken; the dataset is {report.manifest}"
+    )
+    for name, reason in report.broken.items():
+        console.print(f"  skipped {name}: {reason}")
+
+
+@app.command(epilog="Example: pneumoserve train --dataset films/ --out runs/first")
+def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    dataset: Annotated[
+        str, typer.Option(help="Folder of films, or the manifest of an ingested dataset, s3://… or a file.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a training that was stopped goes on from there.")],
+    exclude: Exclude = "sample",
+    source: Source = "a folder of films",
+    hold_out: Annotated[
+        str,
+        typer.Option(
+            help="Films that never train and are measured: validation (that split), none, fold-1 to fold-3 (a third of "
+            "the patients), earliest (the lowest file numbers), prefix:TEXT (names that begin so)."
+        ),
+    ] = "validation",
+    reference_runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reference-run",
+            "--beside",
+            help="Finished run of this recipe that held other films out: thresholds hold there too. Repeat.",
+        ),
+    ] = None,
+    audit: Audit = True,
+    steps: Steps = 800,
+    seed: Seed = 0,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 8e-4,
+    device: Device = "cpu",
+    threads: Threads = 2,
+    checkpoints: Annotated[
+        str, typer.Option(help="s3://bucket/prefix for copies of the checkpoint, from which an empty --out goes on.")
+    ] = "",
+    state: StateFolder = DEFAULT_STATE,
+) -> None:
+    """Train detector and typer by transfer learning; goes on from its last checkpoint.
+
+    Started by torchrun, several workers share each batch, and the first one writes the run.
+
+    A whole recipe: first runs that hold out other sources and folds, then one that holds out nothing, with
+    --reference-run for each of them.
+    """
+    from pneumoserve.cli.stores import environment_of
+
+    with needs_training():
+        from training.config import TrainConfig
+        from training.train import train as run
+        from training.workers import Workers
+
+        workers = Workers.from_env()
+        with environment_of(state, dataset.startswith("s3://") or bool(checkpoints)):
+            config = TrainConfig(
+                dataset=dataset,
+                out=out,
+                source=source,
+                hold_out=hold_out,
+                reference_runs=tuple(reference_runs or ()),
+                audit=audit,
+                steps=steps,
+                seed=seed,
+                learning_rate=learning_rate,
+                device=device,
+                threads=threads,
+                check_every=min(200, steps),
+                checkpoints=checkpoints,
+                workers=workers,
+            ).excluding(exclude)
+            run(config, console)
+    if workers.leads:
+        console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")
+
+
+@app.command(epilog="Example: pneumoserve evaluate runs/first --dataset films/")
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="Folder of a run or of a release.")],
+    dataset: Annotated[
+        str, typer.Option(help="Folder of films, or the manifest of an ingested dataset, s3://… or a file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json and pictures; default: evaluations/NAME of SOURCE.")
+    ] = None,
+    outliers: Annotated[
+        Path | None, typer.Option(help="Folder of pictures that are no upright chest films: how many are caught?")
+    ] = None,
+    state: StateFolder = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run or a release on a dataset, with intervals; never writes into it."""
+    from pneumoserve.cli.stores import environment_of
+
+    with needs_training():
+        from training.evaluate import evaluate as run
+
+        with environment_of(state, dataset.startswith("s3://")):
+            # Not beside the release: what is there is pushed by `release push releases/*`.
+            out = out or Path("evaluations", source.resolve().name)
+            metrics = run(source, dataset, out, outliers)
+    if as_json:
+        print_json(metrics)
+        return
+    table = Table("figure", "value", "95 % interval", "films")
+    for name, metric in metrics.items():
+        table.add_row(name, f"{metric['value']:.4f}", f"{metric['low']:.4f} to {metric['high']:.4f}", str(metric["n"]))
+    console.print(table)
+    console.print(f"metrics.json and pictures are in {out}")

@@ -1,0 +1,74 @@
+"""Practitioners: an alert, what it says and advises, and what they do about it. They are no readers of that study."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from pneumoserve.console.access import person_of
+from pneumoserve.console.pages import go, show
+from pneumoserve.console.services import Services
+from pneumoserve.console.session import text_of
+from pneumoserve.errors import PneumoserveError
+from pneumoserve.records import AlertEvent, Ordered
+from pneumoserve.review import DatabaseError, OpenAlert, VerdictError
+
+router = APIRouter()
+_NO_LINK: Final = "This link is not one of ours, or has expired; sign in and look at your alerts."
+
+
+@router.get("/alerts/{link}")
+def show_alert(request: Request, link: str) -> Response:
+    """What a link leads to. Opening it changes nothing at the alert; without a name it tells nothing either."""
+    services: Services = request.app.state.services
+    alert = _find(services, link)
+    if request.state.person is None:
+        return show(request, "alert_unsigned.html", link=link, noted=False)
+    name = person_of(request).name
+    services.room.record_view(alert.case_id, name, "alert")
+    case = services.cases.load(alert.case_id)
+    events = [event for event in case.of(AlertEvent) if event.alert_id == alert.alert_id]
+    closed = any(event.what == "closed" for event in events)
+    shown: dict[str, Any] = {"link": link, "alert": alert, "case": case, "events": events, "closed": closed}
+    return show(request, "alert.html", orders=get_args(Ordered), **shown)
+
+
+@router.post("/alerts/{link}/acknowledge")
+def acknowledge_alert(request: Request, link: str) -> Response:
+    """Take note: by name, or by nobody in particular, which ends no escalation of an uncertain finding."""
+    services: Services = request.app.state.services
+    alert = _find(services, link)
+    person = request.state.person
+    if person is not None:
+        services.desk.acknowledge(alert.alert_id, person.name)
+        return go(request, f"/alerts/{link}")
+    # That nobody in particular took note is on record once, however often a link is used.
+    if alert.acknowledged is None:
+        services.desk.acknowledge(alert.alert_id, None)
+    return show(request, "alert_unsigned.html", link=link, noted=True)
+
+
+@router.post("/alerts/{link}/order")
+def order(request: Request, link: str) -> Response:
+    """Put on record what the practitioner ordered. It is no label: nobody knows by it what the child had."""
+    services: Services = request.app.state.services
+    alert = _find(services, link)
+    stated = text_of(request, "ordered")
+    ordered: Ordered | None = next((each for each in get_args(Ordered) if each == stated), None)
+    if ordered is None:
+        raise VerdictError("Choose what you ordered: a blood test, an expert's opinion, or nothing.")
+    services.desk.order(alert.alert_id, person_of(request).name, ordered)
+    return go(request, f"/alerts/{link}")
+
+
+def _find(services: Services, link: str) -> OpenAlert:
+    try:
+        alert = services.cases.find_alert(services.links.alert_of(link, services.now()))
+    except DatabaseError:
+        raise
+    except PneumoserveError as error:
+        raise HTTPException(404, str(error)) from None
+    if alert is None:
+        raise HTTPException(404, _NO_LINK)
+    return alert

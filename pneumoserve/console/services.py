@@ -1,0 +1,83 @@
+"""What the pages work with, and the thread that keeps the database up to what the archive says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from pneumoserve.alerts import Links
+from pneumoserve.imaging.pool import DecoderPool
+from pneumoserve.ledger import Reader
+from pneumoserve.review import AlertDesk, CaseBook, Counts, ReadingRoom, ReviewDatabase, ReviewError
+from pneumoserve.store import Store, StoreError
+
+_FOLLOW_SECONDS: Final = 2.0
+# Longer than a moment that heals by itself, short enough that nobody trusts a page that is out of date.
+_LATE: Final = timedelta(minutes=2)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Archive, database, and what works on both; `now` is the clock."""
+
+    store: Store
+    reader: Reader
+    database: ReviewDatabase
+    room: ReadingRoom
+    desk: AlertDesk
+    cases: CaseBook
+    links: Links
+    decoders: DecoderPool
+    releases: Path
+    trust: Path
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    followed: list[datetime] = field(default_factory=list)
+
+    def faults(self, counts: Counts) -> list[str]:
+        """What people must know before they rely on a page: what is off, and what to do meanwhile."""
+        found = []
+        if self.followed and self.now() - self.followed[-1] > _LATE:
+            found.append(
+                "The reading room does not hear of new answers: they are referred, and nobody is given them to read. "
+                "Look at the archive's store and at the console's log."
+            )
+        if self.cases.is_late(counts.unsent_since, _LATE) or self.cases.is_late(counts.unraised_since, _LATE):
+            found.append(
+                "Alerts are not being sent. Tell practitioners by telephone until they are; see that "
+                "`pneumoserve alerts send` runs."
+            )
+        return found
+
+
+class Follower:
+    """Follows the archive in a thread of its own, as long as the context lasts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._services.followed.append(self._services.now())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._services.database.follow(self._services.reader)
+                self._services.followed[:] = [self._services.now()]
+            except (StoreError, ReviewError, ValueError) as error:
+                _log.warning("the archive could not be followed (%s)", type(error).__name__)
+            self._stop.wait(_FOLLOW_SECONDS)

@@ -1,0 +1,58 @@
+"""What an entry of the archive may be, and the entries that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+import orjson
+
+from pneumoserve.ledger import Reader
+from pneumoserve.records.label import Label
+from pneumoserve.records.reading_request import ReadingRequest
+from pneumoserve.records.record import Record
+from pneumoserve.records.review_entries import REVIEW_ENTRIES, ReviewEntry
+from pneumoserve.records.rollout_event import RolloutEvent
+
+Entry = Record | Label | ReadingRequest | RolloutEvent | ReviewEntry
+_SCHEMAS: Final[dict[str, type[Entry]]] = {
+    "pneumoserve.record/1": Record,
+    "pneumoserve.record/2": Record,
+    "pneumoserve.record/3": Record,
+    "pneumoserve.record/4": Record,
+    "pneumoserve.record/5": Record,
+    "pneumoserve.label/1": Label,
+    "pneumoserve.label/2": Label,
+    "pneumoserve.reading/1": ReadingRequest,
+    "pneumoserve.rollout/1": RolloutEvent,
+    **{form.model_fields["schema_"].default: form for form in REVIEW_ENTRIES},
+}
+
+
+def parse_entry(line: bytes) -> Entry:
+    """An entry of any version that was ever written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind = _SCHEMAS.get(orjson.loads(line).get("schema"))
+    if kind is None:
+        raise ValueError("an entry of a form that this version does not read; use the version that wrote it")
+    return kind.model_validate_json(line)
+
+
+def read_entries(
+    reader: Reader, since: datetime | None = None, release: str | None = None, roles: tuple[str, ...] = ("",)
+) -> Iterator[Entry]:
+    """All entries made at or after `since`, of one release or all, by writers whose names begin with a role.
+
+    Raises:
+        StoreError: the store does not answer.
+        ValueError: an entry is of a form that this version does not read.
+    """
+    for segment in reader.segments(since, release, roles):
+        for line in segment.lines:
+            entry = parse_entry(line)
+            if since is None or datetime.fromisoformat(entry.time) >= since:
+                yield entry

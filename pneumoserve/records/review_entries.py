@@ -1,0 +1,138 @@
+"""What people and the services for them put on record: alerts, draws for the random check, views, adjudications.
+
+A case is a study: `case_id` is the keyed hash of the caller's study, or the prediction's id where none was named.
+Names of people are staff ids or roles; no entry names a patient.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pneumoserve.canonical import Sha256
+from pneumoserve.decision import Reason
+from pneumoserve.records.label import Finding, PneumoniaType
+
+AlertReason = Literal[Reason, "pneumonia"]
+Severity = Literal["urgent", "listed"]
+AlertStep = Literal["sent", "failed", "escalated", "acknowledged", "ordered", "closed"]
+Ordered = Literal["blood_test", "expert", "nothing"]
+Page = Literal["alert", "answer", "case", "images"]
+IncidentKind = Literal["missed_pneumonia", "false_alarm", "late_alert", "other"]
+LONGEST_COMMENT: Final = 2000
+REVIEW_WRITERS: Final = "review-"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    time: str = Field(description="RFC 3339, UTC, milliseconds")
+    release: str = Field(description="the release that made the study's first prediction")
+
+
+class _OfCase(_Entry):
+    case_id: str = Field(
+        max_length=64, description="keyed hash of the study, or the prediction where the caller named no study"
+    )
+
+
+class Alert(_OfCase):
+    """Asks a practitioner to look at a study. Where two are on record of one study, the first counts."""
+
+    schema_: Literal["pneumoserve.alert/1"] = Field(default="pneumoserve.alert/1", alias="schema")
+    alert_id: str = Field(description="UUIDv7, lower case with hyphens")
+    prediction_ids: tuple[str, ...] = Field(min_length=1)
+    reasons: tuple[AlertReason, ...] = Field(min_length=1, description="`pneumonia`: the answer states one")
+    severity: Severity = Field(description="urgent: goes out at any hour; listed: counted, and sent to nobody")
+
+
+class AlertEvent(_OfCase):
+    """What became of an alert: who was told, who took note, what they ordered."""
+
+    schema_: Literal["pneumoserve.alert_event/1"] = Field(default="pneumoserve.alert_event/1", alias="schema")
+    event_id: str = Field(description="UUIDv7, lower case with hyphens")
+    alert_id: str
+    what: AlertStep
+    step: int = Field(default=0, ge=0, description="0: the alert itself; n: its nth escalation")
+    channel: str | None = Field(default=None, description="of sent and failed: the channel's name in the routes")
+    fault: str = Field(default="", max_length=200, description="of failed: why, without a word of the message")
+    by: str | None = Field(
+        default=None, max_length=255, description="staff id; null: nobody signed in, or the service itself"
+    )
+    ordered: Ordered | None = Field(default=None, description="of ordered: what the practitioner asked for")
+
+
+class SamplePlan(_Entry):
+    """With which probability confident answers of a release are drawn, in each stratum, from a day on.
+
+    A stratum is a finding and how far the score lies from where that finding is not confident any more, in logits.
+    """
+
+    schema_: Literal["pneumoserve.sample_plan/1"] = Field(default="pneumoserve.sample_plan/1", alias="schema")
+    plan_id: str = Field(description="UUIDv7, lower case with hyphens")
+    first_day: str = Field(description="YYYY-MM-DD, UTC: the first day whose studies it is for")
+    key_id: Sha256 = Field(description="SHA-256 of the key, which is published later")
+    capacity: float = Field(gt=0, description="studies to draw on an average day")
+    days: int = Field(ge=1, description="how many days were counted")
+    normal_below: float = Field(ge=0, le=1, description="confident normals have a lower probability of pneumonia")
+    pneumonia_from: float = Field(ge=0, le=1, description="confident pneumonias have this one or a higher one")
+    counted: dict[str, int] = Field(description="confident studies of these days, by stratum")
+    probabilities: dict[str, float]
+
+
+class Draw(_OfCase):
+    """A study with a confident answer that chance chose to be read."""
+
+    schema_: Literal["pneumoserve.draw/1"] = Field(default="pneumoserve.draw/1", alias="schema")
+    draw_id: str = Field(description="UUIDv7, lower case with hyphens")
+    prediction_ids: tuple[str, ...] = Field(min_length=1)
+    plan_id: str
+    stratum: str
+    probability: float = Field(gt=0, le=1)
+    key_id: Sha256
+
+
+class View(_OfCase):
+    """A person opened a page of a study.
+
+    All but `images` tell, or may tell, what the model answered: who opened one no longer reads the study blind.
+    """
+
+    schema_: Literal["pneumoserve.view/1"] = Field(default="pneumoserve.view/1", alias="schema")
+    view_id: str = Field(description="UUIDv7, lower case with hyphens")
+    by: str = Field(max_length=255)
+    page: Page
+    why: str = Field(
+        default="", max_length=200, description="what a person stated who opened it without having the right to"
+    )
+
+
+class Adjudication(_OfCase):
+    """What a lead decided of a study whose readers differ; the last one counts."""
+
+    schema_: Literal["pneumoserve.adjudication/1"] = Field(default="pneumoserve.adjudication/1", alias="schema")
+    adjudication_id: str = Field(description="UUIDv7, lower case with hyphens")
+    prediction_ids: tuple[str, ...] = Field(min_length=1)
+    by: str = Field(max_length=255)
+    finding: Finding | None = Field(description="null: nobody can tell from these images")
+    pneumonia_type: PneumoniaType | None = None
+    label_ids: tuple[str, ...] = Field(min_length=2, description="the readings that were looked at")
+    comment: str = Field(default="", max_length=LONGEST_COMMENT)
+
+
+class Incident(_OfCase):
+    """Something that went wrong with a study, and is to be reviewed: a pneumonia that was missed, for one."""
+
+    schema_: Literal["pneumoserve.incident/1"] = Field(default="pneumoserve.incident/1", alias="schema")
+    incident_id: str = Field(description="UUIDv7, lower case with hyphens")
+    prediction_ids: tuple[str, ...] = Field(min_length=1)
+    by: str = Field(max_length=255)
+    kind: IncidentKind
+    comment: str = Field(default="", max_length=LONGEST_COMMENT)
+
+
+ReviewEntry = Alert | AlertEvent | SamplePlan | Draw | View | Adjudication | Incident
+REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
+    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident,
+)  # fmt: skip

@@ -1,0 +1,66 @@
+"""What people decide: alerts, the reading room, labels and the random check.
+
+The archive stays the truth. A database that can be made anew from it holds what waits: `ReviewDatabase` follows the
+archive, `ReadingRoom` gives readers their studies, `AlertDesk` hands alerts to a sender, `sample` draws confident
+answers, `agreement` compares readers. Everything is put on record first, and in the database then.
+"""
+
+from pneumoserve.review.agreement import Agreement, Estimate, Pair, estimate_agreement, measure_agreement
+from pneumoserve.review.alerts import AlertDesk, Message, OpenAlert
+from pneumoserve.review.archive import Commit, commit_by, commit_to
+from pneumoserve.review.cases import Case, CaseBook, Counts
+from pneumoserve.review.chance import Chance, ChanceKeyError
+from pneumoserve.review.database import ReviewDatabase
+from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
+from pneumoserve.review.figures import AlertFigures, find_finished, measure_alerts
+from pneumoserve.review.room import Image, ReadingRoom, Study, Verdict, Waiting, check_name, list_waiting
+from pneumoserve.review.sample import (
+    GOAL_SENSITIVITY,
+    Sampled,
+    Sampler,
+    choose_probabilities,
+    edges_of,
+    readings_needed,
+    stratum_of,
+)
+
+__all__ = [
+    "GOAL_SENSITIVITY",
+    "Agreement",
+    "AlertDesk",
+    "AlertFigures",
+    "Case",
+    "CaseBook",
+    "Chance",
+    "ChanceKeyError",
+    "ClaimError",
+    "Commit",
+    "Counts",
+    "DatabaseError",
+    "Estimate",
+    "Image",
+    "Message",
+    "OpenAlert",
+    "Pair",
+    "ReadingRoom",
+    "ReviewDatabase",
+    "ReviewError",
+    "Sampled",
+    "Sampler",
+    "Study",
+    "Verdict",
+    "VerdictError",
+    "Waiting",
+    "check_name",
+    "choose_probabilities",
+    "commit_by",
+    "commit_to",
+    "edges_of",
+    "estimate_agreement",
+    "find_finished",
+    "list_waiting",
+    "measure_agreement",
+    "measure_alerts",
+    "readings_needed",
+    "stratum_of",
+]

@@ -1,0 +1,1 @@
+"""How the review database came to its present form, step by step."""

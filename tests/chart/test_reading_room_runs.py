@@ -1,0 +1,140 @@
+"""Console, alert sender and sample Job as the chart starts them, with the files, keys and rights that it gives them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pneumoserve.ledger.keys import new_secret
+from pneumoserve.local.process import free_ports
+from pneumoserve.local.s3 import s3_child, start_s3
+from pneumoserve.store import S3Settings
+from tests.chart.api import Object
+from tests.chart.conftest import TRIAL, Helm, the
+from tests.chart.test_reading_room import ROOM, container_of
+from tests.support.front import wait_until
+from tests.support.seaweed import give_rights
+
+PLACE = "/etc/pneumoserve"
+
+
+@dataclass
+class Room:
+    """What the chart makes, files where its volumes would be, and a store that knows its credentials."""
+
+    objects: list[Object]
+    folder: Path
+    credentials: dict[str, S3Settings]
+
+    def command(self, part: str, **instead: object) -> list[str]:
+        """The command of a container, on this machine; `instead` are its ports."""
+        words: list[str] = []
+        for word in container_of(self.objects, part)["command"]:
+            name, equals, value = word.partition("=")
+            value = str(instead.get(name.removeprefix("--").replace("-", "_"), value))
+            words.append(f"{name}{equals}{value}".replace(PLACE, str(self.folder)))
+        program = words.pop(0)
+        return [str(Path(sys.executable).with_name(program)), *words]
+
+    def environment(self, part: str) -> dict[str, str]:
+        credential = {"console": "console", "alerts": "alerts", "sample": "console"}[part]
+        (database,) = [
+            each["value"] for each in container_of(self.objects, part)["env"] if each["name"] == "REVIEW_DATABASE"
+        ]
+        own = database.replace("/tmp", str(self.folder / part))
+        return {**os.environ, **self.credentials[credential].to_env(), "REVIEW_DATABASE": own}
+
+    def start(self, part: str, **instead: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(part, **instead), env=self.environment(part), cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    folder = tmp_path_factory.mktemp("room")
+    objects = helm.render(TRIAL, ROOM)
+    signing, sealer, review = (
+        new_secret(kind, "s", "n", "i")["stringData"] for kind in ("signing", "sealer", "review")
+    )
+    files: dict[str, str] = {
+        "archive/key.pem": signing["key.pem"],
+        "archive-trust/in-use.pem": signing["public.pem"],
+        "sealer-trust/in-use.pem": sealer["public.pem"],
+        "oidc/secret": "secret",
+        "alerts/alerts.yaml": the(objects, "ConfigMap", "pneumoserve-alerts")["data"]["alerts.yaml"],
+        **{f"review/{name}": text for name, text in review.items()},
+        **{f"trust/{name}": text for name, text in the(objects, "ConfigMap", "pneumoserve-trust")["data"].items()},
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    for part in ("console", "sample"):
+        (folder / part).mkdir()
+    admin = S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "admin", "secret", "films")
+    child = s3_child(folder / "data", admin, folder / "s3.log")
+    credentials = give_rights(folder / "data" / "identities.json", admin)
+    start_s3(child, credentials["setup"])
+    yield Room(objects, folder, credentials)
+    child.stop()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGTERM), said
+
+
+def test_the_sample_job_draws(room: Room) -> None:
+    done = subprocess.run(
+        room.command("sample"), env=room.environment("sample"), cwd=room.folder, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "0 of 0 confident studies" in done.stdout
+
+
+def test_the_console_answers_to_its_own_name_alone(room: Room) -> None:
+    process = room.start("console", port=0, host="127.0.0.1")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    address = urlsplit(json.loads(line)["console"]).netloc
+    probe: dict[str, Any] = container_of(room.objects, "console")["readinessProbe"]["httpGet"]
+    named = {each["name"]: each["value"] for each in probe["httpHeaders"]}
+    for headers, status in ((named, 200), ({}, 400)):
+        connection = http.client.HTTPConnection(address, timeout=30)
+        connection.request("GET", probe["path"], headers=headers)
+        assert connection.getresponse().status == status
+        connection.close()
+    end(process)
+
+
+async def test_the_alert_sender_is_ready_once_it_has_metrics(room: Room) -> None:
+    (port,) = free_ports(1)
+    process = room.start("alerts", metrics_port=port, hint_port=0, hint_host="127.0.0.1")
+
+    def asked() -> str:
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                return str(answer.read())
+        except OSError:
+            return ""
+
+    await wait_until(lambda: "pneumoserve_alerts_waiting" in asked(), 120)
+    end(process)

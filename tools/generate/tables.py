@@ -1,0 +1,93 @@
+"""Tables of measured figures, in the page of docs/ that has their place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tools.generate.generator import Files, Generator
+from tools.generate.places import markers, replace_place
+
+# Result file, what was measured, and the figures to show.
+_BENCHMARKS: Final[list[tuple[str, str, str]]] = [
+    ("commit", "throughput lost by having every call on record (goal: at most 3 %)",
+     "{throughput_lost_percent} % ({calls_per_second_with_archive} calls a second with, "
+     "{calls_per_second_without} without)"),
+    ("commit", "added to a single caller's median call (goal: at most a PUT's median + 2 ms)",
+     "{p50_ms_added} ms; a PUT's median is {store_put_p50_ms} ms"),
+    ("outage", "records lost while the store was away and a front was killed meanwhile (goal: 0)",
+     "{records_lost} of {answered} in {seconds_away} s; the front took {front_mebibytes_at_most} MiB at most, "
+     "{front_mebibytes_before} before"),
+    ("kills", "answered calls without a record, fronts killed at random moments under load (goal: 0)",
+     "{answered_without_record} of {answered}, {kills} kills"),
+    ("alerts", "95 % of alerts were taken by a webhook so soon after their answer (goal: 2 s)",
+     "{seconds_p95} s (median {seconds_p50} s); {lost} of {alerts} lost"),
+    ("alerts", "the front's own CPU time a call with hints on, and nobody named, against without (goal: 1.02)",
+     "{cpu_ratio_hints}; {cpu_ratio_names} where each call names a practitioner"),
+    ("verify", "records that `archive verify` gets through in a minute, sealed roll-ups alone (goal: 100,000)",
+     "{sealed_rollups_alone[records_per_minute]:,}"),
+    ("replay", "mismatches in a replay of 1,000 predictions (goal: 0)",
+     "{mismatches}; {equal_bit_for_bit} equal bit for bit"),
+]  # fmt: skip
+_EXPERIMENTS: Final = ("detector_auc", "detector_sensitivity", "detector_specificity", "typer_auc", "typer_accuracy")
+
+
+def _generate(name: str, format_table: Callable[[Path, Path], str]) -> Callable[[Path], Files]:
+    def generate(root: Path) -> Files:
+        start, _ = markers(name)
+        (page,) = [path for path in (root / "docs").rglob("*.md") if start in path.read_text()]
+        text = replace_place(page.read_text(), name, format_table(root, page.parent))
+        return {page.relative_to(root): text}
+
+    return generate
+
+
+def format_benchmarks(root: Path, folder: Path) -> str:
+    """The table of benchmarks' results, for a page in that folder."""
+    lines = [_row(["what", "measured", "by"]), _row(["---"] * 3)]
+    for name, what, figures in _BENCHMARKS:
+        file = root / "benchmarks" / f"{name}.json"
+        result = json.loads(file.read_text())
+        by = f"`{result['command']}`, {result['cores']} cores ({_link('result', file, folder)})"
+        lines.append(_row([what, figures.format(**result), by]))
+    return "\n".join(lines) + "\n"
+
+
+def format_experiments(root: Path, folder: Path) -> str:
+    """The table of all training runs on record, for a page in that folder."""
+    heads = ("held out", "batches", "normal images", "detector AUC", "sensitivity", "specificity", "typer AUC")
+    lines = [_row([*heads, "typer accuracy", "by"]), _row(["---"] * (len(heads) + 2))]
+    runs = [(json.loads(file.read_text()), file) for file in (root / "training" / "experiments").glob("run-*.json")]
+    for run, file in sorted(runs, key=lambda each: _order(each[0])):
+        hold_out, share = run["parameters"]["hold_out"], run["parameters"]["mix"]["normal"]
+        group, shown = ("calibration", "nothing: the calibration fold") if hold_out == "none" else (hold_out, hold_out)
+        figures = [_cell(run["metrics"].get(f"{group}/{figure}")) for figure in _EXPERIMENTS]
+        by = f"`{run['command']}` ({_link('result', file, folder)})"
+        lines.append(_row([shown, str(run["parameters"]["steps"]), f"{share:.0%}", *figures, by]))
+    return "\n".join(lines) + "\n"
+
+
+def _order(run: dict[str, Any]) -> tuple[int, str]:
+    """The longest trained first, then by what they held out."""
+    return -run["parameters"]["steps"], run["parameters"]["hold_out"]
+
+
+def _link(text: str, file: Path, folder: Path) -> str:
+    return f"[{text}]({os.path.relpath(file, folder)})"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(metric: dict[str, float] | None) -> str:
+    return "" if metric is None else f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+
+
+BENCHMARKS: Final = Generator("the table of benchmarks/*.json", _generate("benchmarks", format_benchmarks))
+EXPERIMENTS: Final = Generator(
+    "the table of training/experiments/run-*.json", _generate("experiments", format_experiments)
+)
