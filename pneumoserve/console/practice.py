@@ -6,13 +6,13 @@ from typing import Any, Final, get_args
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from pneumoserve.alerts import LinkError
 from pneumoserve.console.access import person_of
 from pneumoserve.console.pages import go, show
 from pneumoserve.console.services import Services
 from pneumoserve.console.session import text_of
-from pneumoserve.errors import PneumoserveError
 from pneumoserve.records import AlertEvent, Ordered
-from pneumoserve.review import DatabaseError, OpenAlert, VerdictError
+from pneumoserve.review import OpenAlert, VerdictError
 
 router = APIRouter()
 _NO_LINK: Final = "This link is not one of ours, or has expired; sign in and look at your alerts."
@@ -64,11 +64,14 @@ def order(request: Request, link: str) -> Response:
 
 def _find(services: Services, link: str) -> OpenAlert:
     try:
-        alert = services.cases.find_alert(services.links.alert_of(link, services.now()))
-    except DatabaseError:
-        raise
-    except PneumoserveError as error:
+        alert_id = services.links.alert_of(link, services.now())
+    except LinkError as error:
         raise HTTPException(404, str(error)) from None
+    alert = services.cases.find_alert(alert_id)
+    if alert is None:
+        # Its message may be quicker than this console, which follows the archive every few seconds.
+        services.follow()
+        alert = services.cases.find_alert(alert_id)
     if alert is None:
         raise HTTPException(404, _NO_LINK)
     return alert

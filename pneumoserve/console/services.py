@@ -40,6 +40,19 @@ class Services:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     followed: list[datetime] = field(default_factory=list)
 
+    def follow(self) -> None:
+        """Take what is new in the archive.
+
+        Raises:
+            StoreError, DatabaseError: the archive or the database does not answer.
+        """
+        try:
+            self.database.follow(self.reader)
+        except ValueError:
+            _log.error("the archive holds an entry that this version does not read; use the version that wrote it")
+        else:
+            self.followed[:] = [self.now()]
+
     def faults(self, counts: Counts) -> list[str]:
         """What people must know before they rely on a page: what is off, and what to do meanwhile."""
         found = []
@@ -76,8 +89,7 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._services.database.follow(self._services.reader)
-                self._services.followed[:] = [self._services.now()]
-            except (StoreError, ReviewError, ValueError) as error:
+                self._services.follow()
+            except (StoreError, ReviewError) as error:
                 _log.warning("the archive could not be followed (%s)", type(error).__name__)
             self._stop.wait(_FOLLOW_SECONDS)

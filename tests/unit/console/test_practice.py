@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pneumoserve.records import Label, View
+from pneumoserve.review.following import clear
 from tests.support.consoles import Clinic
 
 
@@ -25,6 +26,16 @@ async def test_opening_a_link_changes_nothing_at_the_alert(clinic: Clinic) -> No
     assert "The model cannot tell whether there is a pneumonia" in (await doctor.get(f"/alerts/{link}")).text
     assert clinic.services.cases.find_alert(clinic.alert_id(link)) == before
     assert [(view.by, view.page) for view in clinic.services.cases.load(case_id).of(View)] == [("d.1", "alert")]
+
+
+async def test_a_link_may_be_quicker_than_the_console(clinic: Clinic) -> None:
+    """The sender follows the archive too, and may have a database of its own."""
+    clinic.study("a", "uncertain")
+    link = clinic.alert()
+    with clinic.ward.database.write() as connection:
+        clear(connection)
+    page = await clinic.someone("d.1", "practitioner").get(f"/alerts/{link}")
+    assert (page.status_code, "The model cannot tell" in page.text) == (200, True)
 
 
 async def test_a_practitioner_takes_note_and_orders_a_blood_test(clinic: Clinic) -> None:
