@@ -9,7 +9,7 @@ from pneumoserve.alerts.channels import Outgoing, send
 from pneumoserve.alerts.errors import AlertPolicyError, ChannelError, LinkError
 from pneumoserve.alerts.hints import Hints
 from pneumoserve.alerts.links import Links
-from pneumoserve.alerts.names import erase_names, find_addressee
+from pneumoserve.alerts.names import erase_names, find_addressee, read_addressee
 from pneumoserve.alerts.policy import AlertPolicy, Channel, load_policy
 from pneumoserve.alerts.running import run_sender
 from pneumoserve.alerts.sender import Resources, Sender
@@ -30,6 +30,7 @@ __all__ = [
     "erase_names",
     "find_addressee",
     "load_policy",
+    "read_addressee",
     "run_sender",
     "send",
     "study_number",

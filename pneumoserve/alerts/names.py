@@ -17,18 +17,29 @@ _AT_ONCE: Final = 500
 _log: Final = logging.getLogger(__name__)
 
 
-def find_addressee(store: Store, key: X25519PrivateKey | None, prediction_ids: Sequence[str]) -> Addressee:
+def read_addressee(store: Store, key: X25519PrivateKey, prediction_ids: Sequence[str]) -> Addressee:
     """What the caller told of a study, by the first of its predictions that has an envelope; else nothing.
 
-    An alert without a name is better than none: what cannot be read is logged, without a word of it.
+    Raises:
+        EnvelopeError: an envelope is not whole, or was sealed to another key.
+        StoreError: the store does not answer.
+    """
+    for prediction_id in prediction_ids:
+        found = open_envelope(store, key, prediction_id)
+        if found != Addressee():
+            return found
+    return Addressee()
+
+
+def find_addressee(store: Store, key: X25519PrivateKey | None, prediction_ids: Sequence[str]) -> Addressee:
+    """The same for a message, which is better without a name than not at all.
+
+    What cannot be read is logged, without a word of it.
     """
     if key is None:
         return Addressee()
     try:
-        for prediction_id in prediction_ids:
-            found = open_envelope(store, key, prediction_id)
-            if found != Addressee():
-                return found
+        return read_addressee(store, key, prediction_ids)
     except (StoreError, EnvelopeError) as error:
         _log.error("a message goes out without practitioner and reference: %s", error)
     return Addressee()

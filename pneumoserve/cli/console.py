@@ -39,6 +39,7 @@ def console(
             sealer_trust=own.sealer_trust,
             chance_key=own.chance_key,
             link_keys=own.link_keys,
+            envelope_key=own.opening_key,
             releases=own.releases,
             trust=own.trust,
         )

@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from pneumoserve.console.access import person_of
+from pneumoserve.console.names import names_of
 from pneumoserve.console.pages import go, sentence_of, show, show_problem, status_of
 from pneumoserve.console.reading import may_see_images, verdict_of
 from pneumoserve.console.services import Services
@@ -56,10 +57,12 @@ def show_case(request: Request, case_id: str) -> Response:
     # To find a record, a day of the archive is listed: only a pneumonia has a pattern to show.
     numbers = range(1, len(case.images) + 1) if case.decision.finding == "pneumonia" else ()
     patterns = [_bacterial(_record(services, case, number)) for number in numbers]
+    with_images = may_see_images(request, case)
     shown: dict[str, Any] = {
         "case": case,
         "patterns": patterns,
-        "with_images": may_see_images(request, case),
+        "with_images": with_images,
+        "names": names_of(services, case) if with_images else None,
         "labels": case.of(Label),
         "adjudications": case.of(Adjudication),
         "alerts": case.of(Alert),
@@ -204,9 +207,11 @@ def _to_adjudicate(request: Request, services: Services, case_id: str) -> Case:
 def _show_adjudication(
     request: Request, case: Case, typed: dict[str, str], error: ReviewError | StoreError | None = None
 ) -> Response:
+    services: Services = request.app.state.services
     shown: dict[str, Any] = {
         "case_id": case.case_id,
         "images": case.images,
+        "names": names_of(services, case),
         "labels": case.of(Label),
         "typed": typed,
         "longest": LONGEST_COMMENT,

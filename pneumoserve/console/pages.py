@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from pneumoserve.alerts import ADVICE, WHY
+from pneumoserve.alerts import ADVICE, WHY, study_number
 from pneumoserve.console.headers import HEADERS
 from pneumoserve.console.words import WORDS
 from pneumoserve.errors import PneumoserveError
@@ -28,7 +28,15 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals.update({"words": WORDS, "why": WHY, "advice": ADVICE, "describe_confidence": describe_confidence})
+_TEMPLATES.globals.update(
+    {
+        "words": WORDS,
+        "why": WHY,
+        "advice": ADVICE,
+        "describe_confidence": describe_confidence,
+        "study_number": study_number,
+    }
+)
 _STATUS: Final[dict[type[PneumoserveError], int]] = {
     VerdictError: 422,
     ClaimError: 409,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from pneumoserve.alerts import LinkError
 from pneumoserve.console.access import person_of
+from pneumoserve.console.names import names_of
 from pneumoserve.console.pages import go, show
 from pneumoserve.console.services import Services
 from pneumoserve.console.session import text_of
@@ -31,7 +32,7 @@ def show_alert(request: Request, link: str) -> Response:
     events = [event for event in case.of(AlertEvent) if event.alert_id == alert.alert_id]
     closed = any(event.what == "closed" for event in events)
     shown: dict[str, Any] = {"link": link, "alert": alert, "case": case, "events": events, "closed": closed}
-    return show(request, "alert.html", orders=get_args(Ordered), **shown)
+    return show(request, "alert.html", orders=get_args(Ordered), names=names_of(services, case), **shown)
 
 
 @router.post("/alerts/{link}/acknowledge")

@@ -19,7 +19,7 @@ from pneumoserve.console.services import Services
 from pneumoserve.console.settings import ConsoleError, ConsoleSettings
 from pneumoserve.imaging.pool import LANES, DecoderPool
 from pneumoserve.ledger import Reader
-from pneumoserve.records import LABEL_WRITERS, REVIEW_WRITERS, ArchiveWriter
+from pneumoserve.records import LABEL_WRITERS, REVIEW_WRITERS, ArchiveWriter, load_opening_key
 from pneumoserve.review import AlertDesk, CaseBook, Chance, ReadingRoom, ReviewDatabase, commit_by
 from pneumoserve.signing import load_key, load_trust
 from pneumoserve.store import Store
@@ -37,7 +37,7 @@ def run(settings: ConsoleSettings, url: str, store: Store) -> None:
 
     Raises:
         ConsoleError: it cannot listen where it is to, or a key of sessions or sign-in cannot be read.
-        KeyFileError, ChanceKeyError, LinkError: a key cannot be read.
+        KeyFileError, ChanceKeyError, LinkError, EnvelopeError: a key cannot be read.
         DatabaseError: the review database does not answer.
     """
     with _listen(settings) as listening:
@@ -72,10 +72,11 @@ async def open_services(settings: ConsoleSettings, url: str, store: Store) -> As
     """What the pages work with; its writers run in this loop, and end with the context.
 
     Raises:
-        KeyFileError, ChanceKeyError, LinkError, DatabaseError: as `run`.
+        KeyFileError, ChanceKeyError, LinkError, EnvelopeError, DatabaseError: as `run`.
     """
     key, chance = load_key(settings.archive_key), Chance.read(settings.chance_key)
     links = Links.read(settings.link_keys)
+    opening = None if settings.envelope_key is None else load_opening_key(settings.envelope_key)
     reader = Reader(store, load_trust(settings.archive_trust), load_trust(settings.sealer_trust))
     lanes = {name: replace(lane, workers=1) for name, lane in LANES.items()}
     roles = (LABEL_WRITERS, REVIEW_WRITERS)
@@ -96,6 +97,7 @@ async def open_services(settings: ConsoleSettings, url: str, store: Store) -> As
                 decoders=decoders,
                 releases=settings.releases,
                 trust=settings.trust,
+                opening=opening,
             )
         finally:
             await labels.close()

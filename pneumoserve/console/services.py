@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from pneumoserve.alerts import Links
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
@@ -25,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Services:
-    """Archive, database, and what works on both; `now` is the clock."""
+    """Archive, database, and what works on both; `now` is the clock. Without `opening`, nobody's name is shown."""
 
     store: Store
     reader: Reader
@@ -37,6 +39,7 @@ class Services:
     decoders: DecoderPool
     releases: Path
     trust: Path
+    opening: X25519PrivateKey | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     followed: list[datetime] = field(default_factory=list)
 

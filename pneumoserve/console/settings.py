@@ -39,6 +39,7 @@ class ConsoleSettings(ProcessSettings):
     sealer_trust: Path = Path("/etc/pneumoserve/sealer-trust")
     chance_key: Path = Path("/etc/pneumoserve/chance/key")
     link_keys: Path = Path("/etc/pneumoserve/links/keys")
+    envelope_key: Path | None = None
     releases: Path = Path("/tmp/pneumoserve/releases")  # noqa: S108 - where none are, they are looked for in the store
     trust: Path = Path("/etc/pneumoserve/trust")
     session_key: Path | None = None

@@ -325,6 +325,7 @@ class _Stack:
             f"--sealer-trust={state.sealer_trust.resolve()}",
             f"--chance-key={state.chance_key.resolve()}",
             f"--link-keys={state.link_keys.resolve()}",
+            f"--envelope-key={state.opening_key.resolve()}",
             f"--releases={state.releases.resolve()}",
             f"--trust={state.trust.resolve()}",
         ]

@@ -89,7 +89,7 @@ def test_commands_take_their_options(everything: list[Object], part: str, path: 
     ("part", "options"),
     [
         ("console", ["archive-key", "archive-trust", "sealer-trust", "trust", "chance-key", "session-key", "link-keys",
-                     "oidc-client-secret"]),
+                     "envelope-key", "oidc-client-secret"]),
         ("alerts", ["key", "archive-trust", "sealer-trust", "link-keys", "envelope-key", "policy"]),
         ("sample", ["key", "archive-trust", "sealer-trust", "chance-key"]),
     ],
@@ -113,7 +113,9 @@ def test_each_has_the_keys_it_works_with_and_no_other(room: list[Object]) -> Non
         return set(files)
 
     assert {part: seen(part) for part in PARTS} == {
-        "console": {"chance", "links", "session"}, "alerts": {"links", "envelope.pem"}, "sample": {"chance"},
+        "console": {"chance", "links", "session", "envelope.pem"},
+        "alerts": {"links", "envelope.pem"},
+        "sample": {"chance"},
     }  # fmt: skip
     front = mounted(room, "pneumonia-0123456789ab", "transformer-container", "/etc/pneumoserve/envelope")
     assert {name: each["key"] for name, each in front.items()} == {"envelope.pub.pem": "envelope.pub.pem"}

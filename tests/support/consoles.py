@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fastapi import FastAPI
 from itsdangerous import TimestampSigner
 
@@ -21,13 +22,15 @@ from pneumoserve.canonical import digest_of
 from pneumoserve.console import ConsoleSettings, Services, create_app
 from pneumoserve.ids import uuid7
 from pneumoserve.imaging.pool import shared_pool
-from pneumoserve.records import Label, image_key
+from pneumoserve.records import Addressee, Label, envelope_key, image_key, seal_envelope
 from pneumoserve.review import CaseBook, ReviewDatabase
 from tests.support.films import encoded, film_image
 from tests.support.reviews import Ward, answer, case_of
 
 FILM = encoded(film_image().convert("L").resize((640, 512)), "JPEG")
 LINKS = Links([Fernet.generate_key().decode()])
+OPENING = X25519PrivateKey.generate()
+NAMES = Addressee(practitioner="Zq-<practitioner>", reference="Zq-reference")
 SESSION_KEY = b"a session key of the tests, 32 b"
 
 
@@ -56,6 +59,7 @@ class Clinic:
             decoders=shared_pool(),
             releases=self.folder,
             trust=self.folder,
+            opening=OPENING,
             now=ward.now,
         )
         self.app = create_app(settings, self.services)
@@ -79,6 +83,13 @@ class Clinic:
         self.ward.put(*records)
         self.ward.later(seconds=1)
         return case_of(name)
+
+    def name(self, case_id: str, number: int = 1) -> str:
+        """Put an envelope beside an image of a study, the first is 1; its key in the store."""
+        prediction_id = self.services.cases.load(case_id).images[number - 1].prediction_id
+        sealed = seal_envelope(OPENING.public_key(), prediction_id, NAMES)
+        self.ward.store.put(envelope_key(prediction_id), sealed, "application/octet-stream")
+        return envelope_key(prediction_id)
 
     def alert(self) -> str:
         """Raise alerts; the link's token of the first."""

@@ -35,6 +35,7 @@ from tests.support.peers import Mails, mail_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
+NAMED = {"Pneumoserve-Practitioner": "Dr. A. Example", "Pneumoserve-Reference": "ACC-4711"}
 SIZE = {"width": 1280, "height": 800}
 
 
@@ -95,7 +96,8 @@ def hospital(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Iterato
             *(f"--oidc-issuer={provider}", "--oidc-client-id=console", f"--oidc-client-secret={folder / 'secret'}"),
             *(f"--archive-key={state.archive_key_file}", f"--archive-trust={state.archive_trust}"),
             *(f"--sealer-trust={state.sealer_trust}", f"--chance-key={state.chance_key}"),
-            *(f"--link-keys={state.link_keys}", f"--releases={state.releases}", f"--trust={state.trust}"),
+            *(f"--link-keys={state.link_keys}", f"--envelope-key={state.opening_key}"),
+            *(f"--releases={state.releases}", f"--trust={state.trust}"),
         ]
         database_url = f"sqlite:///{folder / 'review.sqlite'}"
         environment = {**os.environ, **stack.s3.to_env(), "REVIEW_DATABASE": database_url}
@@ -130,7 +132,8 @@ def tell_by_mail(state: Path, mails: Mails, authority: Authority, url: str) -> N
 def refer(stack: Stack) -> str:
     """Send X-rays until one is referred for its type or finding; its prediction id."""
     for film in films.sample_films():
-        answer = httpx.post(f"{stack.url}/v1/models/pneumonia:predict", content=film.read_bytes(), timeout=60)
+        url = f"{stack.url}/v1/models/pneumonia:predict"
+        answer = httpx.post(url, content=film.read_bytes(), headers=NAMED, timeout=60)
         (prediction,) = answer.json()["predictions"]
         if prediction["referred"]:
             return str(prediction["prediction_id"])
@@ -163,10 +166,13 @@ def answer_alert(hospital: Hospital, case_id: str) -> None:
     """The practitioner opens the link of the mail, takes note and orders a blood test."""
     mail = find_mail(hospital, case_id)
     assert mail["To"] == "ward@hospital.example"
+    assert not any(name in mail.as_string() for name in NAMED.values())
     (link,) = re.findall(r"https?://\S+", mail.get_content())
     assert link.startswith(f"{hospital.url}/alerts/")
     doctor = hospital.person("d.1", link.removeprefix(hospital.url))
     assert doctor.url == link
+    for word in (*NAMED.values(), study_number(case_id)):
+        doctor.get_by_text(word, exact=True).wait_for()
     hospital.look(doctor, "console-alert")
     doctor.keyboard.press("a")
     doctor.get_by_text("d.1 takes care of it").wait_for()
