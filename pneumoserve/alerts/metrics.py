@@ -26,4 +26,5 @@ LISTED: Final = Gauge(
     "pneumoserve_alerts_listed", "Studies of the last 30 days that are listed and alert nobody, by reason.", ["reason"]
 )
 LAST_LOOK: Final = Gauge("pneumoserve_alerts_last_look_seconds", "When the archive was last followed, in Unix seconds.")
+CLOSED: Final = Counter("pneumoserve_alerts_closed", "Answered alerts that were closed, since their study is over.")
 ERASED: Final = Counter("pneumoserve_alert_names_erased", "Envelopes with practitioner and reference that were erased.")

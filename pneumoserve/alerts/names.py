@@ -45,8 +45,8 @@ def find_addressee(store: Store, key: X25519PrivateKey | None, prediction_ids: S
     return Addressee()
 
 
-def erase_names(store: Store, database: ReviewDatabase, before: datetime) -> int:
-    """Erase for good the envelopes of studies that were over at a moment; how many those were.
+def erase_names(store: Store, database: ReviewDatabase, before: datetime, latest: datetime) -> int:
+    """Erase for good the envelopes of studies that were over at `before`, and all from before `latest`; how many.
 
     Raises:
         StoreError: the store does not answer, or its keys may not remove.
@@ -55,7 +55,7 @@ def erase_names(store: Store, database: ReviewDatabase, before: datetime) -> int
     names = [item.key.removeprefix(ENVELOPES) for item in store.list(ENVELOPES) if item.last_modified < before]
     erased = 0
     for begin in range(0, len(names), _AT_ONCE):
-        for name in find_finished(database, names[begin : begin + _AT_ONCE], before):
+        for name in find_finished(database, names[begin : begin + _AT_ONCE], before, latest):
             store.erase(f"{ENVELOPES}{name}")
             erased += 1
     return erased

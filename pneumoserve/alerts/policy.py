@@ -162,7 +162,14 @@ class AlertPolicy(_Form):
     also_alert: tuple[Reason, ...] = Field(default=(), description="reasons that are only listed else")
     since_days: int = Field(default=7, ge=1, description="studies that are older raise no alert")
     erase_names_days: int = Field(
-        default=30, ge=1, description="days after a study is closed at which its practitioner and reference are erased"
+        default=30,
+        ge=1,
+        description="days after a study is over at which its names are erased and its alert is closed",
+    )
+    keep_names_days: int = Field(
+        default=180,
+        ge=1,
+        description="days after an answer at which its names are erased, whoever is still asked for it",
     )
     channels: dict[ChannelName, Channel] = {}
     routes: tuple[Route, ...] = Field(default=(), description="the first that takes an alert counts")
@@ -176,6 +183,8 @@ class AlertPolicy(_Form):
         unknown = sorted((used | set(self.operator)) - set(self.channels))
         if unknown:
             raise ValueError(f"there is no channel {', '.join(unknown)}; add it under channels, or correct the name")
+        if self.keep_names_days < self.erase_names_days:
+            raise ValueError("keepNamesDays is shorter than eraseNamesDays; make it as long at least")
         if self.routes and not self.routes[-1].takes_all:
             raise ValueError("the last route takes all alerts: it has no sites, severities or hours")
         if any(route.takes_all for route in self.routes[:-1]):

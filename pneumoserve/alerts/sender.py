@@ -116,8 +116,16 @@ class Sender:
             self._measure(now)
         if now >= self._next_erase:
             self._next_erase = now + _ERASE_PAUSE
-            erased = erase_names(given.store, given.database, now - timedelta(days=given.policy.erase_names_days))
-            metrics.ERASED.inc(erased)
+            self._finish(now)
+
+    def _finish(self, now: datetime) -> None:
+        """Erase the names of studies that are over, and close their alerts; names first, for closing is news too."""
+        given = self._with
+        before = now - timedelta(days=given.policy.erase_names_days)
+        latest = now - timedelta(days=given.policy.keep_names_days)
+        metrics.ERASED.inc(erase_names(given.store, given.database, before, latest))
+        while closed := given.desk.close_finished(before):
+            metrics.CLOSED.inc(closed)
 
     def wait_for_deliveries(self) -> None:
         """Return once no thread of this sender sends anything."""

@@ -20,6 +20,7 @@ from pneumoserve.review.archive import Commit
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.derive import alert_reasons, severity_of
 from pneumoserve.review.errors import ReviewError
+from pneumoserve.review.figures import is_over
 from pneumoserve.review.following import list_predictions, prediction_of, put_on_record
 from pneumoserve.review.tables import UNANSWERED, alerts, cases, leases, outbox, predictions
 
@@ -217,6 +218,25 @@ class AlertDesk:
             StoreError, DatabaseError: nothing was done.
         """
         self._record(alert_id, "closed", by=by)
+
+    def close_finished(self, before: datetime) -> int:
+        """Close alerts that were answered and whose studies were over at a moment, 100 at most; how many those were.
+
+        Raises:
+            StoreError, DatabaseError: nothing was done.
+        """
+        alert, case = alerts.alias(), cases.alias()
+        done = (alert.c.closed.is_(None), alert.c.answered, is_over(alert.c.case_id, time_text(before)))
+        wanted = select(alert.c.alert_id, case.c.case_id, case.c.release)
+        wanted = wanted.join(case, case.c.case_id == alert.c.case_id).where(*done).order_by(alert.c.time)
+        with self._database.write() as connection:
+            closed = [
+                AlertEvent(event_id=uuid7(), time=time_text(self._now()), what="closed", **row._mapping)
+                for row in connection.execute(wanted.limit(_AT_ONCE))
+            ]
+            if closed:
+                put_on_record(connection, self._commit, closed)
+        return len(closed)
 
     def _record(self, alert_id: str, what: AlertStep, lease: str | None = None, **said: object) -> AlertEvent:
         found = select(alerts, cases.c.release).join(cases, cases.c.case_id == alerts.c.case_id)

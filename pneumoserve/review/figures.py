@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import exists, func, or_, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from pneumoserve.ids import time_of, time_text
 from pneumoserve.review.database import ReviewDatabase
@@ -67,30 +69,35 @@ def measure_alerts(database: ReviewDatabase, since: datetime) -> AlertFigures:
     )
 
 
-def find_finished(database: ReviewDatabase, prediction_ids: Collection[str], before: datetime) -> set[str]:
-    """Those of some predictions whose studies nothing waits for, and nothing was said of since `before`.
+def is_over(of: ColumnElement[Any], begin: str) -> ColumnElement[bool]:
+    """Whether nothing waits for the study of this id, and nothing was said of it since a moment (RFC 3339, UTC).
 
-    One that no study has, since its call failed or asked for raw scores, counts once it is as old.
+    `of` is a column of `predictions` or of an alias: tables that are asked here are not those of the query around it.
+    """
+    image = predictions.alias()
+    said_of_image = exists().where(facts.c.prediction_id == image.c.prediction_id, facts.c.time >= begin)
+    return ~or_(
+        exists().where(tasks.c.case_id == of),
+        exists().where(cases.c.case_id == of, cases.c.adjudication_due),
+        exists().where(alerts.c.case_id == of, UNANSWERED),
+        exists().where(image.c.case_id == of, or_(image.c.time >= begin, said_of_image)),
+        exists().where(facts.c.case_id == of, facts.c.time >= begin),
+    )
+
+
+def find_finished(
+    database: ReviewDatabase, prediction_ids: Collection[str], before: datetime, latest: datetime
+) -> set[str]:
+    """Those of some predictions whose studies were over at `before`, or which are from before `latest`.
+
+    One that no study has, since its call failed or asked for raw scores, counts once it is as old as `before`.
 
     Raises:
         DatabaseError: the database does not answer.
     """
-    begin = time_text(before)
-    of = predictions.c.case_id
-    waits = or_(
-        exists().where(tasks.c.case_id == of),
-        exists().where(cases.c.case_id == of, cases.c.adjudication_due),
-        exists().where(alerts.c.case_id == of, UNANSWERED),
-    )
-    sibling = predictions.alias()
-    recent = or_(
-        exists().where(sibling.c.case_id == of, sibling.c.time >= begin),
-        exists().where(facts.c.case_id == of, facts.c.time >= begin),
-        exists().where(facts.c.prediction_id == predictions.c.prediction_id, facts.c.time >= begin),
-    )
-    wanted = select(predictions.c.prediction_id).where(predictions.c.prediction_id.in_(prediction_ids), ~waits, ~recent)
-    known = select(predictions.c.prediction_id).where(predictions.c.prediction_id.in_(prediction_ids))
+    given = predictions.c.prediction_id.in_(prediction_ids)
+    done = or_(is_over(predictions.c.case_id, time_text(before)), predictions.c.time < time_text(latest))
     with database.read() as connection:
-        finished = set(connection.scalars(wanted))
-        unknown = set(prediction_ids).difference(connection.scalars(known))
+        finished = set(connection.scalars(select(predictions.c.prediction_id).where(given, done)))
+        unknown = set(prediction_ids).difference(connection.scalars(select(predictions.c.prediction_id).where(given)))
     return finished | {each for each in unknown if time_of(each) < before}

@@ -46,6 +46,7 @@ def test_the_default_sends_nothing() -> None:
         ({**ROUTED, "channels": {"mail": MAIL}}, "there is no channel pager; add it under channels"),
         ({**ROUTED, "operator": ["ops"]}, "there is no channel ops"),
         ({**ROUTED, "routes": [{**LAST, "sites": ["a"]}]}, "the last route takes all alerts"),
+        ({**ROUTED, "eraseNamesDays": 181}, "keepNamesDays is shorter than eraseNamesDays"),
         ({**ROUTED, "routes": [LAST, LAST]}, "only the last route takes all alerts"),
         ({**ROUTED, "routes": [{"name": "all", "steps": STEPS[:1]}]}, "say `who` is reached"),
         ({**ROUTED, "routes": [{"name": "all", "steps": STEPS[1:]}]}, "begins with 0 and rises"),
@@ -116,7 +117,7 @@ def test_the_documents_policy_can_be_followed(tmp_path: Path) -> None:
     policy = load_policy(written(tmp_path, text))
     assert policy.channels["information-system"].shows == ("practitioner", "reference")
     fields = {field.alias or name for name, field in AlertPolicy.model_fields.items()}
-    assert {"eraseNamesDays", "sinceDays"} <= fields
+    assert {"eraseNamesDays", "keepNamesDays", "sinceDays"} <= fields
 
 
 def test_its_schema_is_published() -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from pneumoserve.records import Addressee, envelope_key, seal_envelope
+from pneumoserve.records import REVIEW_WRITERS, Addressee, AlertEvent, envelope_key, read_entries, seal_envelope
 from pneumoserve.review import DatabaseError, ReviewDatabase, find_finished, measure_alerts
 from pneumoserve.store import NotFoundError, StoreError
 from tests.support.alerts import MAIL, PAGER, ROUTED, STEPS, Channels, look, policy_of, sender_of, watched
@@ -370,8 +370,43 @@ def test_names_are_erased_once_the_study_is_over(ward: Ward, channels: Channels)
 
 def test_an_envelope_without_a_study_is_erased_too(ward: Ward, channels: Channels) -> None:
     lost = id_made(ward.time)
-    assert find_finished(ward.database, [lost], ward.time - timedelta(seconds=1)) == set()
-    assert find_finished(ward.database, [lost], ward.time + timedelta(seconds=1)) == {lost}
+    long_ago, second = ward.time - timedelta(days=180), timedelta(seconds=1)
+    assert find_finished(ward.database, [lost], ward.time - second, long_ago) == set()
+    assert find_finished(ward.database, [lost], ward.time + second, long_ago) == {lost}
+
+
+def test_names_of_a_study_that_nobody_reads_are_erased_all_the_same(ward: Ward, channels: Channels) -> None:
+    prediction = sealed(ward, X25519PrivateKey.generate())
+    sender = sender_of(ward, policy_of(keepNamesDays=90))
+    for days, there in ((0, True), (89, True), (2, False)):
+        ward.later(days=days)
+        look(sender)
+        assert bool(list(ward.store.versions(f"envelopes/{prediction}"))) == there
+    # Only its names are gone: it still waits to be read and answered.
+    assert len(ward.desk.list_open(unanswered=True)) == len(ward.waiting()) == 1
+
+
+def test_an_answered_alert_is_closed_once_the_study_is_over(ward: Ward, channels: Channels) -> None:
+    ward.put(*(answer("one", "uncertain", ward.time) for _ in range(2)))
+    sender = sender_of(ward, policy_of(eraseNamesDays=30))
+    look(sender)
+    (alert,) = ward.desk.list_open()
+    ward.desk.order(alert.alert_id, "dr.5", "blood_test")
+    ward.later(days=31)
+    look(sender)
+    # It is answered, and nobody has read it.
+    assert len(ward.desk.list_open()) == 1
+    ward.room.claim(case_of("one"), "r.1")
+    ward.room.save_reading(case_of("one"), "r.1", NORMAL)
+    for days, left in ((29, 1), (2, 0)):
+        ward.later(days=days)
+        look(sender)
+        assert len(ward.desk.list_open()) == left
+    entries = read_entries(ward.reader, roles=(REVIEW_WRITERS,))
+    events = [each for each in entries if isinstance(each, AlertEvent) and each.what == "closed"]
+    assert [(each.alert_id, each.by) for each in events] == [(alert.alert_id, None)]
+    look(sender)
+    assert ward.desk.close_finished(ward.time) == 0
 
 
 def test_libraries_of_channels_log_nothing() -> None:
