@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from pneumoserve.console import oversight, practice, reading, signing_in
 from pneumoserve.console.access import guard
 from pneumoserve.console.headers import AddHeaders
+from pneumoserve.console.metrics import CountRequests
 from pneumoserve.console.pages import explain_errors
 from pneumoserve.console.services import Follower, Services
 from pneumoserve.console.session import FormTokens, LimitBody, check_form
@@ -71,6 +72,7 @@ def create_app(settings: ConsoleSettings, services: Services) -> FastAPI:
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.host_names)
     app.add_middleware(AddHeaders, secure=settings.secure)
+    app.add_middleware(CountRequests)
 
     return app
 

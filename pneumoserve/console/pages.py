@@ -17,6 +17,7 @@ from pneumoserve.console.headers import HEADERS
 from pneumoserve.console.words import WORDS
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.imaging import ImageError
+from pneumoserve.imaging.pool import NotDecodedError
 from pneumoserve.local.answers import describe_confidence
 from pneumoserve.review import ClaimError, DatabaseError, ReviewError, VerdictError
 from pneumoserve.store import NotFoundError, StoreError
@@ -44,12 +45,16 @@ _STATUS: Final[dict[type[PneumoserveError], int]] = {
     ReviewError: 404,
     NotFoundError: 404,
     StoreError: 503,
+    # It was not tried, and may be tried again; any other image was decoded once, when it was answered.
+    NotDecodedError: 503,
     ImageError: 500,
 }
 _GONE: Final = "The store no longer has this image; tell whoever runs the archive."
 _STORE: Final = (
     "The archive did not answer, and nothing was saved. What you typed is still there; try again in a moment."
 )
+_BUSY: Final = "The console is busy with other images; try again in a moment."
+_RETRY_SECONDS: Final = 2
 _FAULT: Final = "Something went wrong here, and it is in the console's log. Nothing was saved; try again."
 
 _log = logging.getLogger(__name__)
@@ -81,6 +86,8 @@ def sentence_of(error: PneumoserveError) -> str:
     """What a page says of an error."""
     if isinstance(error, NotFoundError):
         return _GONE
+    if isinstance(error, NotDecodedError):
+        return _BUSY
     return _STORE if isinstance(error, StoreError) else str(error)
 
 
@@ -88,7 +95,10 @@ def show_problem(request: Request, status: int, sentence: str) -> HTMLResponse:
     """A page, or the part of one that a form asked for, that says what is wrong and what to do."""
     title = HTTPStatus(status).phrase
     template = "part_problem.html" if "hx-request" in request.headers else "problem.html"
-    return show(request, template, status, title=title, sentence=sentence)
+    page = show(request, template, status, title=title, sentence=sentence)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        page.headers["Retry-After"] = str(_RETRY_SECONDS)
+    return page
 
 
 def explain_errors(app: FastAPI) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import uvicorn
+from prometheus_client import start_http_server
 
 from pneumoserve.alerts import Links
 from pneumoserve.console.app import create_app
@@ -40,6 +41,8 @@ def run(settings: ConsoleSettings, url: str, store: Store) -> None:
         KeyFileError, ChanceKeyError, LinkError, EnvelopeError: a key cannot be read.
         DatabaseError: the review database does not answer.
     """
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port)
     with _listen(settings) as listening:
         asyncio.run(_serve(settings, url, store, listening))
 

@@ -13,6 +13,7 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from pneumoserve.alerts import Links
+from pneumoserve.console import metrics
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
 from pneumoserve.review import AlertDesk, CaseBook, Counts, ReadingRoom, ReviewDatabase, ReviewError
@@ -55,6 +56,7 @@ class Services:
             _log.error("the archive holds an entry that this version does not read; use the version that wrote it")
         else:
             self.followed[:] = [self.now()]
+            metrics.FOLLOWED.set(self.now().timestamp())
 
     def faults(self, counts: Counts) -> list[str]:
         """What people must know before they rely on a page: what is off, and what to do meanwhile."""
@@ -93,6 +95,7 @@ class Follower:
         while not self._stop.is_set():
             try:
                 self._services.follow()
+                metrics.show_counts(self._services.cases.count())
             except (StoreError, ReviewError) as error:
                 _log.warning("the archive could not be followed (%s)", type(error).__name__)
             self._stop.wait(_FOLLOW_SECONDS)

@@ -34,6 +34,7 @@ class ConsoleSettings(ProcessSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8090, ge=0, le=65535)
     url: str = ""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
     archive_key: Path = _ARCHIVE / "key.pem"
     archive_trust: Path = _ARCHIVE / "trust"
     sealer_trust: Path = Path("/etc/pneumoserve/sealer-trust")

@@ -12,11 +12,14 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+import pneumoserve.alerts.metrics
+import pneumoserve.console.metrics
 import pneumoserve.front.metrics  # noqa: F401
 from pneumoserve.front.errors import _GRPC_CODES
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, the
 from tests.chart.restricted import violations
+from tests.chart.test_reading_room import ROOM
 from tests.chart.test_rendered import ARMS, RELEASE, allows, containers
 from tests.support import films
 from tools.generate.chart_values import CHART, values
@@ -94,7 +97,40 @@ def test_an_operator_is_alerted_to_what_stops_or_spoils_the_service(watched: lis
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-def test_alerts_ask_for_metrics_that_there_are_and_for_this_namespace(watched: list[Object]) -> None:
+def test_an_operator_is_alerted_to_people_who_are_not_told_and_do_not_read(helm: Helm, watched: list[Object]) -> None:
+    there = {part: set(alerts(helm.render(TRIAL, ARMS, ON, {part: ROOM[part]}))) for part in ("alerts", "console")}
+    assert {part: names - set(alerts(watched)) for part, names in there.items()} == {
+        "alerts": {"PneumoserveAlertsUndelivered", "PneumoserveAlertsStopped"},
+        "console": {"PneumoserveStudiesOverdue"},
+    }
+
+
+def test_sender_and_console_are_asked_where_they_listen(helm: Helm) -> None:
+    room = helm.render(TRIAL, ARMS, ON, ROOM)
+    for part in ("alerts", "console"):
+        monitor, deployment = (
+            the(room, "PodMonitor", f"pneumoserve-{part}"),
+            the(room, "Deployment", f"pneumoserve-{part}"),
+        )
+        pod = deployment["spec"]["template"]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        (container,) = pod["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports[monitor["spec"]["podMetricsEndpoints"][0]["port"]] == 8082
+        assert "--metrics-port=8082" in container["command"]
+        reached = [
+            (peer, port["port"])
+            for policy in of_kind(room, "NetworkPolicy")
+            if allows(policy, pod["metadata"]["labels"])
+            for rule in policy["spec"].get("ingress", [])
+            for peer in rule["from"]
+            for port in rule["ports"]
+        ]
+        assert ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, 8082) in reached
+
+
+def test_alerts_ask_for_metrics_that_there_are_and_for_this_namespace(helm: Helm) -> None:
+    watched = helm.render(TRIAL, ARMS, ON, ROOM)
     ours = {line.split()[2] for line in generate_latest().decode().splitlines() if line.startswith("# TYPE")}
     for rule in alerts(watched).values():
         asked = re.findall(r"(\w+)(\{[^}]*\})", rule["expr"])

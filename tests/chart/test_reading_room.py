@@ -240,7 +240,7 @@ def rules_of(objects: list[Object], part: str, direction: str) -> list[dict[str,
 @pytest.mark.parametrize(
     ("part", "callers"),
     [
-        ("console", {("gateways", 8090)}),
+        ("console", {("gateways", 8090), ("monitoring", 8082)}),
         ("alerts", {("predictor", 9125), ("monitoring", 8082)}),
         ("sample", set()),
     ],

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from pneumoserve.imaging.pool import NotDecodedError
 from tests.support.consoles import VERDICT, Clinic
 from tests.support.films import CHEST_DICOM, encoded, film_image
 
@@ -84,6 +85,23 @@ async def test_an_image_that_was_lost_or_altered_is_said_so_and_can_still_be_rea
     assert (answer.status_code, sentence in answer.text, "<html" in answer.text) == (status, True, False)
     saved = await clinic.someone("r.1", "reader").submit(place, place, **VERDICT)
     assert saved.status_code == 303
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_busy_decoders_are_told_as_such(clinic: Clinic, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Nothing is wrong with the image: who loads it again sees it."""
+
+    def refuse(*_: object) -> None:
+        raise NotDecodedError(status, "Too many films wait to be decoded; try again after a moment.")
+
+    clinic.study("a", "uncertain")
+    with monkeypatch.context() as patched:
+        patched.setattr(clinic.services.decoders, "display", refuse)
+        answer, place = await shown(clinic)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "busy with other images; try again" in answer.text
+    again = await clinic.someone("r.1", "reader").get(place.replace("read", "images/1"))
+    assert (again.status_code, "retry-after" in again.headers) == (200, False)
 
 
 async def test_an_image_that_cannot_be_decoded_is_said_so(clinic: Clinic) -> None:
