@@ -4,7 +4,7 @@
 hold. The record of an alert, and who answered it, are `pneumoserve.review`'s.
 """
 
-from pneumoserve.alerts.advice import ADVICE, WHY, study_number, write_test
+from pneumoserve.alerts.advice import ADVICE, WHY, write_test
 from pneumoserve.alerts.channels import Outgoing, send
 from pneumoserve.alerts.errors import AlertPolicyError, ChannelError, LinkError
 from pneumoserve.alerts.hints import Hints
@@ -33,6 +33,5 @@ __all__ = [
     "read_addressee",
     "run_sender",
     "send",
-    "study_number",
     "write_test",
 ]

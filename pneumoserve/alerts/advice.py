@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pneumoserve.canonical import digest_of
+from pneumoserve.review import study_number
 
 NOT_CLEARED: Final = "Not cleared for clinical use. This message is no diagnosis."
 # Subjects are shown on locked screens, and kept by every server on the way.
@@ -45,12 +45,6 @@ class Text:
     def body(self) -> str:
         """All of it, as plain text."""
         return "\n".join((*self.lines, *self.shown, NOT_CLEARED)) + "\n"
-
-
-def study_number(case_id: str) -> str:
-    """A short number by which people can speak of a study; it tells nothing of the patient, nor of when it was."""
-    digest = digest_of(case_id.encode()).upper()
-    return f"{digest[:4]}-{digest[4:8]}"
 
 
 def write_alert(case_id: str, step: int, reasons: Sequence[str], link: str | None) -> Text:

@@ -24,10 +24,11 @@ from typing import Any, Final
 import apprise
 import httpx
 
-from pneumoserve.alerts.advice import ADVICE, Text, study_number
+from pneumoserve.alerts.advice import ADVICE, Text
 from pneumoserve.alerts.errors import ChannelError
 from pneumoserve.alerts.policy import Apprise, Channel, Email, Webhook
 from pneumoserve.records import Addressee
+from pneumoserve.review import study_number
 
 _SECONDS: Final = 5.0
 _SOURCE: Final = "urn:pneumoserve:alerts"

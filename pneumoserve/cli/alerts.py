@@ -179,7 +179,7 @@ def _policy(state: Path, path: Path | None) -> AlertPolicy:
 
 
 def _show(found: list[OpenAlert], figures: AlertFigures, days: int) -> None:
-    from pneumoserve.alerts import study_number
+    from pneumoserve.review import study_number
 
     if found:
         heads = ("study", "raised", "reasons", "sent", "escalations", "answered by", "ordered")

@@ -29,7 +29,7 @@ from pneumoserve.records import (
     View,
     find_record,
 )
-from pneumoserve.review import Case, ClaimError, ReviewError, VerdictError, measure_agreement
+from pneumoserve.review import Case, ClaimError, ReviewError, VerdictError, find_incidents, measure_agreement
 from pneumoserve.store import StoreError
 
 router = APIRouter()
@@ -246,7 +246,7 @@ def _show_counts(request: Request, template: str, **more: Any) -> Response:
 def list_incidents(request: Request) -> Response:
     """What went wrong, for those who govern the service."""
     services: Services = request.app.state.services
-    return show(request, "incidents.html", incidents=services.cases.list_incidents())
+    return show(request, "incidents.html", incidents=find_incidents(services.database))
 
 
 @router.get("/incidents/new")

@@ -12,14 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from pneumoserve.alerts import ADVICE, WHY, study_number
+from pneumoserve.alerts import ADVICE, WHY
 from pneumoserve.console.headers import HEADERS
 from pneumoserve.console.words import WORDS
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.imaging import ImageError
 from pneumoserve.imaging.pool import NotDecodedError
 from pneumoserve.local.answers import describe_confidence
-from pneumoserve.review import ClaimError, DatabaseError, ReviewError, VerdictError
+from pneumoserve.review import ClaimError, DatabaseError, ReviewError, VerdictError, study_number
 from pneumoserve.store import NotFoundError, StoreError
 
 _TEMPLATES: Final = Environment(

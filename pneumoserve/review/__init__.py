@@ -8,7 +8,7 @@ answers, `agreement` compares readers. Everything is put on record first, and in
 from pneumoserve.review.agreement import Agreement, Estimate, Pair, estimate_agreement, measure_agreement
 from pneumoserve.review.alerts import AlertDesk, Message, OpenAlert
 from pneumoserve.review.archive import Commit, commit_by, commit_to
-from pneumoserve.review.cases import Case, CaseBook, Counts
+from pneumoserve.review.cases import Case, CaseBook, Counts, find_incidents, study_number
 from pneumoserve.review.chance import Chance, ChanceKeyError
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
@@ -58,9 +58,11 @@ __all__ = [
     "edges_of",
     "estimate_agreement",
     "find_finished",
+    "find_incidents",
     "list_waiting",
     "measure_agreement",
     "measure_alerts",
     "readings_needed",
     "stratum_of",
+    "study_number",
 ]

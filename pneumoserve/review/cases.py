@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import func, or_, select
 
+from pneumoserve.canonical import digest_of
 from pneumoserve.decision import Decision, of_study
 from pneumoserve.ids import time_text, uuid7
 from pneumoserve.records import Incident, IncidentKind, Label, parse_entry
@@ -33,7 +35,26 @@ from pneumoserve.review.tables import (
 )
 
 _SHOWN_INCIDENTS: Final = 200
+_NUMBER: Final = re.compile(r"([0-9A-Fa-f]{4})[ -]?([0-9A-Fa-f]{4})")
 _Kind = TypeVar("_Kind")
+
+
+def study_number(case_id: str) -> str:
+    """A short number by which people can speak of a study; it tells nothing of the patient, nor of when it was."""
+    digest = digest_of(case_id.encode()).upper()
+    return f"{digest[:4]}-{digest[4:8]}"
+
+
+def find_incidents(database: ReviewDatabase) -> list[Incident]:
+    """The last 200 incidents, the newest first.
+
+    Raises:
+        DatabaseError: the database does not answer.
+    """
+    wanted = select(facts.c.body).where(facts.c.kind == "incident").order_by(facts.c.time.desc())
+    with database.read() as connection:
+        bodies = list(connection.scalars(wanted.limit(_SHOWN_INCIDENTS)))
+    return [parse_entry(body.encode()) for body in bodies]  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -118,18 +139,30 @@ class CaseBook:
             )
 
     def find(self, name: str) -> str:
-        """The id of the study that has this id, or an image whose prediction has it.
+        """The id of the study that has this id or number, or an image whose prediction has the id.
 
         Raises:
-            ReviewError: there is none.
+            ReviewError: there is none, or several have the number.
             DatabaseError: the database does not answer.
         """
+        number = _NUMBER.fullmatch(name)
+        if number is not None:
+            return self._find_by_number(f"{number[1]}-{number[2]}".upper())
         with self._database.read() as connection:
             wanted = or_(predictions.c.case_id == name, predictions.c.prediction_id == name)
             case_id = connection.scalar(select(predictions.c.case_id).where(wanted).limit(1))
         if case_id is None:
             raise ReviewError(NO_CASE)
         return str(case_id)
+
+    def _find_by_number(self, number: str) -> str:
+        with self._database.read() as connection:
+            found = [each for each in connection.scalars(select(cases.c.case_id)) if study_number(each) == number]
+        if not found:
+            raise ReviewError(NO_CASE)
+        if len(found) > 1:
+            raise ReviewError("Several studies have this number; give the id of one of their predictions.")
+        return found[0]
 
     def find_alert(self, alert_id: str) -> OpenAlert | None:
         """One alert, closed or not; None where there is none.
@@ -196,17 +229,6 @@ class CaseBook:
         with self._database.write() as connection:
             put_on_record(connection, self._commit, [incident])
         return incident
-
-    def list_incidents(self) -> list[Incident]:
-        """The last 200 incidents, the newest first.
-
-        Raises:
-            DatabaseError: the database does not answer.
-        """
-        wanted = select(facts.c.body).where(facts.c.kind == "incident").order_by(facts.c.time.desc())
-        with self._database.read() as connection:
-            bodies = list(connection.scalars(wanted.limit(_SHOWN_INCIDENTS)))
-        return [parse_entry(body.encode()) for body in bodies]  # type: ignore[misc]
 
     def is_late(self, since: str | None, by: timedelta) -> bool:
         """Whether a moment (RFC 3339, UTC) is longer ago than that."""

@@ -22,11 +22,10 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from pneumoserve.alerts import study_number
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.state import State
 from pneumoserve.records import LABEL_WRITERS, REVIEW_WRITERS, Adjudication, Alert, Label, View, read_entries
-from pneumoserve.review import CaseBook, ReviewDatabase, ReviewError, commit_to
+from pneumoserve.review import CaseBook, ReviewDatabase, ReviewError, commit_to, study_number
 from pneumoserve.store import S3Store
 from tests.conftest import Stack, start_stack, wait_for
 from tests.support import films

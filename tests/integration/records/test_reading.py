@@ -16,6 +16,7 @@ from pneumoserve.ids import uuid7
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.records import READING_WRITERS, Record, append, image_key
 from pneumoserve.release.package import package
+from pneumoserve.review import study_number
 from pneumoserve.signing import generate_key
 from pneumoserve.store import S3Settings, S3Store
 from tests.support.commands import Ran, invoke, trusting
@@ -156,6 +157,37 @@ def test_what_people_read_is_frozen(asked: list[Record], store: S3Store, run: Ca
     frozen = json.loads(run("review", "freeze", "--json").stdout)
     assert (frozen["normal"], frozen["pneumonia"]) == (0, 1)
     assert digest_of(store.get(frozen["evidence"])) == frozen["digest"]
+
+
+def test_incidents_are_reported_and_listed(
+    asked: list[Record], store: S3Store, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    append(store, KEY, [answer("one", "normal", datetime.now(UTC))], "front")
+    assert "none was reported" in run("review", "incidents").stdout
+    said = ["--kind", "missed_pneumonia", "--by", "dr.5", "--comment", "[red]Seen on day 3."]
+    done = run("review", "incident", study_number(case_of("one")), *said, "--key", tmp_path / "key.pem")
+    assert (done.returncode, study_number(case_of("one")) in done.stdout) == (0, True), done.stderr
+    (found,) = json.loads(run("review", "incidents", "--json").stdout)
+    assert (found["case_id"], found["by"], found["kind"]) == (case_of("one"), "dr.5", "missed_pneumonia")
+    listed = run("review", "incidents").stdout
+    assert study_number(case_of("one")) in listed
+    assert "[red]Seen" in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["0000-0000", "--kind", "other", "--by", "dr.5"], 1, "There is no such study"),
+        (["x", "--kind", "worse", "--by", "dr.5"], 2, "--kind is one of missed_pneumonia"),
+        (["x", "--kind", "other", "--by", "Dr. Five"], 2, "staff id or role"),
+    ],
+)
+def test_an_incident_that_cannot_be_one_is_refused(
+    words: list[str], code: int, says: str, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    done = run("review", "incident", *words, "--key", tmp_path / "key.pem")
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert "none was reported" in run("review", "incidents").stdout
 
 
 @pytest.mark.parametrize("command", [["queue"], ["sample"], ["review", "rebuild"], ["review", "agreement"]])

@@ -9,10 +9,11 @@ from typing import get_args
 import pytest
 from cryptography.fernet import Fernet
 
-from pneumoserve.alerts import ADVICE, WHY, LinkError, Links, study_number
+from pneumoserve.alerts import ADVICE, WHY, LinkError, Links
 from pneumoserve.alerts.advice import write_alert
 from pneumoserve.ids import uuid7
 from pneumoserve.records import AlertReason
+from pneumoserve.review import study_number
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 

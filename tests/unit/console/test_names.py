@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from pneumoserve.alerts import study_number
 from pneumoserve.canonical import canonical_json
+from pneumoserve.review import study_number
 from pneumoserve.store import MemoryStore, StoreError
 from tests.support.consoles import NAMES, Clinic
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pneumoserve.records import Adjudication, Incident
+from pneumoserve.review import ReviewError, find_incidents, study_number
 from tests.support.consoles import Clinic
 from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE
 
@@ -125,7 +126,23 @@ async def test_an_incident_is_on_record_and_listed(clinic: Clinic) -> None:
     assert "A pneumonia was missed" in page
     assert "Seen on day 3." in page
     assert clinic.ward.database.rebuild(clinic.ward.reader) > 1
-    assert len(clinic.services.cases.list_incidents()) == 1
+    assert len(find_incidents(clinic.services.database)) == 1
+
+
+async def test_an_incident_is_reported_by_the_number_that_was_said(clinic: Clinic) -> None:
+    case_id = clinic.study("a", "normal")
+    clinic.study("b", "normal")
+    assert clinic.services.cases.find(study_number(case_id).lower().replace("-", " ")) == case_id
+    with pytest.raises(ReviewError, match="no such study"):
+        clinic.services.cases.find("0000-0000")
+
+
+async def test_a_number_of_two_studies_is_refused(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        clinic.study(name, "normal")
+    monkeypatch.setattr("pneumoserve.review.cases.study_number", lambda _: "8BCD-9AEB")
+    with pytest.raises(ReviewError, match="Several studies have this number"):
+        clinic.services.cases.find("8BCD-9AEB")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +156,7 @@ async def test_an_incident_that_cannot_be_one_comes_back(typed: dict[str, str], 
     answer = await doctor.submit("/incidents", "/incidents/new", **full)
     assert answer.status_code == status
     assert full["comment"].replace("<", "&lt;").replace(">", "&gt;") in answer.text
-    assert clinic.services.cases.list_incidents() == []
+    assert find_incidents(clinic.services.database) == []
 
 
 async def test_a_lineage_is_a_picture(clinic: Clinic) -> None:
