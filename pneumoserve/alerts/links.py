@@ -52,9 +52,7 @@ class Links:
         Raises:
             LinkError: it was altered, or is older than 14 days.
         """
-        altered = LinkError(
-            "This link is not whole; open it from the message again, or look for the alert in the list."
-        )
+        altered = LinkError("This link is not whole; open it from the message again, or find the alert among yours.")
         if len(token) > _LONGEST or not token.isascii():
             raise altered
         padded = token.encode() + b"=" * (-len(token) % 4)
@@ -64,5 +62,5 @@ class Links:
         except (InvalidToken, ValueError):
             raise altered from None
         if now - made > timedelta(days=LINK_DAYS):
-            raise LinkError(f"This link is older than {LINK_DAYS} days; look for the alert in the list.")
+            raise LinkError(f"This link is older than {LINK_DAYS} days; an alert that you answered is among yours.")
         return alert_id

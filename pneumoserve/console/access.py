@@ -39,6 +39,7 @@ ACCESS: Final[dict[str, Access]] = {
     "finish_sign_in": _ANYBODY,
     "sign_out": _ANYBODY,
     "show_home": _ALL,
+    "list_alerts": _for("practitioner"),
     "show_alert": _for("practitioner", unsigned=True),
     "acknowledge_alert": _for("practitioner", unsigned=True),
     "order": _for("practitioner"),

@@ -16,7 +16,16 @@ from pneumoserve.records import AlertEvent, Ordered
 from pneumoserve.review import OpenAlert, VerdictError
 
 router = APIRouter()
-_NO_LINK: Final = "This link is not one of ours, or has expired; sign in and look at your alerts."
+_NO_LINK: Final = "This link leads to no alert; open it from the message again, or ask whoever runs the console."
+
+
+@router.get("/alerts")
+def list_alerts(request: Request) -> Response:
+    """The alerts that this person answered, until they are closed; links in messages end after two weeks."""
+    services: Services = request.app.state.services
+    found = services.desk.list_answered_by(person_of(request).name)
+    links = {alert.alert_id: services.links.make(alert.alert_id, services.now()) for alert in found}
+    return show(request, "alerts.html", alerts=found, links=links)
 
 
 @router.get("/alerts/{link}")

@@ -22,7 +22,7 @@ from pneumoserve.review.derive import alert_reasons, severity_of
 from pneumoserve.review.errors import ReviewError
 from pneumoserve.review.figures import is_over
 from pneumoserve.review.following import list_predictions, prediction_of, put_on_record
-from pneumoserve.review.tables import UNANSWERED, alerts, cases, leases, outbox, predictions
+from pneumoserve.review.tables import UNANSWERED, alerts, cases, exposures, leases, outbox, predictions
 
 _AT_ONCE: Final = 100
 
@@ -120,6 +120,20 @@ class AlertDesk:
             found = found.where(UNANSWERED)
         with self._database.read() as connection:
             return [open_alert_of(row) for row in connection.execute(found)]
+
+    def list_answered_by(self, person: str) -> list[OpenAlert]:
+        """The alerts that are not closed and that a person took note of or ordered something for, the newest first.
+
+        Raises:
+            DatabaseError: the database does not answer.
+        """
+        theirs = exists().where(
+            exposures.c.case_id == alerts.c.case_id, exposures.c.person == person, exposures.c.page == "practitioner"
+        )
+        found = select(*OPEN_ALERT).where(alerts.c.closed.is_(None), theirs)
+        with self._database.read() as connection:
+            rows = connection.execute(found.order_by(alerts.c.time.desc(), alerts.c.alert_id))
+            return [open_alert_of(row) for row in rows]
 
     def take_from_outbox(self, lease: timedelta, limit: int = 10) -> list[Message]:
         """What is to be sent now, urgent ones first and then the oldest; nobody else gets it for as long as `lease`.

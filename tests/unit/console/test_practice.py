@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pneumoserve.records import Label, View
+from pneumoserve.review import study_number
 from pneumoserve.review.following import clear
 from tests.support.consoles import Clinic
 
@@ -66,6 +67,26 @@ async def test_somebody_without_a_name_does_not_end_the_escalation(clinic: Clini
     alert = clinic.services.cases.find_alert(clinic.alert_id(link))
     assert (alert.acknowledged is not None, alert.acknowledged_by, alert.answered) == (True, None, False)
     assert (await anybody.submit(f"/alerts/{link}/order", f"/alerts/{link}", ordered="nothing")).status_code == 401
+
+
+async def test_a_practitioner_finds_the_alerts_that_they_answered(clinic: Clinic) -> None:
+    """The link in the message ends after two weeks; what was ordered may be known later."""
+    case_id = clinic.study("a", "uncertain")
+    link = clinic.alert()
+    first, second, other = (clinic.someone(name, "practitioner") for name in ("d.1", "d.2", "d.3"))
+    await first.submit(f"/alerts/{link}/acknowledge", f"/alerts/{link}")
+    await second.submit(f"/alerts/{link}/order", f"/alerts/{link}", ordered="expert")
+    await other.get(f"/alerts/{link}")
+    clinic.ward.later(days=20)
+    assert (await first.get(f"/alerts/{link}")).status_code == 404
+    for person, theirs in ((first, True), (second, True), (other, False)):
+        page = (await person.get("/alerts")).text
+        assert (study_number(case_id) in page, "an expert" in page) == (theirs, theirs)
+    found = re.search(r'href="(/alerts/[^"]+)"><span', (await first.get("/alerts")).text)
+    assert found is not None
+    assert "The model cannot tell whether there is a pneumonia" in (await first.get(found[1])).text
+    clinic.ward.desk.close(clinic.services.desk.list_answered_by("d.1")[0].alert_id, None)
+    assert "You have answered none" in (await first.get("/alerts")).text
 
 
 async def test_a_visitors_form_is_theirs_alone(clinic: Clinic) -> None:
