@@ -49,6 +49,7 @@ ACCESS: Final[dict[str, Access]] = {
     "show_study": _for("reader"),
     "save_reading": _for("reader"),
     "show_image": _CLINICAL,
+    "find_study": _OVERSIGHT,
     "show_case": _OF_CASE,
     "show_record": _OF_CASE,
     "show_lineage": _OF_CASE,

@@ -48,6 +48,13 @@ def show_home(request: Request, empty: str = "") -> Response:
 # --- one study
 
 
+@router.post("/studies/find")
+def find_study(request: Request) -> Response:
+    """Go to the study whose number or id somebody said."""
+    services: Services = request.app.state.services
+    return go(request, f"/studies/{services.cases.find(text_of(request, 'study'))}")
+
+
 @router.get("/studies/{case_id}")
 def show_case(request: Request, case_id: str) -> Response:
     """The answer, and everything on record of a study."""

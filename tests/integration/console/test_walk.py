@@ -248,6 +248,7 @@ def test_a_case_goes_from_its_image_to_its_label(hospital: Hospital) -> None:
     ("person", "place", "name"),
     [
         ("d.1", "/alerts", "console-alerts"),
+        ("l.1", "/", "console-home-lead"),
         ("l.1", "/overview", "console-overview"),
         ("l.1", "/incidents/new", "console-incident"),
         ("a.1", "/incidents", "console-incidents"),

@@ -137,6 +137,16 @@ async def test_an_incident_is_reported_by_the_number_that_was_said(clinic: Clini
         clinic.services.cases.find("0000-0000")
 
 
+@pytest.mark.parametrize("role", ["lead", "auditor"])
+async def test_a_study_is_found_by_the_number_that_was_said(role: str, clinic: Clinic) -> None:
+    case_id = clinic.study("a", "normal")
+    person = clinic.someone("x.1", role)
+    found = await person.submit("/studies/find", study=study_number(case_id))
+    assert (found.status_code, found.headers["location"]) == (303, f"/studies/{case_id}")
+    unknown = await person.submit("/studies/find", study="0000-0000")
+    assert (unknown.status_code, "There is no such study" in unknown.text) == (404, True)
+
+
 async def test_a_number_of_two_studies_is_refused(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         clinic.study(name, "normal")
