@@ -449,6 +449,21 @@ class ReviewContract:
         with pytest.raises(ReviewError, match="no such alert"):
             ward.desk.acknowledge("unknown", "dr.6")
 
+    def test_an_answered_alert_is_its_practitioners_until_its_study_is_over(self, ward: Ward) -> None:
+        for name in ("one", "two"):
+            ward.study(name, "pneumonia")
+        first, _ = ward.desk.raise_alerts()
+        ward.desk.order(first.alert_id, "dr.5", "expert")
+        assert [each.alert_id for each in ward.desk.list_answered_by("dr.5")] == [first.alert_id]
+        assert ward.desk.list_answered_by("dr.6") == []
+        assert ward.desk.close_finished(ward.time - timedelta(days=1)) == 0
+        ward.later(days=2)
+        # The other one is answered by nobody.
+        assert ward.desk.close_finished(ward.time - timedelta(days=1)) == 1
+        assert ward.desk.list_answered_by("dr.5") == []
+        (left,) = ward.desk.list_open()
+        assert left.alert_id != first.alert_id
+
     def test_an_alert_that_the_store_does_not_take_is_raised_later(self, ward: Ward) -> None:
         ward.study("one", "uncertain")
         ward.fails = True
