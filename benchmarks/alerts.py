@@ -25,7 +25,7 @@ import yaml
 from rich.progress import track
 
 from benchmarks.bench import Front, Stack, console, front, publish, sample, stack
-from pneumoserve.alerts import study_number
+from pneumoserve.review import study_number
 
 _NAMES = {"Pneumoserve-Practitioner": "dr.meier", "Pneumoserve-Reference": "ACC-4711"}
 _PER_SECOND = 1.0

@@ -162,7 +162,7 @@ class CaseBook:
             raise ReviewError(NO_CASE)
         if len(found) > 1:
             raise ReviewError("Several studies have this number; give the id of one of their predictions.")
-        return found[0]
+        return str(found[0])
 
     def find_alert(self, alert_id: str) -> OpenAlert | None:
         """One alert, closed or not; None where there is none.
