@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pneumoserve.canonical import canonical_json
+from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.imaging import ImageError
 from pneumoserve.imaging.prepare import prepare
 from pneumoserve.names import DETECTOR, TYPER
@@ -37,7 +38,8 @@ def evaluate(source: Path, dataset: str, out: Path, outliers: Path | None = None
     whole, read = open_dataset(dataset)
     films = read_films(list(whole.items), read, "reading films")
     with tempfile.TemporaryDirectory() as temporary:
-        facts, graphs = _open(source, Path(temporary))
+        opened = open_source(source, Path(temporary))
+        facts, graphs = opened.facts, opened.graphs
         detector, typer = (model.calibration for model in facts.models)
         scores = calibrate(score(graphs, films, "scoring films"), detector, typer)
         figures = measure(scores, "dataset", facts.policy)
@@ -68,16 +70,33 @@ def _measure_outliers(facts: RunFacts, detector: Graph, folder: Path) -> Metric:
     return detection_rate(chest, facts.policy, "outliers")
 
 
-def _open(source: Path, temporary: Path) -> tuple[RunFacts, dict[str, Graph]]:
-    """The facts of a run or release and its graphs, those of a release unpacked for them."""
+@dataclass(frozen=True)
+class Source:
+    """A run or a release: its facts, the digest of the file that states them, its graphs, and the folder of those."""
+
+    facts: RunFacts
+    digest: str
+    weights: Path
+    graphs: dict[str, Graph]
+
+
+def open_source(source: Path, temporary: Path) -> Source:
+    """A run or a release; the models of a release are unpacked into `temporary`.
+
+    Raises:
+        DatasetError: it is neither.
+    """
     if (source / "run.json").is_file():
-        facts = RunFacts.model_validate_json((source / "run.json").read_bytes())
-        return facts, {name: Graph(source / "weights" / f"{name}.onnx") for name in (DETECTOR, TYPER)}
-    if not (source / "release.json").is_file():
+        weights, stated = source / "weights", (source / "run.json").read_bytes()
+        facts = RunFacts.model_validate_json(stated)
+    elif (source / "release.json").is_file():
+        weights, stated = temporary, (source / "release.json").read_bytes()
+        facts = ReleaseManifest.model_validate_json(stated)
+        for name in (DETECTOR, TYPER):
+            with zipfile.ZipFile(source / "model-store" / f"{name}.mar") as archive:
+                for suffix in ("onnx", "safetensors"):
+                    archive.extract(f"{name}.{suffix}", temporary)
+    else:
         raise DatasetError(f"{source.name} holds neither run.json nor release.json; give a run or a release.")
-    for name in (DETECTOR, TYPER):
-        with zipfile.ZipFile(source / "model-store" / f"{name}.mar") as archive:
-            for suffix in ("onnx", "safetensors"):
-                archive.extract(f"{name}.{suffix}", temporary)
-    manifest = ReleaseManifest.model_validate_json((source / "release.json").read_bytes())
-    return manifest, {name: Graph(temporary / f"{name}.onnx") for name in (DETECTOR, TYPER)}
+    graphs = {name: Graph(weights / f"{name}.onnx") for name in (DETECTOR, TYPER)}
+    return Source(facts, digest_of(stated), weights, graphs)

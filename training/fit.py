@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -67,24 +68,68 @@ def sigmoid(values: npt.NDArray[Any]) -> Floats:
     return probabilities
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What a policy makes of films, each array of shape [N]; `scores` are their calibrated logits (`calibrate`).
+
+    `called`: at or above the threshold; `unsure`: inside the detector's band; `refused`: taken for no chest film;
+    `asked`: a pneumonia whose type is asked for; `untyped`: inside the typer's band; `right`: the typer names the kind
+    of the label; `referred`: to a human, for whichever reason.
+    """
+
+    scores: Scores
+    called: Bools
+    unsure: Bools
+    refused: Bools
+    asked: Bools
+    untyped: Bools
+    right: Bools
+    referred: Bools
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Verdicts]) -> Verdicts:
+        """Those of several sets of films as one; each may be by another policy."""
+        arrays = [field.name for field in fields(cls) if field.name != "scores"]
+        return cls(
+            Scores.concatenate([part.scores for part in parts]),
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
+        )
+
+
+def judge(scores: Scores, policy: Policy) -> Verdicts:
+    """What a policy makes of films, by calibrated logits (`calibrate`)."""
+    pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
+    return Verdicts(
+        scores,
+        called=pneumonia >= policy.detector_threshold,
+        unsure=_within(policy.detector_band, pneumonia),
+        refused=is_refused(scores.chest, policy),
+        asked=is_typed(scores, policy),
+        untyped=_within(policy.typer_band, bacterial),
+        right=(bacterial >= policy.typer_threshold) == scores.bacterial,
+        referred=is_referred(scores, policy),
+    )
+
+
 def measure(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
-    """Figures of one set of films, by calibrated logits (`calibrate`), under a policy.
+    """Figures of one set of films, by calibrated logits (`calibrate`), under a policy; see `measure_verdicts`."""
+    return measure_verdicts(judge(scores, policy), name)
+
+
+def measure_verdicts(films: Verdicts, name: str) -> dict[str, Metric]:
+    """Figures of films that were judged.
 
     Each has a 95 % interval by bootstrap over patients (Efron 1979, percentiles).
 
     `n` counts the films a figure is about, the pneumonias for sensitivity and the typer. A figure that the set has no
     films for, such as the sensitivity among normals alone, is left out.
     """
+    scores = films.scores
     pneumonia, bacterial = sigmoid(scores.detector), sigmoid(scores.typer)
     sick, kind = scores.sick, scores.bacterial
-    called = pneumonia >= policy.detector_threshold
-    unsure = _within(policy.detector_band, pneumonia)
-    refused = is_refused(scores.chest, policy)
+    called, unsure, refused, referred = films.called, films.unsure, films.refused, films.referred
+    typed, untyped, right = films.asked, films.untyped, films.right
     stated = ~unsure & ~refused
-    typed = is_typed(scores, policy)
-    untyped = _within(policy.typer_band, bacterial)
-    referred = is_referred(scores, policy)
-    right = (bacterial >= policy.typer_threshold) == kind
     everyone = np.ones_like(sick)
     # Each figure with the films it is about; it is given rows of such films alone.
     figures: dict[str, tuple[Bools, Callable[[Rows], float]]] = {
@@ -108,6 +153,23 @@ def measure(scores: Scores, name: str, policy: Policy) -> dict[str, Metric]:
         "uncertain_type": (sick, lambda rows: mean((typed & untyped)[rows])),
         "typer_accuracy_where_stated": (typed & ~untyped, lambda rows: mean(right[rows])),
     }
+    return _estimate(figures, scores, name)
+
+
+def measure_findings(films: Verdicts, name: str) -> dict[str, Metric]:
+    """How many films go to a human for their finding, or for being no chest film, by label; the type plays no part."""
+    to_human = films.unsure | films.refused
+    sick = films.scores.sick
+    figures: dict[str, tuple[Bools, Callable[[Rows], float]]] = {
+        "finding_referred_among_pneumonias": (sick, lambda rows: mean(to_human[rows])),
+        "finding_referred_among_normals": (~sick, lambda rows: mean(to_human[rows])),
+    }
+    return _estimate(figures, films.scores, name)
+
+
+def _estimate(
+    figures: dict[str, tuple[Bools, Callable[[Rows], float]]], scores: Scores, name: str
+) -> dict[str, Metric]:
     samples = list(resamples(scores.patients))
     metrics = {}
     for figure_name, (among, figure) in figures.items():

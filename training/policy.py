@@ -61,11 +61,11 @@ def choose_policy(fold: EvaluationSet, others: Sequence[EvaluationSet]) -> Polic
     low = min([*lows.values(), threshold])
     high = max([*highs.values(), threshold])
     return Policy(
-        detector_threshold=_floor(threshold),
-        detector_band=Band(low=_floor(low), high=_ceil(high)),
+        detector_threshold=floor_millionth(threshold),
+        detector_band=Band(low=floor_millionth(low), high=ceil_millionth(high)),
         typer_threshold=0.5,
         typer_band=Band(low=0, high=1),
-        chest_threshold=_floor(min(gates.values())),
+        chest_threshold=floor_millionth(min(gates.values())),
         population=_POPULATION,
         assumed_prevalence=0.5,
         why=(
@@ -121,9 +121,11 @@ def _decider(values: dict[str, float], chosen: float) -> str:
     return next((name for name, value in values.items() if value == chosen), "the threshold")
 
 
-def _floor(value: float) -> float:
+def floor_millionth(value: float) -> float:
+    """A probability with six places, rounded down."""
     return float(np.floor(value * 1e6) / 1e6)
 
 
-def _ceil(value: float) -> float:
+def ceil_millionth(value: float) -> float:
+    """A probability with six places, rounded up, 1 at most."""
     return min(1.0, float(np.ceil(value * 1e6) / 1e6))

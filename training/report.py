@@ -15,12 +15,12 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from pneumoserve.canonical import canonical_json
 from pneumoserve.decision import Policy
-from pneumoserve.release.card import metric_rows, prevalence_rows, type_evidence, worst_of
+from pneumoserve.release.card import SITE, metric_rows, prevalence_rows, recalibration_in_words, type_evidence, worst_of
 from pneumoserve.release.data import Item
-from pneumoserve.release.schema import RunFacts
+from pneumoserve.release.schema import Metric, RunFacts
 from training.audit import Audit
 from training.dataset import CLASSES
-from training.fit import Bools, Floats, ece, ece_of_perfection, is_referred, sigmoid, slope_and_intercept
+from training.fit import Bools, Floats, Verdicts, ece, ece_of_perfection, is_referred, sigmoid, slope_and_intercept
 from training.policy import ALARMED_CONFIDENTLY, MISSED_CONFIDENTLY
 from training.scores import Scores, auc
 from training.type_band import WRONG_TYPES, StatedTypes, trade_off
@@ -75,6 +75,49 @@ def redraw_types(folder: Path, facts: RunFacts, groups: dict[str, Scores], sets:
     kept = dict(section.split("\n", 1) for section in before)
     sections = _sections(facts, groups, sets, None)
     _write(folder, facts, sections | {title: kept[title] for title in _WITHOUT_TYPES if title in kept})
+
+
+def draw_site_report(folder: Path, facts: RunFacts, verdicts: Verdicts, before: Mapping[str, Metric]) -> None:
+    """The report of a recalibration: its cross-fitted verdicts, beside figures of the earlier policy on those films.
+
+    Raises:
+        ValueError: the facts are of no recalibration.
+    """
+    if facts.recalibration is None:
+        raise ValueError("only a recalibration has such a report")
+    folder.mkdir()
+    scores = verdicts.scores
+    draw_roc(folder / "roc.png", {"detector, cross-fitted": (scores.sick, scores.detector)}, "films of the site: ROC")
+    _draw_calibration(folder / "calibration.png", {SITE: scores})
+    given = np.where(verdicts.called, np.where(sigmoid(scores.typer) >= facts.policy.typer_threshold, 1, 2), 0)
+    draw_confusion(folder / "confusion.png", scores, given)
+    names = [name.removeprefix(f"{SITE}/") for name in facts.metrics]
+    sections = {
+        "What was fitted": [recalibration_in_words(facts.recalibration), "", facts.policy.why],
+        "Figures, cross-fitted": [
+            "`before` is the earlier policy on the same films. Intervals: 95 %, by bootstrap over patients. Not "
+            "cleared, not for clinical use.",
+            "",
+            "| figure | value | from | to | films | before | from | to |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            *(_beside(name, facts.metrics[f"{SITE}/{name}"], before.get(f"before/{name}")) for name in names),
+        ],
+        "At the prevalence where it is used": prevalence_rows(facts.metrics, SITE),
+        "Calibration": [
+            "| | ECE | of a perfect model | slope | intercept |",
+            "| --- | --- | --- | --- | --- |",
+            *_calibration_rows({SITE: scores}),
+            "",
+            "![ROC](roc.png) ![calibration](calibration.png) ![answers by threshold](confusion.png)",
+        ],
+    }
+    written = [f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items()]
+    (folder / "report.md").write_text("\n".join(["# Report of a recalibration\n", *written]), encoding="utf-8")
+
+
+def _beside(name: str, site: Metric, before: Metric | None) -> str:
+    earlier = f"{before.value} | {before.low} | {before.high}" if before else "- | - | -"
+    return f"| {name} | {site.value} | {site.low} | {site.high} | {site.n} | {earlier} |"
 
 
 def _write(folder: Path, facts: RunFacts, sections: Mapping[str, str]) -> None:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from pneumoserve.cli.app import app
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
-from pneumoserve.cli.output import AsJson, console, needs_training, print_json
+from pneumoserve.cli.output import AsJson, console, errors, needs_training, print_json
 from training.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
 
 
@@ -145,3 +145,61 @@ def evaluate(
         table.add_row(name, f"{metric['value']:.4f}", f"{metric['low']:.4f} to {metric['high']:.4f}", str(metric["n"]))
     console.print(table)
     console.print(f"metrics.json and pictures are in {out}")
+
+
+@app.command(epilog="Example: pneumoserve recalibrate releases/95edae8d89d1 --dataset films/ --out runs/site")
+def recalibrate(
+    source: Annotated[Path, typer.Argument(help="Folder of a run or of a release, whose models stay as they are.")],
+    dataset: Annotated[
+        str, typer.Option(help="The site's labelled films: a folder, or the manifest of an ingested dataset.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new run; it must be empty or not there yet.")],
+    drawn: Annotated[
+        Literal["consecutive", "random", "not stated"],
+        typer.Option(help="How the films were chosen: all of a period, or by chance."),
+    ] = "not stated",
+    state: StateFolder = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Fit calibration, threshold, band and gate to a site's labelled films; a new release, with the same models.
+
+    The policy is fitted to all patients. Its figures are cross-fitted: each half of the patients is judged by the
+    policy that was fitted to the other half.
+    """
+    from pneumoserve.cli.stores import environment_of
+
+    with needs_training():
+        from training.recalibrate import recalibrate as run
+
+        with environment_of(state, dataset.startswith("s3://")):
+            done = run(source, dataset, out, drawn)
+    figures = {name.partition("/")[2]: metric.model_dump() for name, metric in done.figures.items()}
+    before = {name.partition("/")[2]: metric.model_dump() for name, metric in done.before.items()}
+    if as_json:
+        policy = done.facts.policy.model_dump(mode="json")
+        print_json({"run": str(out), "policy": policy, "cross_fitted": figures, "before": before})
+        return
+    table = Table("figure", "cross-fitted", "95 % interval", "films", "earlier policy")
+    for name, metric in figures.items():
+        earlier = f"{before[name]['value']:.4f}" if name in before else "-"
+        between = f"{metric['low']:.4f} to {metric['high']:.4f}"
+        table.add_row(name, f"{metric['value']:.4f}", between, str(metric["n"]), earlier)
+    console.print(table)
+    console.print(
+        "Cross-fitted: each half of the patients is judged by the policy fitted to the other half. The run's policy is "
+        "fitted to all of them.",
+        soft_wrap=True,
+    )
+    if drawn == "not stated":
+        errors.print(
+            "How these films were chosen is not stated. Their figures stand for other films only if they are "
+            "consecutive or random; say so with --drawn.",
+            soft_wrap=True,
+        )
+    if done.same_patients:
+        errors.print(
+            f"{done.same_patients} of the patients have a number that a patient of the training has too. If they are "
+            "the same people, these figures are too good.",
+            soft_wrap=True,
+        )
+    console.print(f"the run is in {out}; `pneumoserve package {out} --out releases` makes a release of it")

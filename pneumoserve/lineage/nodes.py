@@ -116,11 +116,20 @@ def _policy(lineage: Lineage) -> Node:
             f"referred from {band.low} to {band.high}",
             f"bacterial from {policy.typer_threshold} on, the type referred from {typed.low} to {typed.high}",
             gate,
+            *_recalibration(lineage),
             f"for ages from {ages.min_age_years} to under {ages.below_age_years} years; "
             f"a DICOM age that is not known: {ages.unknown_dicom_age}",
             policy.why,
         ),
     )
+
+
+def _recalibration(lineage: Lineage) -> Iterator[str]:
+    """On which labels a policy was fitted again, and whose models it goes with."""
+    found = lineage.recalibration
+    if found is not None:
+        images = sum(count.images for count in found.counts.values())
+        yield f"fitted to {images} labelled images of a site, labels {found.labels}; the models are of {found.base}"
 
 
 def _prediction(lineage: Lineage) -> Node:

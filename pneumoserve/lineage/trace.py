@@ -23,7 +23,7 @@ from pneumoserve.records import ImageDetail, ModelUse, Record
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
 from pneumoserve.release.holdout import DEFAULT, partition
-from pneumoserve.release.schema import DataFacts, ReleaseManifest, TrainingFacts
+from pneumoserve.release.schema import DataFacts, Recalibration, ReleaseManifest, TrainingFacts
 from pneumoserve.release.verify import ReleaseError, check_files, read_manifest, signer_of_release
 from pneumoserve.store import NotFoundError, Store
 
@@ -108,6 +108,7 @@ class Lineage(_Strict):
     image: ImagePart | None
     models: tuple[ModelPart, ...]
     policy: Policy | None
+    recalibration: Recalibration | None = Field(default=None, description="of a policy that was fitted to a site")
     decision: DecisionPart | None
     release: ReleasePart
     training: TrainingPart | None
@@ -145,6 +146,7 @@ def trace(record: Record, store: Store, releases: Path, trust: Path) -> Lineage:
         image=image,
         models=models,
         policy=None if manifest is None else manifest.policy,
+        recalibration=None if manifest is None else manifest.recalibration,
         decision=decision,
         release=found.part,
         training=None if manifest is None else _training(manifest.training),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pneumoserve.decision import Policy
-from pneumoserve.release.schema import Metric, RunFacts
+from pneumoserve.release.schema import Metric, Recalibration, RunFacts
 
 _LIMITS: Final = """\
 # Model card: pneumonia detector and typer
@@ -26,6 +26,8 @@ _LIMITS: Final = """\
 """
 
 
+# The set of a recalibration's figures.
+SITE: Final = "site"
 _PREVALENCES: Final = (0.01, 0.05, 0.30)
 _RATES: Final = (
     "detector_sensitivity",
@@ -43,6 +45,7 @@ def model_card(facts: RunFacts) -> str:
         f"Films that are an upright chest film with a probability below {policy.chest_threshold} are referred as none. "
     )  # fmt: skip
     groups = ["folds", *facts.training.reference_runs, str(facts.training.parameters.get("hold_out")), "calibration"]
+    groups = [SITE] if facts.recalibration else groups
     measured = [name for name in dict.fromkeys(groups) if f"{name}/detector_auc" in facts.metrics]
     lines = [
         _LIMITS,
@@ -55,9 +58,11 @@ def model_card(facts: RunFacts) -> str:
         *(prevalence_rows(facts.metrics, worst_of(facts.metrics, measured)) if measured else []),
         "",
         "## Figures, with 95 % intervals",
-        "`calibration`: the fold on which thresholds and calibration were chosen. Others: films held out of a training "
-        "by the same recipe, as their names say (`folds`: every patient outside the calibration fold, each scored by a "
-        "network that never saw them).",
+        recalibration_in_words(facts.recalibration)
+        if facts.recalibration
+        else "`calibration`: the fold on which thresholds and calibration were chosen. Others: films held out of a "
+        "training by the same recipe, as their names say (`folds`: every patient outside the calibration fold, each "
+        "scored by a network that never saw them).",
         "",
         "| figure | value | from | to | films |",
         "| --- | --- | --- | --- | --- |",
@@ -97,6 +102,19 @@ def model_card(facts: RunFacts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def recalibration_in_words(found: Recalibration) -> str:
+    """What a policy that was fitted to a site rests on, and how its figures were measured."""
+    counted = ", ".join(f"{count.images} {cls} of {count.patients} patients" for cls, count in found.counts.items())
+    return (
+        f"The policy was fitted to a site's labelled images ({counted}; chosen: {found.drawn}). The models are those "
+        f"of `{found.base[:12]}`; with another policy they are a new version of the device. "
+        f"Labels `{found.labels}`.\n\n"
+        f"`{SITE}`: those images, cross-fitted. The patients were halved, and each half was judged by the policy that "
+        "was fitted to the other half. The packaged policy was fitted to all of them; no image has judged that one. "
+        "Intervals are by patient (bootstrap)."
+    )
 
 
 def type_evidence(policy: Policy) -> str:

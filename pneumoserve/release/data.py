@@ -21,6 +21,8 @@ from pneumoserve.release.schema import ClassName
 Split = Literal["train", "validation", "calibration"]
 MANIFEST_FILE: Final = "data/manifest.json"
 PIXELS_FILE: Final = "data/pixels.json"
+# Of a recalibrated one: the site's labelled films, a manifest too.
+LABELS_FILE: Final = "data/labels.json"
 
 
 class DataError(PneumoserveError, ValueError):
@@ -136,6 +138,21 @@ def read_data(folder: Path, digest: Sha256) -> TrainingData:
     if {item.sha256 for item in data.items} != data.pixels.keys():
         raise DataError(f"{PIXELS_FILE} does not name the films of {MANIFEST_FILE}")
     return data
+
+
+def read_labels(folder: Path, digest: Sha256) -> tuple[Item, ...]:
+    """The labelled films that the policy of a run or release was fitted to, of which `digest` is the manifest's.
+
+    Raises:
+        DataError: the file is missing, or is not the one of that digest.
+    """
+    try:
+        labels = (folder / LABELS_FILE).read_bytes()
+    except OSError:
+        raise DataError(f"it holds no {LABELS_FILE}, the films that its policy was fitted to") from None
+    if digest_of(labels) != digest:
+        raise DataError(f"{LABELS_FILE} does not hold the labels that it states as {digest[:12]}")
+    return items_of(labels)
 
 
 def _pixels_of(document: bytes) -> dict[Sha256, Sha256]:

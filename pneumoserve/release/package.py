@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.release.card import model_card
-from pneumoserve.release.data import MANIFEST_FILE, PIXELS_FILE, DataError, read_data
+from pneumoserve.release.data import LABELS_FILE, MANIFEST_FILE, PIXELS_FILE, DataError, read_data, read_labels
 from pneumoserve.release.schema import ModelFacts, ReleaseManifest, RunFacts
 from pneumoserve.release.verify import MANIFEST, SIGNATURE, id_of, read_manifest
 from pneumoserve.signing import add_signature
@@ -56,7 +56,7 @@ def package(run: Path, out: Path, key: Ed25519PrivateKey | None) -> Path:
         (folder / "config" / _CONFIG).write_bytes(settings)
         (folder / "MODEL_CARD.md").write_text(model_card(facts), encoding="utf-8")
         (folder / "data").mkdir()
-        for name in (MANIFEST_FILE, PIXELS_FILE):
+        for name in (MANIFEST_FILE, PIXELS_FILE, *([LABELS_FILE] if facts.recalibration else [])):
             shutil.copyfile(run / name, folder / name)
         if (run / "report").is_dir():
             shutil.copytree(run / "report", folder / "report")
@@ -112,6 +112,8 @@ def _facts(run: Path) -> RunFacts:
                 )
     try:
         read_data(run, facts.data.digest)
+        if facts.recalibration is not None:
+            read_labels(run, facts.recalibration.labels)
     except DataError as error:
         raise PackageError(f"{run.name} cannot be packaged: {error}; restore it from the run, or train anew.") from None
     return facts
@@ -124,6 +126,8 @@ def _manifest(facts: RunFacts, folder: Path) -> ReleaseManifest:
         if path.is_file()
     }
     stated = facts.model_dump(mode="json", by_alias=True, exclude={"schema_"})
+    if facts.recalibration is not None:
+        stated["schema"] = "pneumoserve.release/4"
     return ReleaseManifest.model_validate({**stated, "files": files})
 
 

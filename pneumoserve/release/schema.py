@@ -22,7 +22,9 @@ INTENDED_USE: Final = (
     "Research and evaluation only, not cleared for clinical use: a hint to a person who looks at the image, for "
     "frontal chest X-rays of children of 1 to 5 years."
 )
-_VERSIONS: Final = "1 had no gate, 2 neither intended_use nor type_notice nor type_evidence"
+_VERSIONS: Final = (
+    "1 had no gate, 2 neither intended_use nor type_notice nor type_evidence; 4 is 3 with a recalibration"
+)
 TYPE_NOTICE: Final = "A pattern on the image, not microbiology. Never withhold antibiotics on it."
 
 
@@ -105,10 +107,23 @@ class Metric(_Strict):
     set: str = Field(description="the split it was measured on")
 
 
+Drawn = Literal["consecutive", "random", "not stated"]
+
+
+class Recalibration(_Strict):
+    """The policy was fitted again, on labelled images of a site; models and training are those of `base`."""
+
+    base: Sha256 = Field(description="SHA-256 of the release.json or run.json whose models these are")
+    labels: Sha256 = Field(description="SHA-256 of data/labels.json: the images by digest, with class and patient")
+    drawn: Drawn = Field(description="how the site chose the images")
+    counts: dict[ClassName, Count]
+    code_version: str
+
+
 class RunFacts(_Strict):
     """`run.json`: everything a finished training states. A run without it is unfinished."""
 
-    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2", "pneumoserve.run/3"] = Field(
+    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2", "pneumoserve.run/3", "pneumoserve.run/4"] = Field(
         default="pneumoserve.run/3", alias="schema", description=_VERSIONS
     )
     models: tuple[ModelFacts, ModelFacts] = Field(description="detector, typer")
@@ -124,14 +139,25 @@ class RunFacts(_Strict):
     metrics: dict[str, Metric]
     preprocessing_version: str
     software: dict[str, str]
+    # Left out where there is none: a release that was never recalibrated keeps its bytes, and so its id.
+    recalibration: Recalibration | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="that its policy was fitted to a site; absent: it is training's own",
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+_ReleaseVersion = Literal[
+    "pneumoserve.release/1", "pneumoserve.release/2", "pneumoserve.release/3", "pneumoserve.release/4"
+]
 
 
 class ReleaseManifest(RunFacts):
     """`release.json`: the run's facts and the digest of every other file of the release."""
 
-    schema_: Literal["pneumoserve.release/1", "pneumoserve.release/2", "pneumoserve.release/3"] = Field(  # type: ignore[assignment]
+    schema_: _ReleaseVersion = Field(  # type: ignore[assignment]
         default="pneumoserve.release/3", alias="schema", description=_VERSIONS
     )
     files: dict[str, Sha256] = Field(description="path within the release: SHA-256")
