@@ -26,12 +26,11 @@ from pneumoserve.release.data import (
     MANIFEST_FILE,
     PIXELS_FILE,
     DataError,
-    Item,
     TrainingData,
     pseudonym_of,
     read_data,
 )
-from pneumoserve.release.holdout import DEFAULT, partition
+from pneumoserve.release.holdout import DEFAULT, count_learned, partition
 from pneumoserve.release.schema import ClassName, Count, Drawn, Metric, ModelFacts, Recalibration, RunFacts
 from training.dataset import CLASSES, Dataset, DatasetError
 from training.evaluate import Source, open_source
@@ -71,8 +70,8 @@ def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn = "not state
         opened = open_source(source, Path(temporary))
         data = _read_data(source, opened.facts)
         films = read_films(list(labelled.items), read, "reading films")
-        learned = _learned_from(data, opened.facts)
-        _check_unseen(films, data, learned)
+        hold_out = str(opened.facts.training.parameters.get("hold_out", DEFAULT))
+        _check_unseen(films, data, hold_out)
         scores = score(opened.graphs, films, "scoring films")
         check_enough(scores)
         typer = opened.facts.models[1].calibration
@@ -85,7 +84,7 @@ def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn = "not state
         _write(out, source, opened, labelled, scores)
         draw_site_report(out / "report", facts, verdicts, before)
     (out / "run.json").write_bytes(canonical_json(facts))
-    theirs = {pseudonym_of(item.patient) for item in learned}
+    theirs = {pseudonym_of(item.patient) for item in partition(data.items, hold_out).learned}
     same = {item.patient for item in labelled.items if pseudonym_of(item.patient) in theirs}
     return Recalibrated(facts, figures, before, len(same))
 
@@ -136,19 +135,13 @@ def _read_data(source: Path, facts: RunFacts) -> TrainingData:
         ) from None
 
 
-def _learned_from(data: TrainingData, facts: RunFacts) -> list[Item]:
-    return partition(data.items, str(facts.training.parameters.get("hold_out", DEFAULT))).learned
-
-
-def _check_unseen(films: Films, data: TrainingData, learned: list[Item]) -> None:
+def _check_unseen(films: Films, data: TrainingData, hold_out: str) -> None:
     """Refuse films that the models learned from: of those a model is surer than of any other.
 
     Raises:
         DatasetError: there are some.
     """
-    files = {item.sha256 for item in learned}
-    pixels = {data.pixels[file] for file in files}
-    seen = sum(file in files or decoded in pixels for file, decoded in films.digests.items())
+    seen = count_learned(data, hold_out, films.digests)
     if seen:
         raise DatasetError(
             f"{seen} of these {len(films.items)} films are among those that the models learned from, of which they are "

@@ -14,7 +14,7 @@ PANELS: Final = {
     "Try and serve": ("serve", "predict"),
     "Audit": ("archive", "lineage"),
     "Read and label": ("console", "alerts", "queue", "label", "sample", "review"),
-    "Train and approve": ("ingest", "train", "evaluate", "recalibrate", "package", "release"),
+    "Train and approve": ("ingest", "train", "evaluate", "recalibrate", "package", "release", "accept", "approve"),
     "Roll out": ("rollout",),
 }
 

@@ -84,7 +84,7 @@ def show_release(
 
     from pneumoserve.release import read_manifest
 
-    folder = _folder(release, state)
+    folder = find_folder(release, state)
     _, manifest = read_manifest(folder)
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
@@ -103,7 +103,7 @@ def verify_release(
     from pneumoserve.release import verify
     from pneumoserve.release.verify import stated_id
 
-    folder = _folder(release, state)
+    folder = find_folder(release, state)
     verified = verify(folder, trust or State(state).trust, stated_id(folder))
     signers = " and ".join(
         each.key_id if each.expires is None else f"{each.key_id} (until {each.expires})" for each in verified.signatures
@@ -134,7 +134,7 @@ def sign_release(
             sign_pushed(release, store, load_key(key), last_day)
         console.print(f"release {release} is signed in the store")
         return
-    folder = _folder(release, state)
+    folder = find_folder(release, state)
     sign(folder, load_key(key), last_day)
     console.print(f"release {folder.name} is signed")
 
@@ -198,7 +198,12 @@ def make_key(
     console.print(f"{path} is the private key, {public} the public one")
 
 
-def _folder(release: str, state: Path) -> Path:
+def find_folder(release: str, state: Path) -> Path:
+    """The folder of a release, by its id in the state folder or by its path.
+
+    Raises:
+        Failure: there is none.
+    """
     from pneumoserve.local.state import State
 
     for folder in (Path(release), State(state).releases / release):
@@ -237,7 +242,7 @@ def push_releases(
     from pneumoserve.release.push import upload
     from pneumoserve.release.verify import id_of
 
-    folders = {id_of(folder): folder for folder in (_folder(each, state) for each in chosen)}
+    folders = {id_of(folder): folder for folder in (find_folder(each, state) for each in chosen)}
     with store_of(state) as store:
         for release_id, folder in folders.items():
             steps = upload(folder, store)

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pneumoserve.records.entries import Entry, parse_entry, read_entries
+    from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval, AcceptanceOutcome, CriterionResult
+    from pneumoserve.records.entries import OF_RELEASES, Entry, parse_entry, read_entries
     from pneumoserve.records.envelopes import (
         ENVELOPES,
         Addressee,
@@ -111,10 +112,14 @@ __all__ = [
     "LABEL_WRITERS",
     "LONGEST_COMMENT",
     "NO_RECORD",
+    "OF_RELEASES",
     "READING_SHEET",
     "READING_WRITERS",
     "REVIEW_ENTRIES",
     "REVIEW_WRITERS",
+    "Acceptance",
+    "AcceptanceApproval",
+    "AcceptanceOutcome",
     "Addressee",
     "Adjudication",
     "Alert",
@@ -125,6 +130,7 @@ __all__ = [
     "Asked",
     "CallDetail",
     "Certainty",
+    "CriterionResult",
     "Draw",
     "Encoding",
     "Entry",
@@ -200,6 +206,7 @@ _MODULES: Final = (
     "reading_request",
     "review_entries",
     "rollout_event",
+    "acceptance",
     "pseudonyms",
     "entries",
     "image_keys",

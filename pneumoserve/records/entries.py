@@ -9,13 +9,16 @@ from typing import Final
 import orjson
 
 from pneumoserve.ledger import Reader
+from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval
 from pneumoserve.records.label import Label
 from pneumoserve.records.reading_request import ReadingRequest
 from pneumoserve.records.record import Record
 from pneumoserve.records.review_entries import REVIEW_ENTRIES, ReviewEntry
 from pneumoserve.records.rollout_event import RolloutEvent
 
-Entry = Record | Label | ReadingRequest | RolloutEvent | ReviewEntry
+Entry = Record | Label | ReadingRequest | RolloutEvent | Acceptance | AcceptanceApproval | ReviewEntry
+# Of a release: no study has a part in them.
+OF_RELEASES: Final = (RolloutEvent, Acceptance, AcceptanceApproval)
 _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.record/1": Record,
     "pneumoserve.record/2": Record,
@@ -26,6 +29,8 @@ _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.label/2": Label,
     "pneumoserve.reading/1": ReadingRequest,
     "pneumoserve.rollout/1": RolloutEvent,
+    "pneumoserve.acceptance/1": Acceptance,
+    "pneumoserve.acceptance_approval/1": AcceptanceApproval,
     **{form.model_fields["schema_"].default: form for form in REVIEW_ENTRIES},
 }
 

@@ -25,6 +25,7 @@ from pneumoserve.canonical import digest_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.ledger import Batch, Reader, Segment, SegmentKey, Spans
 from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval
 from pneumoserve.records.entries import parse_entry
 from pneumoserve.records.label import Label
 from pneumoserve.records.record import ModelUse, Record
@@ -487,7 +488,7 @@ def _row(place: SegmentKey, line: bytes) -> tuple[str, Row]:
     if isinstance(entry, Label):
         reading = None if entry.reading is None else orjson.dumps(columns["reading"]).decode()
         return "labels", {**columns, "reading": reading, **receipt}
-    if isinstance(entry, REVIEW_ENTRIES):
+    if isinstance(entry, (*REVIEW_ENTRIES, Acceptance, AcceptanceApproval)):
         row = {name: columns.get(name) for name in ("case_id", "time", "schema")}
         return "reviews", {**row, "entry": line.decode(), **receipt}
     return "readings", {**columns, **receipt}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pneumoserve.release.data import DataError, Item
+from pneumoserve.canonical import Sha256
+from pneumoserve.release.data import DataError, Item, TrainingData
 
 DEFAULT: Final = "validation"
 WAYS: Final = (
@@ -47,6 +48,13 @@ def partition(items: Sequence[Item], hold_out: str) -> Parts:
         calibration=[item for item in items if item.split == "calibration" and item.sha256 not in unseen],
         held_out=held,
     )
+
+
+def count_learned(data: TrainingData, hold_out: str, films: Mapping[Sha256, Sha256]) -> int:
+    """How many films, digests of pixels by those of files, a run that held films out so has learned from."""
+    learned = {item.sha256 for item in partition(data.items, hold_out).learned}
+    pixels = {data.pixels[file] for file in learned}
+    return sum(file in learned or decoded in pixels for file, decoded in films.items())
 
 
 def _choose_held_out(items: Sequence[Item], hold_out: str) -> list[Item]:

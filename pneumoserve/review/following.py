@@ -16,7 +16,7 @@ from pneumoserve.canonical import canonical_json
 from pneumoserve.decision import Decision, Scores, complete
 from pneumoserve.ledger import Reader, Segment
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Entry, Label, ReadingRequest, Record, ReviewEntry, RolloutEvent, parse_entry
+from pneumoserve.records import OF_RELEASES, Entry, Label, ReadingRequest, Record, ReviewEntry, parse_entry
 from pneumoserve.review import tables
 from pneumoserve.review.archive import Commit
 from pneumoserve.review.derive import Derived, Fact, Prediction, Row, derive
@@ -64,7 +64,7 @@ def read_new(reader: Reader, places: Mapping[str, int]) -> Iterator[Step]:
 
 
 def _entries_of(segment: Segment) -> list[Entry]:
-    return [entry for entry in map(parse_entry, segment.lines) if not isinstance(entry, RolloutEvent)]
+    return [entry for entry in map(parse_entry, segment.lines) if not isinstance(entry, OF_RELEASES)]
 
 
 def read_places(connection: Connection) -> dict[str, int]:
@@ -89,7 +89,7 @@ def take(connection: Connection, step: Step) -> None:
 def take_entries(connection: Connection, entries: Sequence[Entry]) -> None:
     """The same without a place: of entries that were put on record just now."""
     predictions = [_prediction_row(entry) for entry in entries if isinstance(entry, Record) and _counts(entry)]
-    said = [_fact_row(entry) for entry in entries if not isinstance(entry, Record | RolloutEvent)]
+    said = [_fact_row(entry) for entry in entries if not isinstance(entry, (Record, *OF_RELEASES))]
     _insert_new(connection, tables.predictions, predictions)
     _insert_new(connection, tables.facts, said)
     touched = {row["case_id"] for row in (*predictions, *said) if row["case_id"] is not None}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pneumoserve.release.data import DataError, Item, Split
-from pneumoserve.release.holdout import partition
+from pneumoserve.release.data import DataError, Item, Split, TrainingData
+from pneumoserve.release.holdout import count_learned, partition
 
 
 def item(name: str, patient: str, split: Split = "train") -> Item:
@@ -60,3 +60,13 @@ def test_a_source_is_held_out_with_all_that_may_be_its_patients() -> None:
 def test_what_holds_nothing_out_is_refused(hold_out: str, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         partition(ITEMS, hold_out)
+
+
+def test_films_that_were_learned_from_are_known_by_file_and_by_pixels() -> None:
+    splits: tuple[Split, ...] = ("train", "validation", "calibration")
+    items = [item(f"n{number}", f"p{number}", split) for number, split in enumerate(splits)]
+    data = TrainingData(tuple(items), {item.sha256: f"pixels of {item.sha256}" for item in items})
+    learned, validated, calibrated = (item.sha256 for item in items)
+    films = {learned: "x", "other": f"pixels of {learned}", validated: "y", calibrated: "z", "new": "new"}
+    assert count_learned(data, "none", films) == 3
+    assert count_learned(data, "validation", films) == 2

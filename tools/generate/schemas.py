@@ -12,7 +12,10 @@ from pneumoserve.alerts import AlertPolicy
 from pneumoserve.ledger import Header, Seal
 from pneumoserve.ledger.acknowledgements import Acknowledgement
 from pneumoserve.lineage import Lineage
+from pneumoserve.monitoring.plan import AcceptancePlan
 from pneumoserve.records import (
+    Acceptance,
+    AcceptanceApproval,
     Adjudication,
     Alert,
     AlertEvent,
@@ -29,6 +32,9 @@ from pneumoserve.release.schema import ReleaseManifest, RunFacts
 from tools.generate.generator import Files, Generator
 
 MODELS: Final[dict[str, type[BaseModel]]] = {
+    "acceptance": Acceptance,
+    "acceptance-approval": AcceptanceApproval,
+    "acceptance-plan": AcceptancePlan,
     "acknowledgement": Acknowledgement,
     "adjudication": Adjudication,
     "alert": Alert,

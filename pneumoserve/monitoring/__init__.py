@@ -1,0 +1,1 @@
+"""Whether what is promised holds at a site."""

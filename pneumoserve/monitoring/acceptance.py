@@ -1,0 +1,388 @@
+"""Does a release do at a site what the plan asks of it? Read it from `judge_films` downwards.
+
+A site's labelled films are judged in shadow: in this process, by the release's own models and policy. Nothing of it
+gets into predictions, queues, samples or metrics. What is kept is one entry of the archive for each run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoserve.canonical import canonical_json, digest_of
+from pneumoserve.decision import Decision
+from pneumoserve.errors import PneumoserveError
+from pneumoserve.ids import time_text, uuid7
+from pneumoserve.imaging import ImageError, PreparedImage
+from pneumoserve.imaging.pool import shared_pool
+from pneumoserve.inference import infer, scores_of
+from pneumoserve.ledger import Reader
+from pneumoserve.models.inprocess import InProcess, load_scorers
+from pneumoserve.monitoring.plan import LEAST, OF_SICK, AcceptancePlan
+from pneumoserve.monitoring.power import level_of_look, lower_bound, patients_needed, upper_bound
+from pneumoserve.names import DECISION
+from pneumoserve.records import Acceptance, AcceptanceApproval, AcceptanceOutcome, CriterionResult, read_entries
+from pneumoserve.release import Release
+from pneumoserve.release.data import DataError, Item, manifest_of, pseudonym_of, read_data
+from pneumoserve.release.holdout import DEFAULT, count_learned, partition
+from pneumoserve.signing import Trust, signatures_of
+
+Bools = npt.NDArray[np.bool_]
+
+WRITERS: Final = "acceptance"
+APPROVERS: Final = 2
+# A rate of fewer films names nobody, and says nothing.
+SMALLEST_CELL: Final = 10
+_INTERVAL: Final = 0.05
+_BINS: Final = 5
+
+
+class AcceptanceError(PneumoserveError, ValueError):
+    """An acceptance that cannot be run; the text says what to do."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class JudgedFilm:
+    """A labelled film and what the release says of it; `probability` is None where no model ran."""
+
+    item: Item
+    decision: Decision
+    probability: float | None
+    modality: str
+    age: str
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of films, with a two-sided 95 % interval by patient."""
+
+    rate: float
+    low: float
+    high: float
+    films: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of `accept` found: the entry for the archive, and the document that it names."""
+
+    entry: Acceptance
+    document: dict[str, Any]
+
+
+def judge_films(
+    release: Release, items: Sequence[Item], read: Callable[[Item], bytes], progress: Callable[[], None]
+) -> list[JudgedFilm]:
+    """What a release says of labelled films, which it has not learned from.
+
+    Raises:
+        AcceptanceError: a film cannot be read, or the release learned from some of them.
+    """
+    pool = shared_pool()
+    with load_scorers(release) as scorers, ThreadPoolExecutor(1, thread_name_prefix="accept") as thread:
+        backend = InProcess(scorers, thread)
+        judged, pixels = [], {}
+        for item in items:
+            try:
+                film = pool.prepare(read(item))
+            except ImageError as error:
+                raise AcceptanceError(f"The film {item.name} cannot be read ({error}); remove it.") from None
+            pixels[item.sha256] = film.pixels_sha256
+            judged.append(_judge(release, backend, item, film))
+            progress()
+    _check_unseen(release, pixels)
+    return judged
+
+
+def _judge(release: Release, backend: InProcess, item: Item, film: PreparedImage) -> JudgedFilm:
+    found = asyncio.run(infer(release, backend, DECISION, film))
+    if found.decision is None:
+        raise AssertionError("the decision model decides")
+    probability = scores_of(found.models).pneumonia
+    return JudgedFilm(item, found.decision, probability, film.facts.modality or "not known", _age_group(film))
+
+
+def _age_group(film: PreparedImage) -> str:
+    age = film.facts.age_years
+    if age is None:
+        return "not known"
+    return next(
+        (name for limit, name in ((1, "under 1"), (6, "1 to 5"), (18, "6 to 17")) if age < limit), "18 and over"
+    )
+
+
+def _check_unseen(release: Release, pixels: Mapping[str, str]) -> None:
+    try:
+        data = read_data(release.folder, release.manifest.data.digest)
+    except DataError as error:
+        raise AcceptanceError(f"Release {release.id} does not say what it learned from ({error}).") from None
+    seen = count_learned(data, str(release.manifest.training.parameters.get("hold_out", DEFAULT)), pixels)
+    if seen:
+        raise AcceptanceError(
+            f"Release {release.id} learned from {seen} of these {len(pixels)} films, so they show nothing; leave "
+            "them out."
+        )
+
+
+def count_same_patients(release: Release, items: Iterable[Item]) -> int:
+    """Patients whose number a patient that the release learned from has too; they may be the same people."""
+    data = read_data(release.folder, release.manifest.data.digest)
+    parts = partition(data.items, str(release.manifest.training.parameters.get("hold_out", DEFAULT)))
+    theirs = {pseudonym_of(item.patient) for item in parts.learned}
+    return len({item.patient for item in items if pseudonym_of(item.patient) in theirs})
+
+
+# --- figures
+
+
+def measure_figures(films: Sequence[JudgedFilm], threshold: float) -> dict[str, Rate]:
+    """Every figure that the films can give, and the errors among confident answers."""
+    columns = _Columns(films, threshold)
+    figures = {
+        "sensitivity": (columns.sick, columns.called),
+        "product_sensitivity": (columns.sick, ~columns.normal),
+        "specificity": (~columns.sick, ~columns.called),
+        "confident_false_alarms": (~columns.sick, columns.pneumonia),
+        "referred_among_normals": (~columns.sick, columns.referred),
+        "referred_among_pneumonias": (columns.sick, columns.referred),
+        "wrong_among_confident_normals": (columns.normal, columns.sick),
+        "wrong_among_confident_pneumonias": (columns.pneumonia, ~columns.sick),
+    }
+    return {
+        name: _rate(event[among], columns.patients[among]) for name, (among, event) in figures.items() if among.any()
+    }
+
+
+def measure_strata(films: Sequence[JudgedFilm], threshold: float) -> dict[str, dict[str, Any]]:
+    """Sensitivity, specificity and referrals by modality and age group; None where a cell has fewer than 10 films."""
+    found = {}
+    for kind in ("modality", "age"):
+        for value in sorted({str(getattr(film, kind)) for film in films}):
+            columns = _Columns([film for film in films if getattr(film, kind) == value], threshold)
+            cells = {
+                "sensitivity": (columns.sick, columns.called),
+                "specificity": (~columns.sick, ~columns.called),
+                "referred_among_pneumonias": (columns.sick, columns.referred),
+                "referred_among_normals": (~columns.sick, columns.referred),
+            }
+            found[f"{kind}: {value}"] = {
+                name: asdict(_rate(event[among], columns.patients[among])) if among.sum() >= SMALLEST_CELL else None
+                for name, (among, event) in cells.items()
+            }
+    return found
+
+
+def measure_calibration(films: Sequence[JudgedFilm]) -> list[dict[str, float]]:
+    """Stated probabilities against the share that is sick, in fifths of the films; both classes weigh the same."""
+    known = [film for film in films if film.probability is not None]
+    stated = np.array([film.probability for film in known], dtype=np.float64)
+    sick = np.array([film.item.cls != "normal" for film in known])
+    if sick.all() or not sick.any():
+        return []
+    weights = np.where(sick, 0.5 / sick.mean(), 0.5 / (1 - sick.mean()))
+    points = []
+    for rows in np.array_split(np.argsort(stated, kind="stable"), _BINS):
+        if len(rows):
+            values = (np.average(each[rows], weights=weights[rows]) for each in (stated, sick))
+            points.append(dict(zip(("stated", "sick"), (round(float(value), 4) for value in values), strict=True)))
+    return points
+
+
+class _Columns:
+    """Films as arrays of shape [N]. A film that no model scored is not called."""
+
+    def __init__(self, films: Sequence[JudgedFilm], threshold: float) -> None:
+        self.sick: Bools = np.array([film.item.cls != "normal" for film in films], dtype=bool)
+        self.called: Bools = np.array([(film.probability or 0.0) >= threshold for film in films], dtype=bool)
+        self.normal: Bools = np.array([film.decision.finding == "normal" for film in films], dtype=bool)
+        self.pneumonia: Bools = np.array([film.decision.finding == "pneumonia" for film in films], dtype=bool)
+        self.referred: Bools = ~self.normal & ~self.pneumonia
+        self.patients = np.array([film.item.patient for film in films])
+
+
+def _rate(events: Bools, patients: npt.NDArray[np.str_]) -> Rate:
+    rate, count = float(events.mean()), len(set(patients.tolist()))
+    low, high = lower_bound(rate, count, _INTERVAL / 2), upper_bound(rate, count, _INTERVAL / 2)
+    return Rate(round(rate, 4), round(low, 4), round(high, 4), len(events), count)
+
+
+# --- the outcome
+
+
+def run_look(
+    release: Release, plan: AcceptancePlan, films: Sequence[JudgedFilm], earlier: Sequence[Acceptance], same: int
+) -> Run:
+    """The next look of a plan; `earlier` are its runs so far (`read_runs`), `same` is from `count_same_patients`.
+
+    With fewer patients than the look takes, nothing is shown and no look is spent.
+
+    Raises:
+        AcceptanceError: no film is sick or none is well, these very films were looked at, or no look is left.
+    """
+    items = [film.item for film in films]
+    labels = digest_of(manifest_of(items))
+    sick, well = _count(items)
+    look = _next_look(plan, earlier, labels)
+    if not sick or not well:
+        raise AcceptanceError("There are no films of patients with pneumonia, or none without; add films of both.")
+    missing = tuple(max(0, least - found) for least, found in zip(plan.patients_at(look), (sick, well), strict=True))
+    results: tuple[CriterionResult, ...] = ()
+    outcome: AcceptanceOutcome = "insufficient"
+    figures: dict[str, Any] = {"withheld": "too few patients for a look, so that none is spent"}
+    if any(missing):
+        look = 0
+    else:
+        threshold = release.manifest.policy.detector_threshold
+        measured = measure_figures(films, threshold)
+        level = level_of_look(plan.alpha, plan.looks, look)
+        results = tuple(_result(name, limit, measured[name], level) for name, limit in plan.criteria.named.items())
+        outcome = _decide(plan, look, results, measured, level)
+        missing = _missing(plan, look, results, (sick, well)) if outcome == "insufficient" else (0, 0)
+        figures = {
+            "figures": {name: asdict(rate) for name, rate in measured.items()},
+            "strata": measure_strata(films, threshold),
+            "calibration": measure_calibration(films),
+            "level": level,
+        }
+    made = {
+        "acceptance_id": uuid7(),
+        "time": time_text(datetime.now(UTC)),
+        "release": release.id,
+        "site": plan.site,
+        "look": look,
+        "outcome": outcome,
+        "sick_patients": sick,
+        "well_patients": well,
+        "missing_sick": missing[0],
+        "missing_well": missing[1],
+    }
+    criteria = [result.model_dump() for result in results]
+    document = {
+        "schema": "pneumoserve.acceptance_report/1",
+        **made,
+        "plan": plan.model_dump(mode="json", by_alias=True),
+        "power": {name: round(value, 3) for name, value in plan.power().items()},
+        "labels": labels,
+        "films": len(items),
+        "same_patient_numbers": same,
+        "assumed_prevalence": release.manifest.policy.assumed_prevalence,
+        "criteria": criteria,
+        **figures,
+    }
+    digests = {"plan": plan.digest, "labels": labels, "report": digest_of(canonical_json(document))}
+    return Run(Acceptance.model_validate({**made, **digests, "criteria": criteria}), document)
+
+
+def _count(items: Sequence[Item]) -> tuple[int, int]:
+    sick = {item.patient for item in items if item.cls != "normal"}
+    return len(sick), len({item.patient for item in items if item.cls == "normal"})
+
+
+def _next_look(plan: AcceptancePlan, earlier: Sequence[Acceptance], labels: str) -> int:
+    looks = [run for run in earlier if run.look]
+    for run in looks:
+        if run.outcome != "insufficient":
+            raise AcceptanceError(
+                f"This plan has ended: look {run.look} of {plan.looks} says {run.outcome} ({run.acceptance_id}). "
+                "Another try takes a new plan and new films."
+            )
+        if run.labels == labels:
+            raise AcceptanceError(
+                f"Look {run.look} was at these very films ({run.acceptance_id}); add films before the next one."
+            )
+    if len(looks) >= plan.looks:
+        raise AcceptanceError(
+            f"All {plan.looks} looks of this plan are used; another try takes a new plan and new films."
+        )
+    return len(looks) + 1
+
+
+def _result(name: str, limit: float, measured: Rate, level: float) -> CriterionResult:
+    bound = (lower_bound if name in LEAST else upper_bound)(measured.rate, measured.patients, level)
+    shown = bound >= limit if name in LEAST else bound <= limit
+    return CriterionResult(
+        figure=name, limit=limit, rate=measured.rate, bound=round(bound, 4), patients=measured.patients, shown=shown
+    )
+
+
+def _decide(
+    plan: AcceptancePlan, look: int, results: Sequence[CriterionResult], measured: Mapping[str, Rate], level: float
+) -> AcceptanceOutcome:
+    if all(result.shown for result in results):
+        return "accepted"
+    if look == plan.looks or any(_is_contradicted(result, measured[result.figure], level) for result in results):
+        return "refused"
+    return "insufficient"
+
+
+def _is_contradicted(result: CriterionResult, measured: Rate, level: float) -> bool:
+    """Whether even the bound on the other side lies on the wrong side of the limit."""
+    if result.figure in LEAST:
+        return upper_bound(measured.rate, measured.patients, level) < result.limit
+    return lower_bound(measured.rate, measured.patients, level) > result.limit
+
+
+def _missing(
+    plan: AcceptancePlan, look: int, results: Sequence[CriterionResult], found: tuple[int, int]
+) -> tuple[int, int]:
+    """Patients that the next look takes, or that the rates seen so far would take at it, if those are more."""
+    sick, well = plan.patients_at(look + 1)
+    level = level_of_look(plan.alpha, plan.looks, look + 1)
+    for result in results:
+        least, rate = (result.limit, result.rate) if result.figure in LEAST else (1 - result.limit, 1 - result.rate)
+        needed = 0 if result.shown else patients_needed(least, rate, level) or 0
+        if result.figure in OF_SICK:
+            sick = max(sick, needed)
+        else:
+            well = max(well, needed)
+    return max(0, sick - found[0]), max(0, well - found[1])
+
+
+# --- what is on record
+
+
+def read_runs(reader: Reader, plan: AcceptancePlan, release: str) -> list[Acceptance]:
+    """The runs of a plan for a release so far, in their order.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    found = (entry for entry in read_entries(reader, release=release, roles=(f"{WRITERS}-",)))
+    runs = [entry for entry in found if isinstance(entry, Acceptance) and entry.plan == plan.digest]
+    return sorted(runs, key=lambda run: (run.time, run.acceptance_id))
+
+
+def find_acceptance(reader: Reader, acceptance_id: str) -> tuple[Acceptance, list[AcceptanceApproval]]:
+    """An acceptance on record, and its approvals as they stand there, unverified.
+
+    Raises:
+        AcceptanceError: there is none.
+        StoreError: the store does not answer.
+    """
+    found: Acceptance | None = None
+    approvals = []
+    for entry in read_entries(reader, roles=(f"{WRITERS}-",)):
+        if isinstance(entry, Acceptance) and entry.acceptance_id == acceptance_id:
+            found = entry
+        elif isinstance(entry, AcceptanceApproval) and entry.acceptance_id == acceptance_id:
+            approvals.append(entry)
+    if found is None:
+        raise AcceptanceError("The archive has no such acceptance; `pneumoserve accept` prints the id of each.")
+    return found, approvals
+
+
+def approvers_of(acceptance: Acceptance, approvals: Iterable[AcceptanceApproval], trust: Trust) -> list[str]:
+    """The ids of the trusted keys, not revoked, that signed an acceptance; each counts once."""
+    entry = canonical_json(acceptance)
+    signed = (signature for each in approvals for signature in signatures_of(entry, each.signature.encode(), trust))
+    return list(dict.fromkeys(each.key_id for each in signed if each.key_id not in trust.revoked_keys))
