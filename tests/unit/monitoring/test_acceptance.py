@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.decision import Decision, Finding
+from pneumoserve.ledger import SegmentKey
 from pneumoserve.monitoring.acceptance import (
     WRITERS,
     AcceptanceError,
@@ -26,6 +28,7 @@ from pneumoserve.monitoring.acceptance import (
 from pneumoserve.monitoring.acceptance_page import render_page
 from pneumoserve.monitoring.plan import AcceptancePlan, AcceptancePlanError, load_acceptance_plan
 from pneumoserve.records import Acceptance, AcceptanceApproval, append
+from pneumoserve.records.parquet import _row
 from pneumoserve.release.data import Item
 from pneumoserve.signing import Trust, add_signature, key_id, load_trust, write_public_key
 from pneumoserve.store import MemoryStore
@@ -138,6 +141,22 @@ def test_a_set_of_one_class_is_refused() -> None:
             look(judged)
 
 
+def test_films_of_one_patient_make_a_bound_no_tighter() -> None:
+    once = films(100, 100, missed=2)
+    twice = once + [film(5000 + n, each.item.cls != "normal", each.decision.finding, 0.9, each.item.patient)
+                    for n, each in enumerate(once)]  # fmt: skip
+    first, second = (measure_figures(judged, 0.4)["product_sensitivity"] for judged in (once, twice))
+    assert (first.rate, first.low, first.high, first.patients) == (second.rate, second.low, second.high, 100)
+    assert (first.films, second.films) == (100, 200)
+
+
+def test_an_export_has_acceptances_whole() -> None:
+    accepted = look(films(120, 120), looks=1)
+    line = canonical_json(accepted)
+    table, row = _row(SegmentKey("acceptance-x-00000000", 1, "2026-05-01", RELEASE.id), line)
+    assert (table, row["schema"], row["entry"].encode()) == ("reviews", "pneumoserve.acceptance/1", line)
+
+
 def test_what_the_figures_count() -> None:
     judged = [
         film(1, True, "normal", 0.5),  # above the threshold, and yet missed
@@ -228,6 +247,8 @@ def test_two_trusted_people_approve_what_is_on_record(trusted: tuple[Trust, list
     assert found == accepted
     assert approvers_of(found, approvals, trust) == [key_id(first.public_key())]
     assert len(approvers_of(found, [*approvals, approval(accepted, second)], trust)) == 2
+    revoked = replace(trust, revoked_keys=frozenset({key_id(first.public_key())}))
+    assert approvers_of(found, approvals, revoked) == []
     assert read_runs(reader, plan(looks=1), RELEASE.id) == [accepted, other]
     assert read_runs(reader, plan(looks=2), RELEASE.id) == []
     with pytest.raises(AcceptanceError, match="no such acceptance"):
