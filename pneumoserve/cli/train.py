@@ -149,7 +149,9 @@ def evaluate(
 
 @app.command(epilog="Example: pneumoserve recalibrate releases/95edae8d89d1 --dataset films/ --out runs/site")
 def recalibrate(
-    source: Annotated[Path, typer.Argument(help="Folder of a run or of a release, whose models stay as they are.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a run, or folder or id of a release, whose models stay as they are.")
+    ],
     dataset: Annotated[
         str, typer.Option(help="The site's labelled films: a folder, or the manifest of an ingested dataset.")
     ],
@@ -166,13 +168,15 @@ def recalibrate(
     The policy is fitted to all patients. Its figures are cross-fitted: each half of the patients is judged by the
     policy that was fitted to the other half.
     """
+    from pneumoserve.cli.release import find_folder
     from pneumoserve.cli.stores import environment_of
 
     with needs_training():
         from training.recalibrate import recalibrate as run
 
+        folder = source if source.is_dir() else find_folder(str(source), state)
         with environment_of(state, dataset.startswith("s3://")):
-            done = run(source, dataset, out, drawn)
+            done = run(folder, dataset, out, drawn)
     figures = {name.partition("/")[2]: metric.model_dump() for name, metric in done.figures.items()}
     before = {name.partition("/")[2]: metric.model_dump() for name, metric in done.before.items()}
     if as_json:

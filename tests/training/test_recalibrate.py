@@ -195,6 +195,7 @@ def test_bad_input_is_answered_in_words(tmp_path: Path) -> None:
 
     (tmp_path / "source").mkdir()
     assert "holds neither run.json nor release.json" in refused(tmp_path / "source", films.SAMPLE)
+    assert "There is no release 000000000000" in refused(Path("0" * 12), films.SAMPLE)
     assert "There is no folder nowhere" in refused(REFERENCE_RUN, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "No films found in empty" in refused(REFERENCE_RUN, tmp_path / "empty")
