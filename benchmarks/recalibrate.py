@@ -6,7 +6,8 @@ scores (`oof.parquet`). The scores beside this file are of a run that never saw 
     pneumoserve train --dataset kermany224 --out RUN --hold-out prefix:NORMAL2-IM- --exclude none --no-audit --threads 1
 
 The pneumonias are those of its calibration fold, which the networks never saw either. Twenty times, the patients are
-halved by chance; a policy is fitted to one half and measured on the other.
+halved by chance; a policy is fitted to one half and measured on the other. So is one by training's rules, for
+comparison.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from benchmarks.bench import publish
 from pneumoserve.decision import Policy
 from pneumoserve.release.schema import RunFacts
-from training.fit import calibrate, judge
+from training.fit import calibrate, judge, sigmoid
+from training.policy import EvaluationSet, choose_policy
 from training.scores import Scores, read_scores, write_scores
 from training.site_policy import fit_site_policy
 
@@ -40,28 +42,32 @@ GOALS: Final = {
 
 
 def measure(source: Scores, facts: RunFacts) -> dict[str, Any]:
-    """The mean, least and largest of each figure over the splits, and of the release's own policy on the same films."""
+    """Mean, least and largest of each figure over the splits: of a site's policy, and of one by training's rules."""
     generator = np.random.default_rng(0)
-    found, sick_patients = [], []
+    typer = facts.models[1].calibration
+    fitted_to, by_site, by_training = [], [], []
     for _ in range(SPLITS):
         first = _half(source, generator)
-        fitted = fit_site_policy(_rows(source, first), facts.models[1].calibration, facts.policy)
-        sick_patients.append(len(set(source.patients[first & source.sick])))
-        judged = calibrate(_rows(source, ~first), fitted.calibration, facts.models[1].calibration)
-        found.append(_figures(judged, fitted.policy))
+        fitted = fit_site_policy(_rows(source, first), typer, facts.policy)
+        fitted_to.append(len(set(source.patients[first & source.sick])))
+        known, unknown = (calibrate(_rows(source, half), fitted.calibration, typer) for half in (first, ~first))
+        by_site.append(_figures(unknown, fitted.policy))
+        fold = EvaluationSet("half", sigmoid(known.detector), sigmoid(known.chest), known.sick, known.patients)
+        by_training.append(_figures(unknown, choose_policy(fold, [])))
     return {
         "splits": SPLITS,
-        "sick_patients_fitted_to": round(float(np.mean(sick_patients)), 1),
+        "sick_patients_fitted_to": round(float(np.mean(fitted_to)), 1),
         "goals": GOALS,
-        **{
-            name: {
-                "mean": round(float(np.mean(values)), 4),
-                "least": round(float(min(values)), 4),
-                "most": round(float(max(values)), 4),
-            }
-            for name in GOALS
-            for values in ([each[name] for each in found],)
-        },
+        "site": _summarise(by_site),
+        "training_rules": _summarise(by_training),
+    }
+
+
+def _summarise(found: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    columns = {name: np.array([each[name] for each in found]) for name in GOALS}
+    ways = {"mean": np.mean, "least": np.min, "most": np.max}
+    return {
+        name: {word: round(float(way(values)), 4) for word, way in ways.items()} for name, values in columns.items()
     }
 
 
