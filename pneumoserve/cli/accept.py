@@ -48,9 +48,9 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from pneumoserve.release.verify import stated_id
 
     with needs("This command needs {}; install pneumoserve[local]."):
-        from pneumoserve.monitoring.acceptance import WRITERS, count_same_patients, judge_films, read_runs, run_look
+        from pneumoserve.monitoring.acceptance import count_same_patients, judge_films, read_runs, run_look
         from pneumoserve.monitoring.plan import load_acceptance_plan
-    from pneumoserve.records import append
+    from pneumoserve.records import ACCEPTANCE_WRITERS, append
     from training.source import open_dataset
 
     wanted = load_acceptance_plan(plan)
@@ -66,7 +66,7 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     with store_of(state) as store:
         earlier = read_runs(reader_of(store, state, archive_trust, sealer_trust), wanted, verified.id)
         done = run_look(verified, wanted, films, earlier, same)
-        append(store, signing_key_of(state, key), [done.entry], WRITERS)
+        append(store, signing_key_of(state, key), [done.entry], ACCEPTANCE_WRITERS)
     written = _write(out or Path("acceptances", done.entry.acceptance_id), done)
     if as_json:
         print_json({**done.document, "report": str(written)})
@@ -93,11 +93,15 @@ def approve(
     from pneumoserve.cli.stores import reader_of, signing_key_of, store_of
     from pneumoserve.ids import time_text
     from pneumoserve.local.state import State
+    from pneumoserve.records import (
+        ACCEPTANCE_WRITERS,
+        APPROVERS,
+        AcceptanceApproval,
+        append,
+        approvers_of,
+        find_acceptance,
+    )
     from pneumoserve.signing import add_signature, load_key, load_trust
-
-    with needs("This command needs {}; install pneumoserve[local]."):
-        from pneumoserve.monitoring.acceptance import APPROVERS, WRITERS, approvers_of, find_acceptance
-    from pneumoserve.records import AcceptanceApproval, append
 
     signing, trusted = load_key(key), load_trust(trust or State(state).trust)
     with store_of(state) as store:
@@ -118,7 +122,7 @@ def approve(
                 "half.",
                 2,
             )
-        append(store, signing_key_of(state, None), [mine], WRITERS)
+        append(store, signing_key_of(state, None), [mine], ACCEPTANCE_WRITERS)
     if as_json:
         print_json({"acceptance_id": acceptance, "release": found.release, "approvers": now, "needed": APPROVERS})
         return

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.decision import Decision
-from pneumoserve.errors import PneumoserveError
 from pneumoserve.ids import time_text, uuid7
 from pneumoserve.imaging import ImageError, PreparedImage
 from pneumoserve.imaging.pool import shared_pool
@@ -28,26 +27,24 @@ from pneumoserve.models.inprocess import InProcess, load_scorers
 from pneumoserve.monitoring.plan import LEAST, OF_SICK, AcceptancePlan
 from pneumoserve.monitoring.power import level_of_look, lower_bound, patients_needed, upper_bound
 from pneumoserve.names import DECISION
-from pneumoserve.records import Acceptance, AcceptanceApproval, AcceptanceOutcome, CriterionResult, read_entries
+from pneumoserve.records import (
+    ACCEPTANCE_WRITERS,
+    Acceptance,
+    AcceptanceError,
+    AcceptanceOutcome,
+    CriterionResult,
+    read_entries,
+)
 from pneumoserve.release import Release
 from pneumoserve.release.data import DataError, Item, manifest_of, pseudonym_of, read_data
 from pneumoserve.release.holdout import DEFAULT, count_learned, partition
-from pneumoserve.signing import Trust, signatures_of
 
 Bools = npt.NDArray[np.bool_]
 
-WRITERS: Final = "acceptance"
-APPROVERS: Final = 2
 # A rate of fewer films names nobody, and says nothing.
 SMALLEST_CELL: Final = 10
 _INTERVAL: Final = 0.05
 _BINS: Final = 5
-
-
-class AcceptanceError(PneumoserveError, ValueError):
-    """An acceptance that cannot be run; the text says what to do."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -357,32 +354,6 @@ def read_runs(reader: Reader, plan: AcceptancePlan, release: str) -> list[Accept
     Raises:
         StoreError: the store does not answer.
     """
-    found = (entry for entry in read_entries(reader, release=release, roles=(f"{WRITERS}-",)))
+    found = (entry for entry in read_entries(reader, release=release, roles=(f"{ACCEPTANCE_WRITERS}-",)))
     runs = [entry for entry in found if isinstance(entry, Acceptance) and entry.plan == plan.digest]
     return sorted(runs, key=lambda run: (run.time, run.acceptance_id))
-
-
-def find_acceptance(reader: Reader, acceptance_id: str) -> tuple[Acceptance, list[AcceptanceApproval]]:
-    """An acceptance on record, and its approvals as they stand there, unverified.
-
-    Raises:
-        AcceptanceError: there is none.
-        StoreError: the store does not answer.
-    """
-    found: Acceptance | None = None
-    approvals = []
-    for entry in read_entries(reader, roles=(f"{WRITERS}-",)):
-        if isinstance(entry, Acceptance) and entry.acceptance_id == acceptance_id:
-            found = entry
-        elif isinstance(entry, AcceptanceApproval) and entry.acceptance_id == acceptance_id:
-            approvals.append(entry)
-    if found is None:
-        raise AcceptanceError("The archive has no such acceptance; `pneumoserve accept` prints the id of each.")
-    return found, approvals
-
-
-def approvers_of(acceptance: Acceptance, approvals: Iterable[AcceptanceApproval], trust: Trust) -> list[str]:
-    """The ids of the trusted keys, not revoked, that signed an acceptance; each counts once."""
-    entry = canonical_json(acceptance)
-    signed = (signature for each in approvals for signature in signatures_of(entry, each.signature.encode(), trust))
-    return list(dict.fromkeys(each.key_id for each in signed if each.key_id not in trust.revoked_keys))

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval, AcceptanceOutcome, CriterionResult
+    from pneumoserve.records.approvals import (
+        ACCEPTANCE_WRITERS,
+        APPROVERS,
+        AcceptanceError,
+        approvers_of,
+        check_acceptance,
+        find_acceptance,
+    )
     from pneumoserve.records.entries import OF_RELEASES, Entry, parse_entry, read_entries
     from pneumoserve.records.envelopes import (
         ENVELOPES,
@@ -102,6 +110,8 @@ if TYPE_CHECKING:
     from pneumoserve.records.writer import ArchiveWriter
 
 __all__ = [
+    "ACCEPTANCE_WRITERS",
+    "APPROVERS",
     "ENVELOPES",
     "FILMS",
     "IMAGES",
@@ -119,6 +129,7 @@ __all__ = [
     "REVIEW_WRITERS",
     "Acceptance",
     "AcceptanceApproval",
+    "AcceptanceError",
     "AcceptanceOutcome",
     "Addressee",
     "Adjudication",
@@ -174,10 +185,13 @@ __all__ = [
     "View",
     "What",
     "append",
+    "approvers_of",
     "browse",
+    "check_acceptance",
     "check_statements",
     "envelope_key",
     "export",
+    "find_acceptance",
     "find_record",
     "find_records",
     "follow_up",
@@ -209,6 +223,7 @@ _MODULES: Final = (
     "acceptance",
     "pseudonyms",
     "entries",
+    "approvals",
     "image_keys",
     "envelopes",
     "short_chain",

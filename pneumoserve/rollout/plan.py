@@ -41,6 +41,9 @@ class Plan(_Settings):
         description="`labels`, the key of a set that `review freeze` stored, or that of an ingested dataset's manifest",
         min_length=1,
     )
+    acceptance: str | None = Field(
+        default=None, description="id of an acceptance of the candidate, which two people must have approved"
+    )
     gates: GateSettings = GateSettings()
     shadow: ShadowSettings = ShadowSettings()
     comparison: ComparisonSettings = ComparisonSettings()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pneumoserve.ids import uuid7
 from pneumoserve.ledger import Reader
-from pneumoserve.records import GateResult, RolloutEvent, append
+from pneumoserve.records import AcceptanceError, GateResult, RolloutEvent, append, check_acceptance
 from pneumoserve.release import Release, ReleaseError
 from pneumoserve.release.fetch import fetch
 from pneumoserve.replay import ReplayError
@@ -36,6 +36,7 @@ from pneumoserve.rollout.plan import Plan
 from pneumoserve.rollout.shadow import run_shadow
 from pneumoserve.rollout.state import PendingEvent, RolloutState
 from pneumoserve.rollout.tail import Tail
+from pneumoserve.signing import load_trust
 from pneumoserve.store import NotFoundError, StoreError
 
 LABELS: Final = "labels"
@@ -60,7 +61,9 @@ class StoreEvaluator(Evaluator):
             evidence = self._set(plan)
             for release in releases:
                 check_unseen(evidence, release)
-        except (ReleaseError, EvidenceError) as error:
+            if plan.acceptance is not None:
+                check_acceptance(self._reader, plan.acceptance, plan.candidate, load_trust(self._trust))
+        except (ReleaseError, EvidenceError, AcceptanceError) as error:
             raise RolloutError(str(error)) from None
 
     def run_gates(self, state: RolloutState, progress: Callable[[], None]) -> Evaluation:

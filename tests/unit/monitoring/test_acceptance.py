@@ -15,11 +15,7 @@ from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.decision import Decision, Finding
 from pneumoserve.ledger import SegmentKey
 from pneumoserve.monitoring.acceptance import (
-    WRITERS,
-    AcceptanceError,
     JudgedFilm,
-    approvers_of,
-    find_acceptance,
     measure_figures,
     measure_strata,
     read_runs,
@@ -27,9 +23,22 @@ from pneumoserve.monitoring.acceptance import (
 )
 from pneumoserve.monitoring.acceptance_page import render_page
 from pneumoserve.monitoring.plan import AcceptancePlan, AcceptancePlanError, load_acceptance_plan
-from pneumoserve.records import Acceptance, AcceptanceApproval, append
+from pneumoserve.records import (
+    ACCEPTANCE_WRITERS,
+    Acceptance,
+    AcceptanceApproval,
+    AcceptanceError,
+    append,
+    approvers_of,
+    check_acceptance,
+    find_acceptance,
+)
 from pneumoserve.records.parquet import _row
 from pneumoserve.release.data import Item
+from pneumoserve.rollout import store_evaluator
+from pneumoserve.rollout.errors import RolloutError
+from pneumoserve.rollout.plan import Plan
+from pneumoserve.rollout.store_evaluator import StoreEvaluator
 from pneumoserve.signing import Trust, add_signature, key_id, load_trust, write_public_key
 from pneumoserve.store import MemoryStore
 from tests.support.archives import reader_of
@@ -141,6 +150,35 @@ def test_a_set_of_one_class_is_refused() -> None:
             look(judged)
 
 
+def test_a_rollout_asks_for_the_acceptance_that_its_plan_names(
+    trusted: tuple[Trust, list[Ed25519PrivateKey]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (first, second, _) = trusted
+    store = MemoryStore()
+    accepted = look(films(120, 120), looks=1)
+    append(store, KEY, [accepted, approval(accepted, first)], ACCEPTANCE_WRITERS)
+    for name in ("_release", "_set"):
+        monkeypatch.setattr(StoreEvaluator, name, lambda _self, each: each)
+    monkeypatch.setattr(store_evaluator, "check_unseen", lambda _evidence, _release: None)
+    asked = Plan.model_validate(
+        {
+            "candidate": RELEASE.id,
+            "evidence": "labels",
+            "steps": [{"percent": 100}],
+            "acceptance": accepted.acceptance_id,
+        }
+    )
+
+    def check(rollout: Plan) -> None:
+        StoreEvaluator(reader_of(store, KEY), KEY, tmp_path / "trust", tmp_path).check_plan(rollout, "0" * 12)
+
+    check(asked.model_copy(update={"acceptance": None}))
+    with pytest.raises(RolloutError, match="approved by 1 of 2 people"):
+        check(asked)
+    append(store, KEY, [approval(accepted, second)], ACCEPTANCE_WRITERS)
+    check(asked)
+
+
 def test_films_of_one_patient_make_a_bound_no_tighter() -> None:
     once = films(100, 100, missed=2)
     twice = once + [film(5000 + n, each.item.cls != "normal", each.decision.finding, 0.9, each.item.patient)
@@ -237,16 +275,28 @@ def test_two_trusted_people_approve_what_is_on_record(trusted: tuple[Trust, list
     trust, (first, second, stranger) = trusted
     store = MemoryStore()
     accepted, other = look(films(120, 120), looks=1), look(films(120, 120, missed=8), looks=1)
-    append(store, KEY, [accepted, other], WRITERS)
-    append(store, KEY, [approval(accepted, first), approval(accepted, first), approval(accepted, stranger)], WRITERS)
+    append(store, KEY, [accepted, other], ACCEPTANCE_WRITERS)
+    append(
+        store,
+        KEY,
+        [approval(accepted, first), approval(accepted, first), approval(accepted, stranger)],
+        ACCEPTANCE_WRITERS,
+    )
     # Another acceptance's signature counts for none but that one.
     forged = approval(other, second).model_copy(update={"acceptance_id": accepted.acceptance_id})
-    append(store, KEY, [forged], WRITERS)
+    append(store, KEY, [forged], ACCEPTANCE_WRITERS)
     reader = reader_of(store, KEY)
     found, approvals = find_acceptance(reader, accepted.acceptance_id)
     assert found == accepted
     assert approvers_of(found, approvals, trust) == [key_id(first.public_key())]
     assert len(approvers_of(found, [*approvals, approval(accepted, second)], trust)) == 2
+    with pytest.raises(AcceptanceError, match="approved by 1 of 2 people"):
+        check_acceptance(reader, accepted.acceptance_id, RELEASE.id, trust)
+    for name, release in ((other.acceptance_id, RELEASE.id), (accepted.acceptance_id, "0" * 12)):
+        with pytest.raises(AcceptanceError, match="name one that accepted"):
+            check_acceptance(reader, name, release, trust)
+    append(store, KEY, [approval(accepted, second)], ACCEPTANCE_WRITERS)
+    check_acceptance(reader_of(store, KEY), accepted.acceptance_id, RELEASE.id, trust)
     revoked = replace(trust, revoked_keys=frozenset({key_id(first.public_key())}))
     assert approvers_of(found, approvals, revoked) == []
     assert read_runs(reader, plan(looks=1), RELEASE.id) == [accepted, other]
