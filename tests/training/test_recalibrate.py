@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import recalibrate as benchmark
 from pneumoserve.decision import Policy
+from pneumoserve.lineage.nodes import _recalibration
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release import read_manifest
 from pneumoserve.release.data import Item, read_labels
@@ -178,6 +181,8 @@ def test_a_recalibrated_run_is_packaged_like_any(site: Path, tmp_path: Path) -> 
     assert manifest.models[0].calibration != FACTS.models[0].calibration
     assert manifest.models[1] == FACTS.models[1]
     assert all(name.startswith("site/") for name in manifest.metrics)
+    lineage: Any = SimpleNamespace(recalibration=manifest.recalibration)
+    assert f"labels {manifest.recalibration.labels}" in "".join(_recalibration(lineage))
     card = (folder / "MODEL_CARD.md").read_text()
     assert "cross-fitted" in card
     assert "new version of the device" in card
