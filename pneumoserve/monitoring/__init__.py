@@ -1,1 +1,44 @@
-"""Whether what is promised holds at a site."""
+"""How a release does where it is used: figures with intervals, of what was answered and of what people read.
+
+`tally` counts studies, `measure` makes figures of them, `intervals` holds the statistics. Nothing here reads a store or
+a database: whoever asks passes the studies in.
+"""
+
+from pneumoserve.monitoring.estimates import (
+    LEAST,
+    Cell,
+    Figure,
+    Metrics,
+    PrevalenceError,
+    Stratum,
+    Study,
+    Tally,
+    answer_of,
+    choose_one_a_patient,
+    measure,
+    rank_of,
+    tally,
+)
+from pneumoserve.monitoring.intervals import Interval, Share, Weighted, limit_count, limit_rate, limit_share
+
+__all__ = [
+    "LEAST",
+    "Cell",
+    "Figure",
+    "Interval",
+    "Metrics",
+    "PrevalenceError",
+    "Share",
+    "Stratum",
+    "Study",
+    "Tally",
+    "Weighted",
+    "answer_of",
+    "choose_one_a_patient",
+    "limit_count",
+    "limit_rate",
+    "limit_share",
+    "measure",
+    "rank_of",
+    "tally",
+]

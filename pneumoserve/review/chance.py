@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pneumoserve.canonical import Sha256, digest_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.signing import SHORTEST_SECRET, read_secret
+
+NUMBERS: Final = 2.0**256
 
 
 class ChanceKeyError(PneumoserveError, ValueError):
@@ -50,5 +52,9 @@ class Chance:
 
     def draws(self, purpose: Literal["sample", "second_reading"], case_id: str, probability: float) -> bool:
         """Whether a study is drawn; of a higher probability, all that a lower one draws, and more."""
-        digest = hmac.new(self._key, f"{purpose}\0{case_id}".encode(), hashlib.sha256).digest()
-        return int.from_bytes(digest) < probability * 2.0**256
+        return self.number(purpose, case_id) < probability * NUMBERS
+
+    def number(self, purpose: Literal["sample", "second_reading"], case_id: str) -> int:
+        """The number of a study, from 0 to `NUMBERS`; studies with the lowest ones are drawn."""
+        digest = hmac.digest(self._key, f"{purpose}\0{case_id}".encode(), hashlib.sha256)
+        return int.from_bytes(digest)
