@@ -14,15 +14,28 @@ from pneumoserve.monitoring.estimates import (
     Study,
     Tally,
     answer_of,
+    check_prevalence,
     choose_one_a_patient,
     measure,
     rank_of,
     tally,
 )
 from pneumoserve.monitoring.intervals import Interval, Share, Weighted, limit_count, limit_rate, limit_share
+from pneumoserve.monitoring.words import (
+    MEANINGS,
+    REFERENCE,
+    describe_bounds,
+    describe_counts,
+    describe_effort,
+    describe_figure,
+    describe_tested,
+    describe_value,
+)
 
 __all__ = [
     "LEAST",
+    "MEANINGS",
+    "REFERENCE",
     "Cell",
     "Figure",
     "Interval",
@@ -34,7 +47,14 @@ __all__ = [
     "Tally",
     "Weighted",
     "answer_of",
+    "check_prevalence",
     "choose_one_a_patient",
+    "describe_bounds",
+    "describe_counts",
+    "describe_effort",
+    "describe_figure",
+    "describe_tested",
+    "describe_value",
     "limit_count",
     "limit_rate",
     "limit_share",

@@ -293,14 +293,23 @@ class _Weights:
         return self._factors[cell.answer] / cell.probability
 
 
+def check_prevalence(prevalence: float | None) -> None:
+    """See that a prevalence, if there is one, can be one.
+
+    Raises:
+        PrevalenceError: it cannot.
+    """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise PrevalenceError("A prevalence is a share between 0 and 1, such as 0.01 for one patient of a hundred.")
+
+
 def measure(given: Tally, prevalence: float | None = None) -> Metrics:
     """All figures of a tally, and what they come to at a prevalence.
 
     Raises:
         PrevalenceError: the prevalence is not between 0 and 1.
     """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise PrevalenceError("A prevalence is a share between 0 and 1, such as 0.01 for one patient of a hundred.")
+    check_prevalence(prevalence)
     read, sick, well = _Weights(given), _Weights(given, sick=True), _Weights(given, sick=False)
     observed = {name: _figure(given, each, read, (sick, well)) for name, each in _SHARES.items()}
     for name, each in _COUNTS.items():

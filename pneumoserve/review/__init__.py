@@ -2,7 +2,8 @@
 
 The archive stays the truth. A database that can be made anew from it holds what waits: `ReviewDatabase` follows the
 archive, `ReadingRoom` gives readers their studies, `AlertDesk` hands alerts to a sender, `sample` draws confident
-answers, `agreement` compares readers. Everything is put on record first, and in the database then.
+answers, `agreement` compares readers, `outcomes` lists what became of studies. Everything is put on record first, and
+in the database then.
 """
 
 from pneumoserve.review.agreement import Agreement, Estimate, Pair, estimate_agreement, measure_agreement
@@ -13,6 +14,7 @@ from pneumoserve.review.chance import Chance, ChanceKeyError
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
 from pneumoserve.review.figures import AlertFigures, find_finished, measure_alerts
+from pneumoserve.review.outcomes import CLOSED_AFTER, Cohort, Effort, NoStudiesError, Scope, Studied, list_cohorts
 from pneumoserve.review.room import Image, ReadingRoom, Study, Verdict, Waiting, check_name, list_waiting
 from pneumoserve.review.sample import (
     GOAL_SENSITIVITY,
@@ -25,6 +27,7 @@ from pneumoserve.review.sample import (
 )
 
 __all__ = [
+    "CLOSED_AFTER",
     "GOAL_SENSITIVITY",
     "Agreement",
     "AlertDesk",
@@ -34,12 +37,15 @@ __all__ = [
     "Chance",
     "ChanceKeyError",
     "ClaimError",
+    "Cohort",
     "Commit",
     "Counts",
     "DatabaseError",
+    "Effort",
     "Estimate",
     "Image",
     "Message",
+    "NoStudiesError",
     "OpenAlert",
     "Pair",
     "ReadingRoom",
@@ -47,6 +53,8 @@ __all__ = [
     "ReviewError",
     "Sampled",
     "Sampler",
+    "Scope",
+    "Studied",
     "Study",
     "Verdict",
     "VerdictError",
@@ -59,6 +67,7 @@ __all__ = [
     "estimate_agreement",
     "find_finished",
     "find_incidents",
+    "list_cohorts",
     "list_waiting",
     "measure_agreement",
     "measure_alerts",

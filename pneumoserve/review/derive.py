@@ -90,7 +90,7 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
         return rows
     images = sorted(predictions, key=lambda each: (each.time, each.prediction_id))
     decision = of_study([each.decision for each in images])
-    labels = _first_readings(_of(facts, Label))
+    labels = first_readings(_of(facts, Label))
     draws, alerts = _of(facts, Draw), _of(facts, Alert)
     rows.readings = [_reading_row(case_id, number, each) for number, each in enumerate(labels, 1)]
     rows.tasks = _tasks(case_id, images, facts, labels)
@@ -125,7 +125,7 @@ def _of(facts: Sequence[Fact], kind: type[_Kind]) -> list[_Kind]:
     return [each for each in facts if isinstance(each, kind)]
 
 
-def _first_readings(labels: Sequence[Label]) -> list[Label]:
+def first_readings(labels: Sequence[Label]) -> list[Label]:
     """Each reader's first reading: what somebody states again later is no second opinion."""
     first: dict[str, Label] = {}
     for each in labels:

@@ -1,0 +1,125 @@
+"""`metrics`: how the service does where it is used."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pneumoserve.cli.app import app
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, Database, SealerTrust, StateFolder
+from pneumoserve.cli.output import AsJson, console, print_json
+
+if TYPE_CHECKING:
+    from pneumoserve.monitoring import Figure, Metrics, Tally
+    from pneumoserve.review import Cohort
+
+
+@app.command(epilog="Example: pneumoserve metrics --prevalence 0.01 --since 2026-11-01")
+def metrics(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    prevalence: Annotated[
+        float | None, typer.Option(help="Give the figures at this prevalence too, such as 0.01.")
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only of this release; default: of each one.")
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day of answer (UTC).")] = None,
+    site: Annotated[str | None, typer.Option(help="Only of this site, a verified caller.")] = None,
+    closed_after: Annotated[
+        int, typer.Option(min=1, help="Days after its answer until a study counts; what is said later does not.")
+    ] = 14,
+    database: Database = None,
+    archive_trust: ArchiveTrust = None,
+    sealer_trust: SealerTrust = None,
+    state: StateFolder = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate sensitivity, predictive values, misses and referrals from what people read, with 95 % intervals."""
+    from datetime import UTC, timedelta
+
+    from pneumoserve.cli.reviews import review_of
+    from pneumoserve.local.state import State
+    from pneumoserve.monitoring import check_prevalence, measure, tally
+    from pneumoserve.release.fetch import find_policy
+    from pneumoserve.review import Scope, list_cohorts
+
+    check_prevalence(prevalence)
+    with review_of(state, database, archive_trust, sealer_trust) as review:
+        scope = Scope(since, release, site)
+        cohorts = list_cohorts(review.database, datetime.now(UTC), scope, timedelta(days=closed_after))
+        policies = {each.release: find_policy(each.release, State(state).releases, review.store) for each in cohorts}
+    documents = []
+    for cohort in cohorts:
+        policy = policies[cohort.release]
+        counted = tally(cohort.studies, None if policy is None else policy.detector_threshold)
+        found = measure(counted, prevalence)
+        if as_json:
+            documents.append(_document(cohort, counted, found, closed_after))
+        else:
+            _show(cohort, counted, found, closed_after)
+    if as_json:
+        print_json(documents)
+
+
+def _document(cohort: Cohort, counted: Tally, found: Metrics, closed_after: int) -> dict[str, Any]:
+    return {
+        "release": cohort.release,
+        "reference": "blind readings",
+        "closed_after_days": closed_after,
+        "studies": counted.studies,
+        "open": cohort.open,
+        "left_out_same_patient": counted.left_out,
+        "without_patient": counted.without_patient,
+        "strata": [asdict(stratum) for stratum in counted.strata],
+        "figures": {name: asdict(figure) for name, figure in found.observed.items()},
+        "prevalence": found.prevalence,
+        "at_prevalence": {name: asdict(figure) for name, figure in found.at_prevalence.items()},
+        "effort": asdict(cohort.effort),
+        "tested": cohort.tested,
+    }
+
+
+def _show(cohort: Cohort, counted: Tally, found: Metrics, closed_after: int) -> None:
+    from pneumoserve.monitoring import REFERENCE, describe_counts, describe_effort, describe_tested
+
+    console.print(f"release {cohort.release}", style="bold")
+    for line in describe_counts(counted, cohort.open, closed_after):
+        console.print(line, soft_wrap=True)
+    if not counted.studies:
+        return
+    strata = Table(
+        "answer and score band", "studies", "to be read", "read", "cannot tell", "undecided", "not blind", "unread"
+    )
+    for each in counted.strata:
+        outcomes = (each.outcomes.get(name, 0) for name in ("read", "cannot_tell", "undecided", "not_blind", "unread"))
+        strata.add_row(each.name, f"{each.studies:,}", f"{each.chosen:,}", *(f"{count:,}" for count in outcomes))
+    console.print(strata)
+    console.print(_figures("as observed", found.observed))
+    if found.prevalence is not None:
+        console.print(_figures(f"at a prevalence of {100 * found.prevalence:g} %", found.at_prevalence))
+    for line in (*describe_effort(counted, cohort.effort), *describe_tested(cohort.tested), REFERENCE):
+        console.print(line, soft_wrap=True)
+
+
+def _figures(title: str, figures: Mapping[str, Figure]) -> Table:
+    from pneumoserve.monitoring import MEANINGS, describe_bounds, describe_figure, describe_value
+
+    table = Table(
+        title, "value (95 % interval)", "all unjudged sick or well", "naive", "always normal", title_justify="left"
+    )
+    for name, meaning in MEANINGS.items():
+        if name in figures:
+            figure = figures[name]
+            table.add_row(
+                meaning.name,
+                describe_figure(name, figure),
+                describe_bounds(name, figure),
+                describe_value(name, figure.naive),
+                describe_value(name, figure.always_normal),
+            )
+    return table

@@ -1,0 +1,177 @@
+"""Each figure in one sentence for a clinician, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
+
+from pneumoserve.monitoring.estimates import Figure, Tally
+
+
+class Meaning(NamedTuple):
+    """A figure's name, what it says, and whether it is shown as a number of studies rather than as a share."""
+
+    name: str
+    sentence: str
+    counts: bool = False
+
+
+class Effort(Protocol):
+    """What people did: studies read, readings, minutes of one (None: not known), and what alerts led to."""
+
+    @property
+    def read(self) -> int: ...
+    @property
+    def readings(self) -> int: ...
+    @property
+    def minutes(self) -> float | None: ...
+    @property
+    def blood_tests(self) -> int: ...
+    @property
+    def experts(self) -> int: ...
+
+
+_SOURCES: Final = {"blood_test": "blood tests", "follow_up": "follow-up"}
+MEANINGS: Final[dict[str, Meaning]] = {
+    "prevalence": Meaning("Prevalence", "The share of studies that show pneumonia."),
+    "product_sensitivity": Meaning(
+        "Sensitivity, product", "Of pneumonias, the share that is called pneumonia or seen by a person."
+    ),
+    "product_specificity": Meaning(
+        "Specificity, product",
+        "Of studies without pneumonia, the share that is called normal with nobody asked to look.",
+    ),
+    "product_ppv": Meaning(
+        "PPV, product", "Of studies that are called pneumonia or referred, the share that shows it."
+    ),
+    "product_npv": Meaning(
+        "NPV, product", "Of studies that are called normal with nobody asked to look, the share without pneumonia."
+    ),
+    "threshold_sensitivity": Meaning(
+        "Sensitivity, threshold", "Of pneumonias, the share whose score is at the threshold or above."
+    ),
+    "threshold_specificity": Meaning(
+        "Specificity, threshold", "Of studies without pneumonia, the share whose score is below the threshold."
+    ),
+    "threshold_ppv": Meaning(
+        "PPV, threshold", "Of studies with a score at the threshold or above, the share that shows pneumonia."
+    ),
+    "threshold_npv": Meaning(
+        "NPV, threshold", "Of studies with a score below the threshold, the share without pneumonia."
+    ),
+    "stated_pneumonia_ppv": Meaning(
+        "PPV of a stated pneumonia",
+        "Of studies that are called pneumonia with nobody asked to look, the share that shows it.",
+    ),
+    "false_alarm_rate": Meaning(
+        "False alarm rate",
+        "Of studies without pneumonia, the share that is called pneumonia with nobody asked to look.",
+    ),
+    "referral_rate": Meaning("Referral rate", "The share of all studies that a person is asked to look at."),
+    "referral_rate_sick": Meaning("Referral rate of pneumonias", "Of pneumonias, the share that is referred."),
+    "referral_rate_well": Meaning(
+        "Referral rate without pneumonia", "Of studies without pneumonia, the share that is referred."
+    ),
+    "misses_per_1000": Meaning(
+        "Misses in 1,000", "Of 1,000 studies, the pneumonias that are called normal with nobody asked to look.", True
+    ),
+    "needless_referrals_per_1000": Meaning(
+        "Needless referrals in 1,000", "Of 1,000 studies, those that are referred and show no pneumonia.", True
+    ),
+}
+REFERENCE: Final = (
+    "The truth here is what blind readers found. A reader who errs makes a release look worse: to one reader of "
+    "sensitivity .90 and specificity .98, a sensitivity of .98 looks like .62; by the reading room's rule, like .935."
+)
+NOT_ESTIMABLE: Final = (
+    "Sensitivity and specificity against it are not estimable: it is known only of those who were tested."
+)
+
+
+def _digits(name: str, value: float) -> int:
+    """How many digits after the point a figure and its interval have."""
+    if MEANINGS[name].counts:
+        return 0 if value >= 100 else 1 if value >= 1 or value == 0 else 2
+    # Where few are sick, what matters lies between 99 and 100 %.
+    return 1 if 0.01 <= value <= 0.99 or value in {0.0, 1.0} else 2
+
+
+def _format(name: str, value: float, digits: int) -> str:
+    """A share in percent, or a number of studies."""
+    if MEANINGS[name].counts:
+        return f"{value:,.{digits}f}"
+    return f"{100 * value:.{digits}f} %"
+
+
+def _format_range(name: str, low: float, high: float, digits: int) -> str:
+    return f"{_format(name, low, digits).removesuffix(' %')} to {_format(name, high, digits)}"
+
+
+def describe_figure(name: str, figure: Figure) -> str:
+    """A figure and its interval; or why there is none, and how many readings more it takes."""
+    if figure.interval is None:
+        more = f"; {figure.lacking} readings more" if figure.lacking else ""
+        return f"no number: {figure.why}{more}"
+    found = figure.interval
+    digits = _digits(name, found.value)
+    return f"{_format(name, found.value, digits)} ({_format_range(name, found.low, found.high, digits)})"
+
+
+def describe_bounds(name: str, figure: Figure) -> str:
+    """What a figure would be if all that nobody could judge was sick, and if all of it was well."""
+    if figure.bounds is None or figure.interval is None:
+        return ""
+    return _format_range(name, *figure.bounds, _digits(name, figure.interval.value))
+
+
+def describe_value(name: str, value: float | None) -> str:
+    """A value that has no interval; a dash where there is none."""
+    return "-" if value is None else _format(name, value, _digits(name, value))
+
+
+def describe_counts(counted: Tally, still_open: int, closed_after: int) -> list[str]:
+    """How many studies count, and which do not."""
+    answers = counted.answers
+    lines = [
+        f"{counted.studies:,} studies count: {answers.get('referred', 0):,} referred, "
+        f"{answers.get('normal', 0):,} confidently normal, {answers.get('pneumonia', 0):,} confidently pneumonia; "
+        f"{counted.read:,} were read"
+    ]
+    if still_open:
+        lines.append(
+            f"{still_open:,} newer studies do not count yet: a study counts {closed_after} days after its answer"
+        )
+    if counted.left_out:
+        lines.append(f"{counted.left_out:,} more are of the same patients: one study of each counts, chosen by chance")
+    if counted.without_patient:
+        lines.append(f"{counted.without_patient:,} studies name no patient, so that each counts as one of its own")
+    return lines
+
+
+def describe_effort(counted: Tally, effort: Effort) -> list[str]:
+    """What people did, and what they were spared."""
+    total = counted.studies + counted.left_out
+    lines = [
+        f"readings: {effort.readings:,}, that is {1000 * effort.readings / total:,.0f} of 1,000 studies; "
+        f"{total - effort.read:,} studies were read by nobody",
+        f"ordered after alerts: {effort.blood_tests:,} blood tests, {effort.experts:,} expert opinions; how many blood "
+        "tests were spared is not estimable from this archive",
+    ]
+    if effort.minutes is not None:
+        minutes = effort.minutes * 1000 * effort.readings / total
+        lines.append(
+            f"reader minutes: {effort.minutes:.1f} a reading (median, from images to verdict), "
+            f"that is {minutes:,.0f} of 1,000 studies"
+        )
+    return lines
+
+
+def describe_tested(tested: Mapping[str, Mapping[str, tuple[int, int]]]) -> list[str]:
+    """What blood tests and follow-up say of those who were tested, and no more."""
+    lines = []
+    for source, answers in sorted(tested.items()):
+        parts = [
+            f"{sick} of {count} with the answer {answer} were sick" for answer, (count, sick) in sorted(answers.items())
+        ]
+        lines.append(f"{_SOURCES[source]}: {', '.join(parts)}. {NOT_ESTIMABLE}")
+    return lines

@@ -1,0 +1,281 @@
+"""What became of studies: how each was answered, with which probability it was to be read, and what readers found.
+
+A cohort is the studies of one day of answer. It closes some days later: what is said of a study after that changes no
+figure any more. Until it closes it has no figure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Connection, exists, select
+
+from pneumoserve.decision import Finding
+from pneumoserve.ids import time_text
+from pneumoserve.records import Adjudication, Draw, Label, SamplePlan, View, parse_entry
+from pneumoserve.review.database import ReviewDatabase
+from pneumoserve.review.derive import first_readings
+from pneumoserve.review.errors import ReviewError
+from pneumoserve.review.sample import Edges, stratum_of
+from pneumoserve.review.tables import alerts, cases, facts, predictions
+
+Fate = Literal["read", "cannot_tell", "undecided", "not_blind", "unread", "not_drawn"]
+CLOSED_AFTER: Final = timedelta(days=14)
+_KINDS: Final = ("label", "draw", "adjudication", "view", "sample_plan")
+
+
+class NoStudiesError(ReviewError):
+    """Nothing was answered that could be counted; the text says what to do."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study as far as its closing. Fields are those of `monitoring.Study`."""
+
+    case_id: str
+    opened: str
+    release: str
+    patient: str | None
+    stratum: str
+    score: float | None
+    probability: float | None
+    outcome: Fate
+    truth: Finding | None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What people did for some studies.
+
+    `read` studies were read by somebody, `readings` times in all, each in so many `minutes` from images to verdict
+    (the median; None: not known). Alerts led to `blood_tests` and `experts`.
+    """
+
+    read: int
+    readings: int
+    minutes: float | None
+    blood_tests: int
+    experts: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The closed studies of one release, the first first, and what they took.
+
+    `open`: studies whose cohort has not closed. `tested`: by what else than readings a finding is known of how many,
+    and how many of them were found sick, by the kind of answer.
+    """
+
+    release: str
+    studies: tuple[Studied, ...]
+    open: int
+    effort: Effort
+    tested: dict[str, dict[str, tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which studies: of days since `since`, of one release, and of one site, which is a verified caller."""
+
+    since: datetime | None = None
+    release: str | None = None
+    site: str | None = None
+
+
+def list_cohorts(
+    database: ReviewDatabase, now: datetime, scope: Scope, closed_after: timedelta = CLOSED_AFTER
+) -> list[Cohort]:
+    """The cohorts of each release, the release that answered last first.
+
+    Raises:
+        NoStudiesError: there are no studies, or none of that release or site; the text names those there are.
+        DatabaseError: the database does not answer.
+    """
+    with database.read() as connection:
+        rows = _select(connection, scope)
+        said = _Said(connection)
+        ordered = _ordered_tests(connection)
+    closing = time_text(now - closed_after)
+    by_release: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        by_release[row.release].append(row)
+    latest = sorted(by_release, key=lambda release: by_release[release][-1].opened, reverse=True)
+    return [_cohort(release, by_release[release], said, ordered, closing, closed_after) for release in latest]
+
+
+def _select(connection: Connection, scope: Scope) -> list[Any]:
+    """The rows of the studies in scope, the first first."""
+    releases = list(connection.scalars(select(cases.c.release).distinct().order_by(cases.c.release)))
+    if not releases:
+        raise NoStudiesError("No study has been answered yet; there is nothing to measure.")
+    if scope.release is not None and scope.release not in releases:
+        raise NoStudiesError(f"Release {scope.release} has answered no study; those that did: {', '.join(releases)}.")
+    if scope.site is not None:
+        _check_site(connection, scope.site)
+    conditions: list[ColumnElement[bool]] = []
+    if scope.since is not None:
+        conditions.append(cases.c.opened >= scope.since.date().isoformat())
+    if scope.release is not None:
+        conditions.append(cases.c.release == scope.release)
+    if scope.site is not None:
+        of = predictions.c.case_id == cases.c.case_id
+        conditions.append(exists().where(of, predictions.c.caller == scope.site))
+    rows = list(connection.execute(select(cases).where(*conditions).order_by(cases.c.opened, cases.c.case_id)))
+    if not rows:
+        raise NoStudiesError("No study was answered in that time; name an earlier day, or leave --since out.")
+    return rows
+
+
+def _check_site(connection: Connection, site: str) -> None:
+    named = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
+    known = list(connection.scalars(named.order_by(predictions.c.caller)))
+    if not known:
+        raise NoStudiesError("No call named its caller, so there are no sites; leave the site out.")
+    if site not in known:
+        raise NoStudiesError(f"No study came from that site; those that studies came from: {', '.join(known)}.")
+
+
+class _Said:
+    """What is on record of all studies, by study, the first first; and where confident answers end, by release."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.labels: dict[str, list[Label]] = defaultdict(list)
+        self.draws: dict[str, Draw] = {}
+        self.adjudications: dict[str, list[Adjudication]] = defaultdict(list)
+        self.views: dict[str, list[View]] = defaultdict(list)
+        self.edges: dict[str, Edges] = {}
+        self._case_of = dict(self._list_cases(connection))
+        wanted = select(facts.c.body).where(facts.c.kind.in_(_KINDS)).order_by(facts.c.time, facts.c.entry_id)
+        for body in connection.scalars(wanted):
+            self._take(parse_entry(body.encode()))
+
+    def _list_cases(self, connection: Connection) -> Iterable[tuple[str, str]]:
+        labelled = facts.join(predictions, predictions.c.prediction_id == facts.c.prediction_id)
+        wanted = select(facts.c.prediction_id, predictions.c.case_id).select_from(labelled)
+        return [(row[0], row[1]) for row in connection.execute(wanted.where(facts.c.kind == "label"))]
+
+    def _take(self, entry: object) -> None:
+        match entry:
+            case Label():
+                case_id = self._case_of.get(entry.prediction_id)
+                if case_id is not None:
+                    self.labels[case_id].append(entry)
+            case Draw():
+                self.draws.setdefault(entry.case_id, entry)
+            case Adjudication():
+                self.adjudications[entry.case_id].append(entry)
+            case View() if entry.page == "images":
+                self.views[entry.case_id].append(entry)
+            case SamplePlan():
+                self.edges.setdefault(entry.release, Edges(entry.normal_below, entry.pneumonia_from))
+
+
+def _ordered_tests(connection: Connection) -> Mapping[str, str]:
+    wanted = select(alerts.c.case_id, alerts.c.ordered).where(alerts.c.ordered.is_not(None))
+    return {row.case_id: row.ordered for row in connection.execute(wanted)}
+
+
+def _cohort(
+    release: str, rows: Sequence[Any], said: _Said, ordered: Mapping[str, str], closing: str, closed_after: timedelta
+) -> Cohort:
+    closed = [row for row in rows if row.opened < closing]
+    studies = [_study(row, said, _closing_of(row.opened, closed_after)) for row in closed]
+    names = {row.case_id for row in closed}
+    minutes = [each for case_id in names for each in _minutes(said.labels[case_id], said.views[case_id])]
+    asked = [ordered[case_id] for case_id in names if case_id in ordered]
+    effort = Effort(
+        read=sum(bool(first_readings(said.labels[case_id])) for case_id in names),
+        readings=sum(len(first_readings(said.labels[case_id])) for case_id in names),
+        minutes=median(minutes) if minutes else None,
+        blood_tests=asked.count("blood_test"),
+        experts=asked.count("expert"),
+    )
+    return Cohort(release, tuple(studies), len(rows) - len(closed), effort, _tested(studies, said))
+
+
+def _closing_of(opened: str, closed_after: timedelta) -> str:
+    return time_text(datetime.fromisoformat(opened) + closed_after)
+
+
+def _study(row: Any, said: _Said, closing: str) -> Studied:
+    draw = said.draws.get(row.case_id)
+    probability = 1.0 if row.referred else None if draw is None else draw.probability
+    outcome: Fate = "not_drawn"
+    truth: Finding | None = None
+    if probability is not None:
+        labels = [each for each in said.labels[row.case_id] if each.time < closing]
+        decided = [each for each in said.adjudications[row.case_id] if each.time < closing]
+        outcome, truth = judge(labels, decided)
+    return Studied(
+        case_id=row.case_id,
+        opened=row.opened,
+        release=row.release,
+        patient=row.patient,
+        stratum=_stratum(row, draw, said.edges.get(row.release)),
+        score=row.pneumonia_probability,
+        probability=probability,
+        outcome=outcome,
+        truth=truth,
+    )
+
+
+def _stratum(row: Any, draw: Draw | None, edges: Edges | None) -> str:
+    if row.referred or row.finding is None:
+        return "referred"
+    if draw is not None:
+        return draw.stratum
+    if edges is None or row.pneumonia_probability is None:
+        return str(row.finding)
+    return stratum_of(row.finding, row.pneumonia_probability, edges)
+
+
+def judge(labels: Sequence[Label], decided: Sequence[Adjudication]) -> tuple[Fate, Finding | None]:
+    """What blind readers found of a study: a lead's decision, else what most of them say.
+
+    Two who differ wait for a third. Readings that were not blind count for nothing.
+    """
+    readings = first_readings(labels)
+    if not readings:
+        return "unread", None
+    blind = [each for each in readings if each.reading is not None and each.reading.blind]
+    if not blind:
+        return "not_blind", None
+    if decided:
+        found = decided[-1].finding
+        return ("cannot_tell", None) if found is None else ("read", found)
+    said = [each.finding for each in blind]
+    most = max(said, key=said.count)
+    if said.count(most) * 2 <= len(said):
+        return "undecided", None
+    return ("cannot_tell", None) if most is None else ("read", most)
+
+
+def _minutes(labels: Sequence[Label], views: Sequence[View]) -> list[float]:
+    """From when each reader last opened the images of a study until their verdict."""
+    found = []
+    for label in first_readings(labels):
+        opened = [view.time for view in views if view.by == label.author and view.time <= label.time]
+        if opened:
+            took = datetime.fromisoformat(label.time) - datetime.fromisoformat(opened[-1])
+            found.append(took.total_seconds() / 60)
+    return found
+
+
+def _tested(studies: Collection[Studied], said: _Said) -> dict[str, dict[str, tuple[int, int]]]:
+    """Of blood tests and follow-up: of how many studies with which answer a finding is known, and how many are sick."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for study in studies:
+        answer = study.stratum.partition("/")[0]
+        for source in ("blood_test", "follow_up"):
+            known = [each.finding for each in said.labels[study.case_id] if each.source == source and each.finding]
+            if known:
+                tested, sick = found.setdefault(source, {}).get(answer, (0, 0))
+                found[source][answer] = (tested + 1, sick + (known[-1] == "pneumonia"))
+    return found
