@@ -166,12 +166,16 @@ def describe_effort(counted: Tally, effort: Effort) -> list[str]:
     return lines
 
 
-def describe_tested(tested: Mapping[str, Mapping[str, tuple[int, int]]]) -> list[str]:
-    """What blood tests and follow-up say of those who were tested, and no more."""
+def describe_tested(tested: Mapping[str, Mapping[str, tuple[int, int, int]]]) -> list[str]:
+    """What blood tests and follow-up say of those who were tested, and no more.
+
+    By source and kind of answer: how many studies there are, how many were tested, how many of these are sick.
+    """
     lines = []
     for source, answers in sorted(tested.items()):
         parts = [
-            f"{sick} of {count} with the answer {answer} were sick" for answer, (count, sick) in sorted(answers.items())
+            f"{known:,} of {answered:,} studies with the answer {answer} were tested, {sick:,} of them sick"
+            for answer, (answered, known, sick) in sorted(answers.items())
         ]
-        lines.append(f"{_SOURCES[source]}: {', '.join(parts)}. {NOT_ESTIMABLE}")
+        lines.append(f"{_SOURCES[source]}: {'; '.join(parts)}. {NOT_ESTIMABLE}")
     return lines

@@ -6,12 +6,12 @@ figure any more. Until it closes it has no figure.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, exists, select
 
@@ -65,19 +65,26 @@ class Effort:
     experts: int
 
 
+class Tested(NamedTuple):
+    """Of studies with one kind of answer: how many there are, how many were tested, and how many of these are sick."""
+
+    answered: int
+    tested: int
+    sick: int
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The closed studies of one release, the first first, and what they took.
 
-    `open`: studies whose cohort has not closed. `tested`: by what else than readings a finding is known of how many,
-    and how many of them were found sick, by the kind of answer.
+    `open`: studies whose cohort has not closed. `tested`: by blood test or follow-up, by the kind of answer.
     """
 
     release: str
     studies: tuple[Studied, ...]
     open: int
     effort: Effort
-    tested: dict[str, dict[str, tuple[int, int]]]
+    tested: dict[str, dict[str, Tested]]
 
 
 @dataclass(frozen=True)
@@ -268,14 +275,16 @@ def _minutes(labels: Sequence[Label], views: Sequence[View]) -> list[float]:
     return found
 
 
-def _tested(studies: Collection[Studied], said: _Said) -> dict[str, dict[str, tuple[int, int]]]:
-    """Of blood tests and follow-up: of how many studies with which answer a finding is known, and how many are sick."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+def _tested(studies: Collection[Studied], said: _Said) -> dict[str, dict[str, Tested]]:
+    """Of blood tests and follow-up: of which studies a finding is known. It says nothing of the others."""
+    found: dict[str, dict[str, Tested]] = {}
+    answered = Counter(study.stratum.partition("/")[0] for study in studies)
     for study in studies:
         answer = study.stratum.partition("/")[0]
         for source in ("blood_test", "follow_up"):
             known = [each.finding for each in said.labels[study.case_id] if each.source == source and each.finding]
             if known:
-                tested, sick = found.setdefault(source, {}).get(answer, (0, 0))
-                found[source][answer] = (tested + 1, sick + (known[-1] == "pneumonia"))
+                before = found.setdefault(source, {}).get(answer, Tested(answered[answer], 0, 0))
+                sick = before.sick + (known[-1] == "pneumonia")
+                found[source][answer] = Tested(before.answered, before.tested + 1, sick)
     return found

@@ -15,6 +15,9 @@ BREAKAGES = {
     "schemas": ("docs/schemas/label.schema.json", '"additionalProperties": false', '"additionalProperties": true'),
     "benchmarks": ("benchmarks/kills.json", '"answered_without_record": 0', '"answered_without_record": 1'),
     "experiments": ("docs/explanation/models.md", "| earliest | 800 |", "| earliest | 900 |"),
+    "meanings": ("docs/explanation/metrics.md", "The share of studies that show pneumonia.", "The share."),
+    "metrics": ("benchmarks/metrics.json", '"true_sensitivity": 0.98', '"true_sensitivity": 0.97'),
+    "readers": ("benchmarks/metrics.json", '"read_by": "one reader"', '"read_by": "two readers"'),
     "chart-values": ("charts/pneumoserve/values.yaml", "  # ", "  # Otherwise: "),
 }
 

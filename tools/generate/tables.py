@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from pneumoserve.monitoring import MEANINGS
 from tools.generate.generator import Files, Generator
 from tools.generate.places import markers, replace_place
 
@@ -32,6 +33,7 @@ _BENCHMARKS: Final[list[tuple[str, str, str]]] = [
     ("replay", "mismatches in a replay of 1,000 predictions (goal: 0)",
      "{mismatches}; {equal_bit_for_bit} equal bit for bit"),
 ]  # fmt: skip
+_METRICS: Final = ("sensitivity", "specificity", "PPV", "NPV")
 _EXPERIMENTS: Final = ("detector_auc", "detector_sensitivity", "detector_specificity", "typer_auc", "typer_accuracy")
 
 
@@ -54,6 +56,44 @@ def format_benchmarks(root: Path, folder: Path) -> str:
         by = f"`{result['command']}`, {result['cores']} cores ({_link('result', file, folder)})"
         lines.append(_row([what, figures.format(**result), by]))
     return "\n".join(lines) + "\n"
+
+
+def format_metrics(root: Path, folder: Path) -> str:
+    """The table of the simulation of `pneumoserve metrics`, for a page in that folder."""
+    file = root / "benchmarks" / "metrics.json"
+    result = json.loads(file.read_text())
+    heads = ("true sensitivity", "readings", "studies a patient", "draw", *_METRICS)
+    lines = [_row([*heads]), _row(["---"] * len(heads))]
+    for cell in result["cells"]:
+        figures = [cell["figures"][f"product_{name.lower()}"] for name in _METRICS]
+        shown = [
+            f"{each['coverage']:.1%}, {each['median_width']:.3f} ({each['naive_coverage']:.1%})" for each in figures
+        ]
+        world = (
+            f"{cell['true_sensitivity']:.2f}",
+            f"{cell['readings']:,}",
+            str(cell["studies_a_patient"]),
+            cell["draw"],
+        )
+        lines.append(_row([*world, *shown]))
+    by = f"`{result['command']}`, {result['runs']:,} runs ({_link('result', file, folder)})"
+    return "\n".join(lines) + f"\n\nBy {by}.\n"
+
+
+def format_readers(root: Path, _folder: Path) -> str:
+    """What a sensitivity looks like to readers who err, by the same simulation."""
+    result = json.loads((root / "benchmarks" / "metrics.json").read_text())
+    lines = [_row(["each reader's sensitivity", "and specificity", "read by", "shows"]), _row(["---"] * 4)]
+    for each in result["readers"]:
+        reader = (f"{each['reader_sensitivity']:.2f}", f"{each['reader_specificity']:.3f}")
+        lines.append(_row([*reader, each["read_by"], f"{each['mean_shown_sensitivity']:.3f}"]))
+    return "\n".join(lines) + "\n"
+
+
+def format_meanings(_root: Path, _folder: Path) -> str:
+    """What each figure of `pneumoserve metrics` says."""
+    rows = [_row([meaning.name, meaning.sentence]) for meaning in MEANINGS.values()]
+    return "\n".join([_row(["figure", "what it says"]), _row(["---"] * 2), *rows]) + "\n"
 
 
 def format_experiments(root: Path, folder: Path) -> str:
@@ -91,3 +131,6 @@ BENCHMARKS: Final = Generator("the table of benchmarks/*.json", _generate("bench
 EXPERIMENTS: Final = Generator(
     "the table of training/experiments/run-*.json", _generate("experiments", format_experiments)
 )
+MEANINGS_TABLE: Final = Generator("what each metric says", _generate("meanings", format_meanings))
+READERS: Final = Generator("the table of readers who err", _generate("readers", format_readers))
+METRICS: Final = Generator("the table of benchmarks/metrics.json", _generate("metrics", format_metrics))

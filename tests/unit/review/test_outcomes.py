@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumoserve.monitoring import measure, tally
+from pneumoserve.monitoring import describe_tested, measure, tally
 from pneumoserve.review import Cohort, NoStudiesError, ReviewDatabase, Scope, Verdict, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import RELEASE, label_of
@@ -144,12 +144,17 @@ def test_what_chance_did_not_choose_has_no_truth(ward: Ward) -> None:
 
 def test_a_blood_test_describes_those_who_were_tested_and_no_more(ward: Ward) -> None:
     record = answer("tested", "uncertain", ward.time, 0.5)
-    ward.put(record)
+    ward.put(record, answer("another", "uncertain", ward.time, 0.5))
     label = label_of(record).model_copy(update={"source": "blood_test", "finding": "pneumonia"})
     ward.put(label, role="labels")
     cohort = only(ward)
-    assert cohort.tested == {"blood_test": {"referred": (1, 1)}}
-    assert cohort.studies[0].truth is None
+    assert cohort.tested == {"blood_test": {"referred": (2, 1, 1)}}
+    assert {study.truth for study in cohort.studies} == {None}
+    (line,) = describe_tested(cohort.tested)
+    assert line.startswith(
+        "blood tests: 1 of 2 studies with the answer referred were tested, 1 of them sick. Sensitivity"
+    )
+    assert "not estimable" in line
 
 
 def test_a_site_is_a_caller(done: Ward) -> None:
