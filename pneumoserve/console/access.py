@@ -60,6 +60,7 @@ ACCESS: Final[dict[str, Access]] = {
     "adjudicate": _for("lead"),
     "show_overview": _OVERSIGHT,
     "show_numbers": _OVERSIGHT,
+    "show_figures": _OVERSIGHT,
     "list_incidents": _OVERSIGHT,
     "ask_for_incident": _CLINICAL,
     "report_incident": _CLINICAL,

@@ -19,6 +19,7 @@ from pneumoserve.monitoring.estimates import (
     measure,
     rank_of,
     tally,
+    trace_ppv,
 )
 from pneumoserve.monitoring.intervals import Interval, Share, Weighted, limit_count, limit_rate, limit_share
 from pneumoserve.monitoring.words import (
@@ -61,4 +62,5 @@ __all__ = [
     "measure",
     "rank_of",
     "tally",
+    "trace_ppv",
 ]

@@ -11,6 +11,7 @@ pneumonia where it says normal with nobody asked to look, so whatever is not con
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -183,6 +184,7 @@ def _count(name: str, studies: Sequence[Study]) -> Stratum:
 
 _Is = Callable[[Cell], bool]
 _WHY_NOT_READ: Final = "no study with the answer {} was read"
+_WHY_NO_THRESHOLD: Final = "the release's threshold is not known"
 _WHY_FEW: Final = "too few readings"
 
 
@@ -328,6 +330,8 @@ def measure(given: Tally, prevalence: float | None = None) -> Metrics:
 def _figure(given: Tally, definition: _Definition, read: _Weights, extremes: tuple[_Weights, _Weights]) -> Figure:
     known: _Is = (lambda cell: cell.above is not None) if definition.scored else _any
     always = definition.always_normal
+    if definition.scored and given.cells and not any(map(known, given.cells)):
+        return Figure(None, _WHY_NO_THRESHOLD, always_normal=always)
     unread = _find_unread(given, definition)
     if unread is not None:
         return Figure(None, _WHY_NOT_READ.format(unread), LEAST, always_normal=always)
@@ -385,9 +389,6 @@ def _replace_always(figure: Figure, value: float | None) -> Figure:
 def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> dict[str, Figure]:
     """The figures that hang on how many are sick, where the sick and the well are answered as those that were read."""
 
-    def ppv(sensitivity: Values, specificity: Values) -> Values:
-        return _part(prevalence * sensitivity, (1 - prevalence) * (1 - specificity))
-
     def npv(sensitivity: Values, specificity: Values) -> Values:
         return _part((1 - prevalence) * specificity, prevalence * (1 - sensitivity))
 
@@ -408,13 +409,24 @@ def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> di
     found: dict[str, Figure] = {}
     for test in ("product", "threshold"):
         both = (f"{test}_sensitivity", f"{test}_specificity")
-        found[f"{test}_ppv"] = rate(ppv, None, *both)
+        found[f"{test}_ppv"] = rate(functools.partial(_ppv, prevalence), None, *both)
         found[f"{test}_npv"] = rate(npv, 1 - prevalence, *both)
     found["referral_rate"] = rate(referral_rate, 0.0, "referral_rate_sick", "referral_rate_well")
     found["misses_per_1000"] = _misses(prevalence, observed["product_sensitivity"])
     needless = _scale(observed["referral_rate_well"], 1000 * (1 - prevalence))
     found["needless_referrals_per_1000"] = needless
     return found
+
+
+def trace_ppv(given: Tally, prevalences: Sequence[float]) -> list[Interval]:
+    """The product's PPV at each prevalence; of a tally whose sensitivity and specificity `measure` gives."""
+    read = _Weights(given)
+    shares = [_share(read, "product_sensitivity"), _share(read, "product_specificity")]
+    return [limit_rate(functools.partial(_ppv, prevalence), shares) for prevalence in prevalences]
+
+
+def _ppv(prevalence: float, sensitivity: Values, specificity: Values) -> Values:
+    return _part(prevalence * sensitivity, (1 - prevalence) * (1 - specificity))
 
 
 def _share(read: _Weights, name: str) -> Share:

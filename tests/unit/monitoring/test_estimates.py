@@ -11,6 +11,7 @@ import pytest
 from pneumoserve.monitoring import (
     LEAST,
     Cell,
+    Figure,
     PrevalenceError,
     Tally,
     choose_one_a_patient,
@@ -187,7 +188,7 @@ def test_nothing_is_measured_of_nothing() -> None:
 
 def test_without_a_threshold_only_the_product_is_measured() -> None:
     found = measure(tally(WARD, None)).observed
-    assert found["threshold_sensitivity"].interval is None
+    assert found["threshold_sensitivity"] == Figure(None, "the release's threshold is not known", always_normal=0.0)
     assert found["product_sensitivity"].interval is not None
 
 
