@@ -24,6 +24,7 @@ __all__ = [
     "Reason",
     "Scores",
     "TypeEvidence",
+    "at_prevalence",
     "complete",
     "decide",
     "is_excluded",
@@ -128,6 +129,21 @@ class Scores:
     pneumonia: float | None = None
     bacterial: float | None = None
     chest: float | None = None
+
+
+def at_prevalence(probability: float, assumed: float, prevalence: float) -> float:
+    """What a probability of pneumonia, calibrated where a share `assumed` is sick, is where `prevalence` are.
+
+    By Bayes' theorem on odds: those of the patient change as those of the population do. It holds as far as the sick
+    and the well look alike in both places.
+
+    Raises:
+        ValueError: a prevalence is not between 0 and 1.
+    """
+    if not 0 < assumed < 1 or not 0 < prevalence < 1:
+        raise ValueError("a prevalence lies between 0 and 1")
+    sick = probability * prevalence / assumed
+    return sick / (sick + (1 - probability) * (1 - prevalence) / (1 - assumed))
 
 
 def is_excluded(facts: Facts) -> bool:

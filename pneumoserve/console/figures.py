@@ -87,7 +87,7 @@ def show_figures(
     typed = {"prevalence": prevalence, "release": release, "since": since, "site": site}
     common: dict[str, Any] = {"typed": typed, "reference": REFERENCE, "problem": None, "parts": []}
     try:
-        asked = _read_prevalence(prevalence)
+        asked = _read_prevalence(prevalence) or services.prevalence
         scope = Scope(_read_day(since), release.strip() or None, site.strip() or None)
         cohorts = list_cohorts(services.database, services.now(), scope)
     except (_FormError, NoStudiesError, PrevalenceError) as error:

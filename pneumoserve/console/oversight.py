@@ -70,6 +70,7 @@ def show_case(request: Request, case_id: str) -> Response:
         "patterns": patterns,
         "with_images": with_images,
         "names": names_of(services, case) if with_images else None,
+        "prevalence": services.describe_prevalence(case),
         "labels": case.of(Label),
         "adjudications": case.of(Adjudication),
         "alerts": case.of(Alert),

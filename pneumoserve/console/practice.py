@@ -41,7 +41,8 @@ def show_alert(request: Request, link: str) -> Response:
     events = [event for event in case.of(AlertEvent) if event.alert_id == alert.alert_id]
     closed = any(event.what == "closed" for event in events)
     shown: dict[str, Any] = {"link": link, "alert": alert, "case": case, "events": events, "closed": closed}
-    return show(request, "alert.html", orders=get_args(Ordered), names=names_of(services, case), **shown)
+    shown |= {"names": names_of(services, case), "prevalence": services.describe_prevalence(case)}
+    return show(request, "alert.html", orders=get_args(Ordered), **shown)
 
 
 @router.post("/alerts/{link}/acknowledge")

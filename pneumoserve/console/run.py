@@ -101,6 +101,7 @@ async def open_services(settings: ConsoleSettings, url: str, store: Store) -> As
                 releases=settings.releases,
                 trust=settings.trust,
                 opening=opening,
+                prevalence=settings.prevalence,
             )
         finally:
             await labels.close()

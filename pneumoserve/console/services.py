@@ -16,7 +16,9 @@ from pneumoserve.alerts import Links
 from pneumoserve.console import metrics
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
-from pneumoserve.review import AlertDesk, CaseBook, Counts, ReadingRoom, ReviewDatabase, ReviewError
+from pneumoserve.local.answers import describe_prevalence
+from pneumoserve.release.fetch import find_policy
+from pneumoserve.review import AlertDesk, Case, CaseBook, Counts, ReadingRoom, ReviewDatabase, ReviewError
 from pneumoserve.store import Store, StoreError
 
 _FOLLOW_SECONDS: Final = 2.0
@@ -28,7 +30,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Services:
-    """Archive, database, and what works on both; `now` is the clock. Without `opening`, nobody's name is shown."""
+    """Archive, database, and what works on both; `now` is the clock.
+
+    Without `opening`, nobody's name is shown. `prevalence` is that of the site, None where nobody has said it.
+    """
 
     store: Store
     reader: Reader
@@ -41,6 +46,7 @@ class Services:
     releases: Path
     trust: Path
     opening: X25519PrivateKey | None = None
+    prevalence: float | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     followed: list[datetime] = field(default_factory=list)
 
@@ -57,6 +63,16 @@ class Services:
         else:
             self.followed[:] = [self.now()]
             metrics.FOLLOWED.set(self.now().timestamp())
+
+    def describe_prevalence(self, case: Case) -> str:
+        """Which prevalence the confidence of a study's answer assumes, and what it is at the site's.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        policy = find_policy(case.release, self.releases, self.store)
+        assumed = None if policy is None else policy.assumed_prevalence
+        return describe_prevalence(case.decision, assumed, self.prevalence)
 
     def faults(self, counts: Counts) -> list[str]:
         """What people must know before they rely on a page: what is off, and what to do meanwhile."""

@@ -45,6 +45,7 @@ class ConsoleSettings(ProcessSettings):
     trust: Path = Path("/etc/pneumoserve/trust")
     session_key: Path | None = None
     session_minutes: int = Field(default=30, ge=1, le=720)
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
     oidc_issuer: str | None = None
     oidc_client_id: str = ""
     oidc_client_secret: Path | None = None

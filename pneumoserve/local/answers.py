@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pneumoserve.decision import Decision, Reason
+from pneumoserve.decision import Decision, Reason, at_prevalence
 
 # What stands beside a file's name takes this much of a table's width.
 _OTHER_COLUMNS: Final = 53
@@ -56,6 +56,24 @@ def describe_answer(decision: Decision) -> str:
 def describe_confidence(decision: Decision) -> str:
     """How sure the answer is, and of what: "0.975 normal"; empty where no detector ran."""
     return "" if decision.confidence is None else f"{format_probability(decision.confidence)} {decision.leaning or ''}"
+
+
+def describe_prevalence(decision: Decision, assumed: float | None, prevalence: float | None) -> str:
+    """Which prevalence a confidence assumes, and what it is where `prevalence` are sick; empty without a confidence.
+
+    `assumed` is None where nobody has the release, `prevalence` where nobody says how many are sick.
+    """
+    if decision.confidence is None:
+        return ""
+    if assumed is None:
+        return "The prevalence that this confidence assumes is not known: the store has no such release."
+    said = f"This confidence assumes a prevalence of {100 * assumed:g} %."
+    if prevalence is None or not 0 < assumed < 1:
+        return said
+    is_sick = decision.leaning == "pneumonia"
+    sick = at_prevalence(decision.confidence if is_sick else 1 - decision.confidence, assumed, prevalence)
+    there = format_probability(sick if is_sick else 1 - sick)
+    return f"{said} At this site's {100 * prevalence:g} % it is {there} {decision.leaning}."
 
 
 def describe_type(decision: Decision) -> str:

@@ -69,10 +69,12 @@ def test_the_console_takes_its_flags(everything: list[Object], room: list[Object
     settings = ConsoleSettings.from_flags(words[3:])
     assert settings.oidc_roles == {"xray-readers": "reader", "xray-leads": "lead"}
     assert settings.session_minutes == 20
+    assert settings.prevalence == 0.01
     assert settings.secure
     assert settings.host_names == ["console.example.org"]
     plain = ConsoleSettings.from_flags(container_of(room, "console")["command"][3:])
     assert plain.oidc_roles["reader"] == "reader"
+    assert plain.prevalence is None
 
 
 @pytest.mark.parametrize(("part", "path"), [("alerts", ("alerts", "send")), ("sample", ("sample",))])

@@ -60,6 +60,7 @@ class Clinic:
             releases=self.folder,
             trust=self.folder,
             opening=OPENING,
+            prevalence=settings.prevalence,
             now=ward.now,
         )
         self.app = create_app(settings, self.services)

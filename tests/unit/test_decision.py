@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumoserve.decision import Band, Decision, Policy, Population, Scores, decide, needs_type, of_study
+from pneumoserve.decision import (
+    Band,
+    Decision,
+    Policy,
+    Population,
+    Scores,
+    at_prevalence,
+    decide,
+    needs_type,
+    of_study,
+)
 from pneumoserve.imaging import Facts
 
 POLICY = Policy(
@@ -189,3 +199,24 @@ UNSURE_NORMAL = made(None, 0.97, "uncertain_finding", leaning="normal")
 def test_a_study_is_its_most_serious_film_and_referred_if_any_is(films: list[Decision], whole: Decision) -> None:
     assert of_study(films) == whole
     assert of_study(films[::-1]) == whole
+
+
+def test_a_confidence_is_another_one_where_fewer_are_sick() -> None:
+    """By hand: .90 where half are sick is odds of 9; at 1 % these are 9 / 99."""
+    assert at_prevalence(0.9, 0.5, 0.01) == pytest.approx(9 / 108)
+    assert at_prevalence(0.2, 0.3, 0.3) == pytest.approx(0.2)
+    assert (at_prevalence(0.0, 0.5, 0.01), at_prevalence(1.0, 0.5, 0.01)) == (0.0, 1.0)
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_prevalence_taken_there_and_back_changes_nothing(probability: float, assumed: float, other: float) -> None:
+    there = at_prevalence(probability, assumed, other)
+    assert at_prevalence(there, other, assumed) == pytest.approx(probability)
+    assert (there >= probability) == (other >= assumed) or there == pytest.approx(probability)
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 1.0, 2.0])
+def test_no_prevalence_is_none_or_all(prevalence: float) -> None:
+    for pair in ((0.5, prevalence), (prevalence, 0.5)):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            at_prevalence(0.9, *pair)
