@@ -78,13 +78,16 @@ def _is_image(path: Path) -> bool:
 
 
 def _show_answers(answers: list[dict[str, Any]]) -> None:
-    from pneumoserve.local.answers import FileAnswer, decision_of, print_answers
+    from pneumoserve.local.answers import FileAnswer, decision_of, describe_assumption, print_answers
 
     answered = [answer for answer in answers if "error" not in answer]
     if answered:
         print_answers(console, [FileAnswer(answer["file"], decision_of(answer)) for answer in answered])
         for answer in answered:
             _print_line(f"record {answer['prediction_id']}: {answer['file']}", "dim")
+        for prevalence in dict.fromkeys(answer.get("assumed_prevalence") for answer in answered):
+            if prevalence is not None:
+                console.print(describe_assumption(prevalence))
         # Once each: all answers of one release come with the same words.
         for words in dict.fromkeys(answer.get(name) for name in ("intended_use", "notice") for answer in answered):
             if words:
@@ -100,7 +103,7 @@ def _print_line(line: str, style: str = "") -> None:
 
 
 def _ask(url: str, path: Path) -> dict[str, Any]:
-    """The V1 answer for a film's file, with its `intended_use` and `ms` (milliseconds); or `error`, `prediction_id`."""
+    """The V1 answer for a film's file, what is said of all, and `ms` (milliseconds); or `error`, `prediction_id`."""
     import urllib3
 
     from pneumoserve.imaging import looks_like_image
@@ -124,7 +127,8 @@ def _ask(url: str, path: Path) -> dict[str, Any]:
         case {"error": str(), "prediction_id": _}:
             return document
         case {"predictions": [dict() as prediction]}:
-            return {**prediction, "intended_use": document.get("intended_use"), "ms": milliseconds}
+            about = {name: document.get(name) for name in ("intended_use", "assumed_prevalence")}
+            return {**prediction, **about, "ms": milliseconds}
     return _make_failure(f"What answers at {url} is no pneumoserve (HTTP {response.status}); correct the address.")
 
 

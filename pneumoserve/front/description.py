@@ -143,6 +143,7 @@ class PredictAnswer(_Described):
     predictions: list[Prediction] = Field(description="one an image, in their order")  # type: ignore[valid-type]
     study: Study | None = Field(None, description="there where the call names a study")
     intended_use: str | None = Field(None, description="what the answer is for, in the release's words")
+    assumed_prevalence: float | None = Field(None, description="share of sick patients that probabilities assume")
 
 
 class InputTensor(BaseModel):
@@ -194,7 +195,9 @@ class InferAnswer(_Described):
     model_version: str = Field(description="the release that answered")
     id: str
     outputs: list[OutputTensor] = Field(description="the fields of a V1 prediction, each a tensor [N]")
-    parameters: dict[str, str] = Field(description="recorded, receipts and, where the call names a study, study")
+    parameters: dict[str, str] = Field(
+        description="recorded, receipts, intended_use, assumed_prevalence and, where the call names a study, study"
+    )
 
 
 class ErrorAnswer(_Described):

@@ -162,6 +162,7 @@ def response_head(model: str, call: Call, answers: list[Answer]) -> dict[str, An
             "recorded": receipts[0].recorded,
             "receipts": receipts_text(receipts),
             "intended_use": answers[0].intended_use,
+            "assumed_prevalence": json_text(answers[0].assumed_prevalence),
             **({} if whole is None else {"study": json_text(whole)}),
         },
     }

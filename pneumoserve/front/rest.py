@@ -233,7 +233,8 @@ class _HttpCall:
             whole = study(self.model, call, answers)
             if whole is not None:
                 body["study"] = whole
-            return _json({**body, "intended_use": answers[0].intended_use}, headers=headers)
+            about = {"intended_use": answers[0].intended_use, "assumed_prevalence": answers[0].assumed_prevalence}
+            return _json({**body, **about}, headers=headers)
         head, tensors = response_head(self.model, call, answers), columns(self.model, answers)
         encoded, json_length = encode_v2(call, head, tensors)
         if json_length is None:

@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 class Answer:
     """What one film's call is answered with. A probability is None where its model did not run.
 
-    `notice` goes with a stated type and is None without one; `intended_use` goes with every answer of the release.
+    `notice` goes with a stated type and is None without one; `intended_use` goes with every answer of the release, and
+    so does `assumed_prevalence`, the share of sick patients at which its probabilities are calibrated.
     """
 
     prediction_id: str
@@ -51,6 +52,7 @@ class Answer:
     bacterial_probability: float | None
     notice: str | None
     intended_use: str
+    assumed_prevalence: float
     receipt: Receipt
 
 
@@ -315,6 +317,7 @@ def _answer(manifest: ReleaseManifest, record: Record, receipt: Receipt) -> Answ
         bacterial_probability=probabilities.get(TYPER),
         notice=manifest.type_notice if states_type else None,
         intended_use=manifest.intended_use,
+        assumed_prevalence=manifest.policy.assumed_prevalence,
         receipt=receipt,
     )
 

@@ -67,13 +67,18 @@ def describe_prevalence(decision: Decision, assumed: float | None, prevalence: f
         return ""
     if assumed is None:
         return "The prevalence that this confidence assumes is not known: the store has no such release."
-    said = f"This confidence assumes a prevalence of {100 * assumed:g} %."
+    said = describe_assumption(assumed)
     if prevalence is None or not 0 < assumed < 1:
         return said
     is_sick = decision.leaning == "pneumonia"
     sick = at_prevalence(decision.confidence if is_sick else 1 - decision.confidence, assumed, prevalence)
     there = format_probability(sick if is_sick else 1 - sick)
     return f"{said} At this site's {100 * prevalence:g} % it is {there} {decision.leaning}."
+
+
+def describe_assumption(assumed: float) -> str:
+    """Which prevalence a confidence assumes."""
+    return f"Confidence assumes a prevalence of {100 * assumed:g} %."
 
 
 def describe_type(decision: Decision) -> str:

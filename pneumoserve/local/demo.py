@@ -24,7 +24,7 @@ import numpy as np
 import tritonclient.http as triton
 from rich.console import Console
 
-from pneumoserve.local.answers import FileAnswer, decision_of, print_answers
+from pneumoserve.local.answers import FileAnswer, decision_of, describe_assumption, print_answers
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release.schema import RunFacts
 from pneumoserve.store import BUCKET
@@ -179,6 +179,8 @@ def show_answers(stack: dict[str, Any], state: Path) -> str:
                 print_answers(console, rows, f"Labelled {label}")
         times = [answer["ms"] for answer in answers]
         console.print(f"{len(answers)} answers, each on record; the median took {statistics.median(times):.0f} ms.")
+        for prevalence in dict.fromkeys(answer["assumed_prevalence"] for answer in answers):
+            console.print(describe_assumption(prevalence))
         for words in dict.fromkeys(answer[name] for name in ("intended_use", "notice") for answer in answers):
             if words:
                 console.print(words, markup=False)
@@ -189,7 +191,7 @@ def show_answers(stack: dict[str, Any], state: Path) -> str:
 
 
 def ask(client: triton.InferenceServerClient, data: bytes) -> dict[str, Any]:
-    """One film's answer as V1 has it, with its `intended_use` and the milliseconds it took, `ms`."""
+    """One film's answer as V1 has it, with what goes with the release and the milliseconds it took, `ms`."""
     tensor = triton.InferInput("image", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([data], dtype=np.object_))
     started = time.perf_counter()
@@ -197,8 +199,11 @@ def ask(client: triton.InferenceServerClient, data: bytes) -> dict[str, Any]:
     milliseconds = (time.perf_counter() - started) * 1000
     response = result.get_response()
     answer = {output["name"]: _plain(result.as_numpy(output["name"])[0]) for output in response["outputs"]}
-    intended_use = response["parameters"]["intended_use"]
-    return {**answer, "reasons": json.loads(answer["reasons"]), "intended_use": intended_use, "ms": milliseconds}
+    about = {
+        "intended_use": response["parameters"]["intended_use"],
+        "assumed_prevalence": float(response["parameters"]["assumed_prevalence"]),
+    }
+    return {**answer, "reasons": json.loads(answer["reasons"]), **about, "ms": milliseconds}
 
 
 def _plain(value: Any) -> Any:

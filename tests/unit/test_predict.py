@@ -214,3 +214,13 @@ def test_another_service_is_told_apart(document: Any, service: Service, terminal
     service.refuse(404, document)
     assert predict(service, FILM).returncode == 1
     assert "is no pneumoserve" in terminal.getvalue()
+
+
+def test_it_says_which_prevalence_a_confidence_assumes(service: Service, terminal: io.StringIO) -> None:
+    service.answer(NORMAL, assumed_prevalence=0.5)
+    assert predict(service, FILM).returncode == 0
+    assert terminal.getvalue().count("Confidence assumes a prevalence of 50 %.") == 1
+    # A service of before does not say it.
+    service.answer(NORMAL)
+    assert predict(service, FILM).returncode == 0
+    assert terminal.getvalue().count("prevalence") == 1

@@ -11,7 +11,7 @@ from pneumoserve.console import services
 from tests.support.consoles import Clinic, new_clinic
 from tests.support.metrics import POLICY, read_ward
 
-ASSUMED = "This confidence assumes a prevalence of 50 %."
+ASSUMED = "Confidence assumes a prevalence of 50 %."
 
 
 @pytest.fixture

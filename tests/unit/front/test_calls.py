@@ -125,6 +125,8 @@ async def test_every_transport_says_which_way_an_answer_leans_and_how_far(
     assert math.isnan(probability) if wanted[2] is None else probability == pytest.approx(wanted[2])
     assert body["intended_use"] == v2["parameters"]["intended_use"] == INTENDED_USE
     assert over_grpc.parameters["intended_use"].string_param == INTENDED_USE
+    assert body["assumed_prevalence"] == float(v2["parameters"]["assumed_prevalence"]) == 0.5
+    assert over_grpc.parameters["assumed_prevalence"].string_param == "0.5"
     decision = front.record(v1["prediction_id"]).decision
     assert decision is not None
     assert (decision.leaning, decision.type_probability) == (v1["leaning"], v1["type_probability"])

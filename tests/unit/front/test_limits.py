@@ -62,7 +62,7 @@ class Backend:
     async def answer(self, model: str, call: Call) -> list[Answer]:
         self.calls.append(call)
         await self.open.wait()
-        return [Answer("p", self.release_id, None, 0.5, None, None, "to test with", RECEIPT) for _ in call.images]
+        return [Answer("p", self.release_id, None, 0.5, None, None, "to test with", 0.5, RECEIPT) for _ in call.images]
 
     async def refuse(self, model: str, call: Call | Origin, error: CallError) -> Refusal:
         self.refusals.append(error.status)
