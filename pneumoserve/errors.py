@@ -27,6 +27,10 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── ReleaseError             a release must not run
     ├── PackageError             a run cannot be packaged
     ├── DataError                a list of training films cannot be used
+    ├── AcceptanceError 2        a release cannot be judged at a site, or its acceptance does not count
+    ├── AcceptancePlanError 2    a plan of an acceptance cannot be followed
+    ├── PrevalenceError 2        a prevalence is none
+    ├── DriftError               studies cannot be compared
     ├── LabelError               labels are of predictions that cannot have any
     │   └── LabelFormatError 2   labels are stated wrongly
     ├── AlertPolicyError 2       a policy of alerts cannot be followed
@@ -36,6 +40,7 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
     │   ├── ClaimError           a study is not this reader's to read
     │   ├── VerdictError 2       a verdict cannot be one
+    │   ├── NoStudiesError 2     figures of studies that there are not
     │   └── DatabaseError        the review database does not answer
     ├── ConsoleError 2           the console cannot start as it is set
     ├── AlteredImageError        the store's copy of an image is another one

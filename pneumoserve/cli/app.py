@@ -14,7 +14,7 @@ PANELS: Final = {
     "Try and serve": ("serve", "predict"),
     "Audit": ("archive", "lineage"),
     "Read and label": ("console", "alerts", "queue", "label", "sample", "review"),
-    "Measure": ("metrics",),
+    "Measure": ("metrics", "drift"),
     "Train and approve": ("ingest", "train", "evaluate", "recalibrate", "package", "release", "accept", "approve"),
     "Roll out": ("rollout",),
 }

@@ -1,7 +1,8 @@
 """How a release does where it is used: figures with intervals, of what was answered and of what people read.
 
-`tally` counts studies, `measure` makes figures of them, `intervals` holds the statistics. Nothing here reads a store or
-a database: whoever asks passes the studies in.
+`tally` counts studies, `measure` makes figures of them, `intervals` holds the statistics. Whoever asks passes the
+studies in. Two modules stand for themselves: `acceptance` judges a site's labelled films by a plan, and `drift_watch`
+compares studies with a baseline; `drift` holds its tests.
 """
 
 from pneumoserve.monitoring.estimates import (

@@ -132,7 +132,41 @@ class Incident(_OfCase):
     comment: str = Field(default="", max_length=LONGEST_COMMENT)
 
 
-ReviewEntry = Alert | AlertEvent | SamplePlan | Draw | View | Adjudication | Incident
+class _OfSource(_Entry):
+    site: str | None = Field(default=None, max_length=255, description="the verified caller; null: none was verified")
+    source: str = Field(max_length=16, description="modality of the DICOM objects, or the format of other images")
+
+
+class Baseline(_OfSource):
+    """The studies of a source that later ones are compared with, as a person chose them; the last one counts."""
+
+    schema_: Literal["pneumoserve.baseline/1"] = Field(default="pneumoserve.baseline/1", alias="schema")
+    baseline_id: str = Field(description="UUIDv7, lower case with hyphens")
+    first: str = Field(description="time of the first study, RFC 3339, UTC")
+    last: str = Field(description="time of the last study")
+    studies: int = Field(ge=1)
+    by: str = Field(max_length=255, description="staff id of who chose them")
+    why: str = Field(max_length=LONGEST_COMMENT)
+
+
+class DriftAlarm(_OfSource):
+    """A window of studies that does not look like its baseline."""
+
+    schema_: Literal["pneumoserve.drift/1"] = Field(default="pneumoserve.drift/1", alias="schema")
+    drift_id: str = Field(description="UUIDv7, lower case with hyphens")
+    baseline_id: str
+    first: str = Field(description="time of the window's first study, RFC 3339, UTC")
+    last: str = Field(description="time of the window's last study")
+    studies: int = Field(ge=1)
+    scores_p: float = Field(description="p-value of the test of Kolmogorov and Smirnov")
+    images_p: float = Field(description="p-value of the maximum mean discrepancy")
+    referrals_p: float = Field(description="p-value of Fisher's test")
+    cause: Literal["case_mix", "images"] = Field(
+        description="case_mix: another share of sick patients explains it; images: it does not"
+    )
+
+
+ReviewEntry = Alert | AlertEvent | SamplePlan | Draw | View | Adjudication | Incident | Baseline | DriftAlarm
 REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
-    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident,
+    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident, Baseline, DriftAlarm,
 )  # fmt: skip

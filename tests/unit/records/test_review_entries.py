@@ -16,7 +16,9 @@ from pneumoserve.records import (
     Adjudication,
     Alert,
     AlertEvent,
+    Baseline,
     Draw,
+    DriftAlarm,
     Incident,
     Label,
     ReadingDetail,
@@ -47,8 +49,16 @@ ENTRIES: dict[str, ReviewEntry] = {
     "draw": Draw(**OF, **FILMS, draw_id=ID, plan_id=ID, stratum="normal/far", probability=0.1, key_id="b" * 64),
     "view": View(**OF, view_id=ID, by="r.17", page="answer"),
     "adjudication": Adjudication(**OF, **FILMS, adjudication_id=ID, by="lead", finding=None, label_ids=(ID, ID)),
+    "baseline": Baseline(
+        release=RELEASE, time=now_text(), baseline_id=ID, site="pacs", source="DX", first=now_text(), last=now_text(),
+        studies=1000, by="lead", why="a new detector plate",
+    ),
+    "drift": DriftAlarm(
+        release=RELEASE, time=now_text(), drift_id=ID, baseline_id=ID, source="jpeg", first=now_text(),
+        last=now_text(), studies=200, scores_p=0.001, images_p=0.2, referrals_p=0.5, cause="case_mix",
+    ),
     "incident": Incident(**OF, **FILMS, incident_id=ID, by="r.17", kind="missed_pneumonia"),
-}
+}  # fmt: skip
 READING = ReadingDetail(
     case_id="a" * 64, prediction_ids=(PREDICTION, uuid7()), asked="qa_draw", no_result_seen=True, not_blind=(),
     probability=0.1, second_probability=0.2, second_drawn=True,
