@@ -51,7 +51,7 @@ def render_page(document: Mapping[str, Any]) -> str:
         "hold.</p>",
     ]
     if "figures" in document:
-        parts += _measured(document)
+        parts += _render_criteria(document)
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Acceptance</title>'
@@ -59,7 +59,7 @@ def render_page(document: Mapping[str, Any]) -> str:
     )
 
 
-def _measured(document: Mapping[str, Any]) -> list[str]:
+def _render_criteria(document: Mapping[str, Any]) -> list[str]:
     figures = document["figures"]
     share = document["sick_patients"] / (document["sick_patients"] + document["well_patients"])
     return [

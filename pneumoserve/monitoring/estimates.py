@@ -370,7 +370,7 @@ def _scale(figure: Figure, factor: float) -> Figure:
         return None if value is None else value * factor
 
     return Figure(
-        None if figure.interval is None else figure.interval.scaled(factor),
+        None if figure.interval is None else figure.interval.scale(factor),
         figure.why,
         figure.lacking,
         None if figure.bounds is None else (figure.bounds[0] * factor, figure.bounds[1] * factor),
@@ -441,7 +441,7 @@ def _misses(prevalence: float, sensitivity: Figure) -> Figure:
     if sensitivity.interval is None:
         return Figure(None, sensitivity.why, sensitivity.lacking, always_normal=factor)
     found, ends = sensitivity.interval, sensitivity.bounds or (0.0, 1.0)
-    missed = Interval(1 - found.value, 1 - found.high, 1 - found.low).scaled(factor)
+    missed = Interval(1 - found.value, 1 - found.high, 1 - found.low).scale(factor)
     bounds = (factor * (1 - ends[1]), factor * (1 - ends[0]))
     naive = None if sensitivity.naive is None else factor * (1 - sensitivity.naive)
     return Figure(missed, bounds=bounds, naive=naive, always_normal=factor)

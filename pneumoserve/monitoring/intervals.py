@@ -36,7 +36,7 @@ class Interval:
     low: float
     high: float
 
-    def scaled(self, factor: float) -> Interval:
+    def scale(self, factor: float) -> Interval:
         """The same in another unit; `factor` is positive."""
         return Interval(self.value * factor, self.low * factor, self.high * factor)
 

@@ -108,7 +108,7 @@ def list_cohorts(
     with database.read() as connection:
         rows = _select(connection, scope)
         said = _Said(connection)
-        ordered = _ordered_tests(connection)
+        ordered = _list_orders(connection)
     closing = time_text(now - closed_after)
     by_release: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
@@ -184,7 +184,7 @@ class _Said:
                 self.edges.setdefault(entry.release, Edges(entry.normal_below, entry.pneumonia_from))
 
 
-def _ordered_tests(connection: Connection) -> Mapping[str, str]:
+def _list_orders(connection: Connection) -> Mapping[str, str]:
     wanted = select(alerts.c.case_id, alerts.c.ordered).where(alerts.c.ordered.is_not(None))
     return {row.case_id: row.ordered for row in connection.execute(wanted)}
 
@@ -204,7 +204,7 @@ def _cohort(
         blood_tests=asked.count("blood_test"),
         experts=asked.count("expert"),
     )
-    return Cohort(release, tuple(studies), len(rows) - len(closed), effort, _tested(studies, said))
+    return Cohort(release, tuple(studies), len(rows) - len(closed), effort, _count_tested(studies, said))
 
 
 def _closing_of(opened: str, closed_after: timedelta) -> str:
@@ -275,7 +275,7 @@ def _minutes(labels: Sequence[Label], views: Sequence[View]) -> list[float]:
     return found
 
 
-def _tested(studies: Collection[Studied], said: _Said) -> dict[str, dict[str, Tested]]:
+def _count_tested(studies: Collection[Studied], said: _Said) -> dict[str, dict[str, Tested]]:
     """Of blood tests and follow-up: of which studies a finding is known. It says nothing of the others."""
     found: dict[str, dict[str, Tested]] = {}
     answered = Counter(study.stratum.partition("/")[0] for study in studies)
