@@ -136,7 +136,7 @@ def main() -> None:
         "a winter: 30 % sick": measure_power(usual, usual, 0.3, rng),
         **{name: measure_power(usual, score(SHIFTS[name]), SICK_SHARE, rng) for name in CHANGES},
     }
-    publish(__file__, figures)
+    publish("drift", "python -m benchmarks.drift DATASET", figures)
 
 
 if __name__ == "__main__":
