@@ -35,6 +35,7 @@ _OVERSIGHT: Final = _for("lead", "auditor")
 # By the route's name. A page may ask for more, such as that a study is claimed by this very reader.
 ACCESS: Final[dict[str, Access]] = {
     "show_health": _ANYBODY,
+    "show_readiness": _ANYBODY,
     "sign_in": _ANYBODY,
     "finish_sign_in": _ANYBODY,
     "sign_out": _ANYBODY,

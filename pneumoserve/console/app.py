@@ -41,6 +41,19 @@ def show_health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+@health.get("/ready")
+def show_readiness(request: Request) -> Response:
+    """Whether pages show what the archive says: 200, or 503 where the database is empty yet or does not answer."""
+    services: Services = request.app.state.services
+    try:
+        filled = services.database.is_filled()
+    except DatabaseError:
+        return JSONResponse({"status": "the review database does not answer"}, 503)
+    if not filled:
+        return JSONResponse({"status": "the review database is being made from the archive"}, 503)
+    return JSONResponse({"status": "ok"})
+
+
 def create_app(settings: ConsoleSettings, services: Services) -> FastAPI:
     """The console as an application; while it runs it follows the archive.
 

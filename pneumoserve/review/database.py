@@ -88,6 +88,15 @@ class ReviewDatabase:
             for table in METADATA.sorted_tables:
                 connection.execute(select(1).select_from(table).limit(1))
 
+    def is_filled(self) -> bool:
+        """Whether all that the archive said at one time is here; until then the database is empty.
+
+        Raises:
+            DatabaseError: the database does not answer.
+        """
+        with self.read() as connection:
+            return bool(read_places(connection))
+
     def follow(self, reader: Reader) -> int:
         """Take what is new in the archive; how many entries that were.
 

@@ -215,6 +215,17 @@ async def test_a_name_that_is_not_ours_is_refused(clinic: Clinic) -> None:
     assert answer.status_code == 400
 
 
+async def test_ready_says_whether_the_database_holds_what_the_archive_says(clinic: Clinic) -> None:
+    anybody = clinic.someone()
+    answer = await anybody.get("/ready")
+    assert (answer.status_code, "being made from the archive" in answer.text) == (503, True)
+    clinic.ward.database.follow(clinic.ward.reader)
+    assert (await anybody.get("/ready")).status_code == 200
+    with clinic.ward.database.write() as connection:
+        connection.exec_driver_sql("drop table positions")
+    assert (await anybody.get("/ready")).status_code == 503
+
+
 async def test_health_says_whether_the_database_answers(clinic: Clinic, tmp_path: object) -> None:
     anybody = clinic.someone()
     assert json.loads((await anybody.get("/health")).content) == {"status": "ok"}
