@@ -1,4 +1,4 @@
-"""Those who get alerts: a mail server with TLS, and a receiver of webhooks, on loopback."""
+"""Those who get alerts: a mail server with TLS, and a receiver of webhooks; on loopback unless told otherwise."""
 
 from __future__ import annotations
 
@@ -56,9 +56,11 @@ class _Bound(Controller):
 
 
 @contextmanager
-def mail_server(authority: Authority, *, implicit: bool = False, password: str | None = None) -> Iterator[Mails]:
+def mail_server(
+    authority: Authority, *, implicit: bool = False, password: str | None = None, host: str = "127.0.0.1"
+) -> Iterator[Mails]:
     """One that takes mail after STARTTLS, or by TLS from the beginning, of a user if there is a password."""
-    authority.issue("mail", "mail", hosts=("127.0.0.1",))
+    authority.issue("mail", "mail", hosts=(host,))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.folder / "mail.crt", authority.folder / "mail.key")
     mails = Mails()
@@ -69,9 +71,9 @@ def mail_server(authority: Authority, *, implicit: bool = False, password: str |
             "authenticator": lambda *given: AuthResult(success=given[4].password == password.encode(), handled=False),
         }
     bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
+    bound.bind((host, 0))
     mails.port = bound.getsockname()[1]
-    server = _Bound(mails, "127.0.0.1", mails.port, ssl_context=context if implicit else None, **options)
+    server = _Bound(mails, host, mails.port, ssl_context=context if implicit else None, **options)
     server.bound = bound
     server.start()
     try:

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.integration.console.conftest import running_provider
 from tests.support.consoles import Browser, Clinic, new_clinic
+from tests.support.provider import running_provider
 
 URL = "http://127.0.0.1:8090"
 

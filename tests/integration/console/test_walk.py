@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,58 +15,43 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Page
 
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.state import State
-from pneumoserve.records import LABEL_WRITERS, REVIEW_WRITERS, Adjudication, Alert, Label, View, read_entries
+from pneumoserve.records import Alert
 from pneumoserve.review import CaseBook, ReviewDatabase, ReviewError, commit_to, study_number
 from pneumoserve.store import S3Store
 from tests.conftest import Stack, start_stack, wait_for
-from tests.support import films
 from tests.support.cluster.certificates import Authority, new_authority
 from tests.support.peers import Mails, mail_server
+from tests.support.walk import (
+    CHROMIUM,
+    SIZE,
+    People,
+    answer_alert,
+    check_readings,
+    read_to_the_end,
+    running_browser,
+    send_until,
+)
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 NAMED = {"Pneumoserve-Practitioner": "Dr. A. Example", "Pneumoserve-Reference": "ACC-4711"}
-SIZE = {"width": 1280, "height": 800}
 
 
 @dataclass
-class Hospital:
-    """A stack whose sender writes mails, a console that people sign in to, and a browser for each of them."""
+class Hospital(People):
+    """A stack whose sender writes mails, beside its console; axe looks at every page, of which a picture is kept."""
 
     stack: Stack
-    url: str
     mails: Mails
     database: ReviewDatabase
     cases: CaseBook
-    browser: Browser
     pictures: Path
-    faults: list[str]
-
-    def person(self, name: str, place: str) -> Page:
-        """A browser of one person's own, who opens a page and signs in."""
-        page = self.browser.new_context(viewport=SIZE, color_scheme="dark").new_page()
-        page.on("console", self.note)
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.goto(self.url + place)
-        if "/alerts/" in place:
-            self.look(page, "console-link")
-            page.get_by_text("Sign in and see it").click()
-        page.locator(f"button[name=sub][value='{name}']").first.click()
-        page.wait_for_url(f"{self.url}/**")
-        return page
-
-    def note(self, message: ConsoleMessage) -> None:
-        """Whatever a browser complains of on our pages; that a form is refused is no fault."""
-        if message.type == "error" and message.location["url"].startswith(self.url) and "422" not in message.text:
-            self.faults.append(message.text)
 
     def look(self, page: Page, name: str) -> None:
         """Have axe look at a page, and take its picture."""
@@ -106,12 +90,10 @@ def hospital(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Iterato
             ends.callback(console.terminate)
             assert url in console.stdout.readline()
             database = ends.enter_context(contextlib.closing(ReviewDatabase(database_url)))
-            driver = ends.enter_context(sync_playwright())
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            ends.callback(browser.close)
+            browser = ends.enter_context(running_browser())
             pictures = Path(os.environ.get("CONSOLE_PICTURES", folder))
             cases = CaseBook(database, commit_to(S3Store(stack.s3), state.archive_key))
-            yield Hospital(stack, url, mails, database, cases, browser, pictures, [])
+            yield Hospital(url, browser, stack, mails, database, cases, pictures)
             console.stdout.close()
         assert stack.stop() == 0
 
@@ -128,27 +110,6 @@ def tell_by_mail(state: Path, mails: Mails, authority: Authority, url: str) -> N
     (state / "alerts.yaml").write_text(yaml.safe_dump(policy))
 
 
-def refer(stack: Stack) -> str:
-    """Send X-rays until one is referred for its type or finding; its prediction id."""
-    for film in films.sample_films():
-        url = f"{stack.url}/v1/models/pneumonia:predict"
-        answer = httpx.post(url, content=film.read_bytes(), headers=NAMED, timeout=60)
-        (prediction,) = answer.json()["predictions"]
-        if prediction["referred"]:
-            return str(prediction["prediction_id"])
-    raise AssertionError("no X-ray of the sample is referred")
-
-
-def read(page: Page, *keys: str) -> None:
-    """Take the next study and read it, by keys alone."""
-    page.keyboard.press("n")
-    page.wait_for_url("**/read")
-    for key in keys:
-        page.keyboard.press(key)
-    page.keyboard.press("s")
-    page.wait_for_url(re.compile(r"/studies/[^/]+$"))
-
-
 def find_mail(hospital: Hospital, case_id: str) -> EmailMessage:
     """The mail that the stack's sender wrote of a study; it comes a moment after the answer."""
     found: list[EmailMessage] = []
@@ -161,85 +122,21 @@ def find_mail(hospital: Hospital, case_id: str) -> EmailMessage:
     return found[0]
 
 
-def answer_alert(hospital: Hospital, case_id: str) -> None:
-    """The practitioner opens the link of the mail, takes note and orders a blood test."""
+def test_a_case_goes_from_its_image_to_its_label(hospital: Hospital) -> None:
+    case_id = send_until(hospital.stack.url, referred=True, headers=NAMED)
     mail = find_mail(hospital, case_id)
     assert mail["To"] == "ward@hospital.example"
     assert not any(name in mail.as_string() for name in NAMED.values())
     (link,) = re.findall(r"https?://\S+", mail.get_content())
     assert link.startswith(f"{hospital.url}/alerts/")
-    doctor = hospital.person("d.1", link.removeprefix(hospital.url))
-    assert doctor.url == link
+    doctor = answer_alert(hospital, link.removeprefix(hospital.url))
     for word in (*NAMED.values(), study_number(case_id)):
         doctor.get_by_text(word, exact=True).wait_for()
-    hospital.look(doctor, "console-alert")
-    doctor.keyboard.press("a")
-    doctor.get_by_text("d.1 takes care of it").wait_for()
-    # Keys are heard once the page's scripts have come.
-    doctor.wait_for_load_state("networkidle")
-    doctor.keyboard.press("1")
-    doctor.keyboard.press("s")
-    doctor.get_by_text("was acted on by d.1: a blood test").wait_for()
-    hospital.look(doctor, "console-alert-done")
     (alert,) = hospital.cases.load(case_id).of(Alert)
     found = hospital.cases.find_alert(alert.alert_id)
     assert (found.acknowledged_by, found.ordered, found.answered) == ("d.1", "blood_test", True)
-
-
-def read_first(hospital: Hospital, case_id: str) -> None:
-    """The first reader reads it blind, by keys; a mistake keeps what was typed."""
-    first = hospital.person("r.1", "/")
-    hospital.look(first, "console-home")
-    first.keyboard.press("n")
-    first.wait_for_url("**/read")
-    assert case_id in first.url
-    first.locator("figure.viewer[data-shown]").first.wait_for()
-    for key in ("1", "9", "4", "c"):
-        first.keyboard.press(key)
-    first.keyboard.type("Dense at the left base; n is a letter here.")
-    first.keyboard.press("Escape")
-    first.keyboard.press("p")
-    first.keyboard.press("s")
-    first.get_by_text("Only pneumonia has a type").wait_for()
-    assert first.locator("textarea").input_value().startswith("Dense at the left base")
-    first.keyboard.press("2")
-    hospital.look(first, "console-read")
-    first.keyboard.press("s")
-    first.wait_for_url(re.compile(rf"/studies/{case_id}$"))
-    hospital.look(first, "console-case")
-
-
-def decide(hospital: Hospital, case_id: str) -> None:
-    """A lead decides, and the decision is a label in the archive."""
-    lead = hospital.person("l.1", "/adjudications")
-    hospital.look(lead, "console-decisions")
-    lead.get_by_role("link", name="Study").first.click()
-    hospital.look(lead, "console-decide")
-    lead.keyboard.press("2")
-    lead.keyboard.press("9")
-    lead.keyboard.press("s")
-    lead.wait_for_url(re.compile(rf"/studies/{case_id}$"))
-    lead.get_by_text("Decided").wait_for()
-
-
-def test_a_case_goes_from_its_image_to_its_label(hospital: Hospital) -> None:
-    case_id = refer(hospital.stack)
-    answer_alert(hospital, case_id)
-    read_first(hospital, case_id)
-    # A second one differs, so a third reads it.
-    read(hospital.person("r.2", "/"), "1", "7", "4", "p")
-    read(hospital.person("r.3", "/"), "2", "8", "5", "p")
-    decide(hospital, case_id)
-    entries = list(read_entries(hospital.stack.reader, roles=(LABEL_WRITERS, REVIEW_WRITERS)))
-    labels = [each for each in entries if isinstance(each, Label)]
-    assert [(each.author, each.finding, each.reading.blind) for each in sorted(labels, key=lambda each: each.time)] == [
-        ("r.1", "pneumonia", True), ("r.2", "normal", True), ("r.3", "pneumonia", True),
-    ]  # fmt: skip
-    (decided,) = [each for each in entries if isinstance(each, Adjudication)]
-    assert (decided.by, decided.finding, decided.pneumonia_type) == ("l.1", "pneumonia", "viral")
-    assert {("d.1", "alert"), ("r.1", "images"), ("r.1", "answer"), ("l.1", "images"), ("l.1", "case")} <= {
-        (each.by, each.page) for each in entries if isinstance(each, View)
-    }
+    read_to_the_end(hospital, case_id)
+    check_readings(hospital.stack.reader)
     # The policy of contents let everything of ours through, and nothing else was tried.
     assert hospital.faults == []
 
@@ -265,7 +162,7 @@ def test_axe_finds_nothing_on_the_other_pages(person: str, place: str, name: str
 
 
 def test_an_incident_and_a_stated_reason_are_pages_too(hospital: Hospital) -> None:
-    case_id = refer(hospital.stack)
+    case_id = send_until(hospital.stack.url, referred=True)
     wait_for(lambda: case_is_there(hospital, case_id))
     doctor = hospital.person("d.1", f"/studies/{case_id}/break-glass")
     hospital.look(doctor, "console-reason")
