@@ -6,11 +6,13 @@ its node down afterwards; of several, none knows which is the last, so `make e2e
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import dataclasses
 import json
 import os
+import ssl
 import subprocess
 import sys
 import uuid
@@ -25,6 +27,7 @@ from pneumoserve.local.process import free_ports
 from tests.e2e.turns import Turns, once
 from tests.support.cluster.builder import Builder
 from tests.support.cluster.cache import cache_folder, go_binaries
+from tests.support.cluster.components import CERTIFICATE, GATEWAY, KSERVE
 from tests.support.cluster.images import Image
 from tests.support.cluster.node import ADDRESS, NAMESPACE, Node
 
@@ -35,7 +38,7 @@ _CLONE_NEWNET: Final = 0x40000000
 # Set in each worker of pytest-xdist.
 _WORKER: Final = "PYTEST_XDIST_WORKER"
 _TURNS: Final = pytest.StashKey[Turns]()
-_IMAGES: Final = ("front", "models", "rollout", "loadtest")
+_IMAGES: Final = ("front", "models", "rollout", "loadtest", "review")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Images:
     models: str
     rollout: str
     loadtest: str
+    review: str
 
     def values(self) -> dict[str, Any]:
         """The chart's values that name those of a release's pods."""
@@ -235,12 +239,30 @@ def restricted_namespace(cluster: Cluster) -> Iterator[str]:
 def gateway(cluster: Cluster) -> str:
     """Where the cluster's gateway listens, as host:port."""
     if cluster.node is None:
-        (address, *_) = cluster.get("gateway", "kserve-ingress-gateway", "--namespace=kserve")["status"]["addresses"]
+        (address, *_) = cluster.get("gateway", GATEWAY, f"--namespace={KSERVE}")["status"]["addresses"]
         return f"{address['value']}:80"
+    return _listener(cluster, 80)
+
+
+@pytest.fixture(scope="session")
+def secure_gateway(cluster: Cluster) -> str:
+    """Where the gateway of our own node listens with TLS, as host:port."""
+    assert cluster.node is not None, "a cluster of yours has listeners of its own"
+    return _listener(cluster, 443)
+
+
+def _listener(cluster: Cluster, port: int) -> str:
     services = cluster.get("services", "--all-namespaces", "--selector=gateway.envoyproxy.io/owning-gateway-name")
     (service,) = services["items"]
-    (port,) = (each["nodePort"] for each in service["spec"]["ports"] if each["port"] == 80)
-    return f"{ADDRESS}:{port}"
+    (node_port,) = (each["nodePort"] for each in service["spec"]["ports"] if each["port"] == port)
+    return f"{ADDRESS}:{node_port}"
+
+
+@pytest.fixture(scope="session")
+def gateway_trust(cluster: Cluster) -> ssl.SSLContext:
+    """Whom a client believes that the gateway with TLS is one: the authority of our own node."""
+    secret = cluster.get("secret", CERTIFICATE, f"--namespace={KSERVE}")
+    return ssl.create_default_context(cadata=base64.b64decode(secret["data"]["ca.crt"]).decode())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

