@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,9 @@ PNEUMOSERVE = str(Path(sys.executable).parent / "pneumoserve")
 # A busy machine is slow, and that is no failure of what is tested.
 hypothesis.settings.register_profile("pneumoserve", deadline=None)
 hypothesis.settings.load_profile("pneumoserve")
+# What a script runs in the background ignores Ctrl-C, and so would the programs that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 
