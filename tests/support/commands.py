@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from pneumoserve.cli import app
+from pneumoserve.cli import app, stores
 from pneumoserve.errors import exit_code_of
 from pneumoserve.signing import write_public_key
+from pneumoserve.store import MemoryStore
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,17 @@ def invoke(words: Sequence[str], environment: Mapping[str, str]) -> Ran:
             raise done.exception
         return Ran(code, done.stdout, str(done.exception))
     return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+def use_store(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands work on a store in memory, whatever their state folder."""
+
+    @contextlib.contextmanager
+    def store_of(_state: Path) -> Iterator[MemoryStore]:
+        yield store
+
+    monkeypatch.setattr(stores, "store_of", store_of)
+    monkeypatch.delenv("S3_ENDPOINT", raising=False)
 
 
 def trusting(folder: Path, *writers: Ed25519PrivateKey, sealer: Ed25519PrivateKey | None = None) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from PIL import Image
 from rich.console import Console
 
 from pneumoserve.canonical import digest_of
-from pneumoserve.cli import archive_show, output, stores
+from pneumoserve.cli import archive_show, output
 from pneumoserve.decision import Finding
 from pneumoserve.ledger import DEFAULT_LOCK_DAYS
 from pneumoserve.local.state import State
 from pneumoserve.records import READING_WRITERS, Record, append, image_key, parse_address
 from pneumoserve.store import MemoryStore
-from tests.support.commands import Ran, invoke
+from tests.support.commands import Ran, invoke, use_store
 from tests.support.entries import id_made, label_of, prediction, refusal, request_of
 from tests.support.films import SAMPLE
 
@@ -46,12 +45,7 @@ def state(tmp_path: Path) -> State:
 def run(store: MemoryStore, state: State, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `pneumoserve WORDS… --state STATE`, whose store is the one in memory."""
 
-    @contextlib.contextmanager
-    def store_of(_state: Path) -> Iterator[MemoryStore]:
-        yield store
-
-    monkeypatch.setattr(stores, "store_of", store_of)
-    monkeypatch.delenv("S3_ENDPOINT", raising=False)
+    use_store(store, monkeypatch)
 
     def typed(*words: str, **environment: str) -> Ran:
         return invoke([*words, "--state", str(state.folder)], environment)

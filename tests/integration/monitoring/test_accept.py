@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pneumoserve.canonical import canonical_json, digest_of
-from pneumoserve.cli import stores
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.local.state import State
 from pneumoserve.records import Acceptance, Record, read_entries
@@ -19,7 +17,7 @@ from pneumoserve.release.package import package
 from pneumoserve.signing import generate_key, load_trust, write_public_key
 from pneumoserve.store import MemoryStore
 from tests.support.archives import reader_of
-from tests.support.commands import Ran, invoke
+from tests.support.commands import Ran, invoke, use_store
 from tests.support.films import SAMPLE
 
 Run = Callable[..., Ran]
@@ -48,12 +46,7 @@ def state(tmp_path: Path) -> State:
 
 @pytest.fixture
 def run(store: MemoryStore, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    @contextlib.contextmanager
-    def store_of(_state: Path) -> Iterator[MemoryStore]:
-        yield store
-
-    monkeypatch.setattr(stores, "store_of", store_of)
-    monkeypatch.delenv("S3_ENDPOINT", raising=False)
+    use_store(store, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return lambda *words: invoke([*words, "--state", str(state.folder)], {})
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pneumoserve.cli import stores
 from pneumoserve.decision import Band, Policy, Population
 from pneumoserve.local.state import State
 from pneumoserve.monitoring import drift as module
@@ -28,7 +26,7 @@ from pneumoserve.monitoring.drift_watch import (
 from pneumoserve.names import DETECTOR
 from pneumoserve.records import Baseline, CallDetail, Record, append
 from pneumoserve.store import MemoryStore
-from tests.support.commands import Ran, invoke
+from tests.support.commands import Ran, invoke, use_store
 from tests.support.entries import RELEASE, id_made, prediction, use
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -157,13 +155,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, MemorySto
     store, state = MemoryStore(), State(tmp_path / "state")
     state.make()
 
-    @contextlib.contextmanager
-    def store_of(_state: Path) -> Iterator[MemoryStore]:
-        yield store
-
-    monkeypatch.setattr(stores, "store_of", store_of)
+    use_store(store, monkeypatch)
     monkeypatch.setattr("pneumoserve.release.fetch.find_policy", lambda name, *_: POLICY if name == RELEASE else None)
-    monkeypatch.delenv("S3_ENDPOINT", raising=False)
 
     def typed(*words: str) -> Ran:
         return invoke(["drift", "--release", RELEASE, *words, "--state", str(state.folder)], {})
