@@ -18,6 +18,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     "meanings": tables.MEANINGS_TABLE,
     "metrics": tables.METRICS,
     "readers": tables.READERS,
+    "drift": tables.DRIFT,
     "chart-values": chart_values.GENERATOR,
     "manifests": manifests.GENERATOR,
     "walkthrough": walkthrough.GENERATOR,

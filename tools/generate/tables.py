@@ -90,6 +90,20 @@ def format_readers(root: Path, _folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def format_drift(root: Path, folder: Path) -> str:
+    """How often drift alarms, falsely and after a change, for a page in that folder."""
+    file = root / "benchmarks" / "drift.json"
+    result = json.loads(file.read_text())
+    false = result["false_alarms"]
+    lines = [_row(["what changed", "windows that alarm", "of these, *images* is named"]), _row(["---"] * 3)]
+    lines.append(_row(["nothing", f"{false['rate']:.2%} of {false['windows']:,}", ""]))
+    for name, found in result["changes"].items():
+        lines.append(_row([name, f"{found['alarms']:.0%}", f"{found['named_images']:.0%}" if found["alarms"] else ""]))
+    by = f"`{result['command']}` ({_link('result', file, folder)})"
+    spread = f"The baseline that alarms falsely most often does so in {false['worst_baseline']:.0%} of its windows."
+    return "\n".join(lines) + f"\n\n{spread}\nBy {by}.\n"
+
+
 def format_meanings(_root: Path, _folder: Path) -> str:
     """What each figure of `pneumoserve metrics` says."""
     rows = [_row([meaning.name, meaning.sentence]) for meaning in MEANINGS.values()]
@@ -131,6 +145,7 @@ BENCHMARKS: Final = Generator("the table of benchmarks/*.json", _generate("bench
 EXPERIMENTS: Final = Generator(
     "the table of training/experiments/run-*.json", _generate("experiments", format_experiments)
 )
+DRIFT: Final = Generator("the table of benchmarks/drift.json", _generate("drift", format_drift))
 MEANINGS_TABLE: Final = Generator("what each metric says", _generate("meanings", format_meanings))
 READERS: Final = Generator("the table of readers who err", _generate("readers", format_readers))
 METRICS: Final = Generator("the table of benchmarks/metrics.json", _generate("metrics", format_metrics))
