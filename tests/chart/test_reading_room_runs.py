@@ -108,19 +108,26 @@ def test_the_sample_job_draws(room: Room) -> None:
     assert "0 of 0 confident studies" in done.stdout
 
 
-def test_the_console_answers_to_its_own_name_alone(room: Room) -> None:
-    process = room.start("console", port=0, host="127.0.0.1")
+async def test_the_console_answers_to_its_own_name_alone(room: Room) -> None:
+    (metrics_port,) = free_ports(1)
+    process = room.start("console", port=0, metrics_port=metrics_port, host="127.0.0.1")
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     address = urlsplit(json.loads(line)["console"]).netloc
     probe: dict[str, Any] = container_of(room.objects, "console")["readinessProbe"]["httpGet"]
     named = {each["name"]: each["value"] for each in probe["httpHeaders"]}
-    for headers, status in ((named, 200), ({}, 400)):
+
+    def ask(headers: dict[str, str]) -> int:
         connection = http.client.HTTPConnection(address, timeout=30)
         connection.request("GET", probe["path"], headers=headers)
-        assert connection.getresponse().status == status
+        status = connection.getresponse().status
         connection.close()
+        return status
+
+    # It is ready once it has followed the archive.
+    await wait_until(lambda: ask(named) == 200, 60)
+    assert ask({}) == 400
     end(process)
 
 
