@@ -177,6 +177,8 @@ def test_whoever_has_not_signed_in_is_sent_to_the_provider(room: Room) -> None:
     assert parse_qs(at.query)["redirect_uri"] == [f"{URL}/sign-in/done"]
 
 
+# A browser drops what it loads while the node's network changes, as it does with each pod of others.
+@pytest.mark.usefixtures("alone")
 def test_a_case_goes_from_its_image_to_its_label_though_pods_are_killed(room: Room) -> None:
     """The sender is killed before the call, the console after the practitioner's answer; each begins with nothing."""
     room.kill("alerts")
@@ -213,6 +215,7 @@ def test_a_case_goes_from_its_image_to_its_label_though_pods_are_killed(room: Ro
     assert room.people.faults == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_page_is_refused_to_people_without_its_role(room: Room) -> None:
     auditor = room.people.person("a.1", "/overview")
     answer = auditor.goto(f"{URL}/adjudications")
@@ -249,6 +252,7 @@ def two_of_each(room: Room) -> Iterator[Room]:
         product.helm("upgrade", **{name: given[name] for name in ("review", "console", "alerts", "networkPolicies")})
 
 
+@pytest.mark.usefixtures("alone")
 def test_two_of_each_share_a_database_and_know_what_one_knew(two_of_each: Room) -> None:
     case_id = send_until(f"http://{two_of_each.gateway}", referred=True, headers=CALL)
     two_of_each.mails_of(case_id)

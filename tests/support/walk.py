@@ -55,8 +55,9 @@ class People:
         return page
 
     def note(self, message: ConsoleMessage) -> None:
-        """Whatever a browser complains of on our pages; that a form is refused is no fault."""
-        if message.type == "error" and message.location["url"].startswith(self.url) and "422" not in message.text:
+        """Whatever a browser complains of on our pages; a refused form is no fault, nor are pods that come and go."""
+        expected = "422" in message.text or "ERR_NETWORK_CHANGED" in message.text
+        if message.type == "error" and message.location["url"].startswith(self.url) and not expected:
             self.faults.append(message.text)
 
     def look(self, page: Page, name: str) -> None:
