@@ -6,6 +6,7 @@ probabilities, so that any recorded answer can be derived again from its record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, get_args
@@ -28,6 +29,7 @@ __all__ = [
     "complete",
     "decide",
     "is_excluded",
+    "logit_of",
     "needs_type",
     "of_study",
 ]  # fmt: skip
@@ -38,6 +40,8 @@ Reason = Literal["uncertain_finding", "uncertain_type", "not_a_chest_film", "out
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _CHEST: Final = {"CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "HEART"}
+# A logit of 0 or 1 would be infinite.
+_LEAST_PROBABILITY: Final = 1e-6
 _LATERAL: Final = {"LL", "RL", "LATERAL", "LAT", "RLD", "LLD"}
 
 
@@ -129,6 +133,12 @@ class Scores:
     pneumonia: float | None = None
     bacterial: float | None = None
     chest: float | None = None
+
+
+def logit_of(probability: float) -> float:
+    """The logit of a probability, which is taken to lie between 1e-6 and 1 - 1e-6."""
+    inside = min(max(probability, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+    return math.log(inside / (1 - inside))
 
 
 def at_prevalence(probability: float, assumed: float, prevalence: float) -> float:

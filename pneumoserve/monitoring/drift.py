@@ -49,13 +49,6 @@ class Studies:
     chest: Floats
     referred: Bools
 
-    def __len__(self) -> int:
-        return len(self.logit)
-
-    def take(self, chosen: npt.NDArray[np.intp]) -> Studies:
-        """Those at the places `chosen`."""
-        return Studies(self.logit[chosen], self.chest[chosen], self.referred[chosen])
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -82,33 +75,28 @@ def compare_studies(baseline: Studies, window: Studies, assumed: float, groups: 
     """
     alpha = FALSE_ALARMS / (_TESTS * groups)
     rng = np.random.default_rng(seed)
-    points, others = _standardise(baseline, window)
+    points, others = (_map_features(each) for each in _standardise(baseline, window))
     scores_p = float(ks_2samp(baseline.logit, window.logit).pvalue)
-    images_p = _permutation_p(_map_features(points), _map_features(others), alpha, rng)
+    images_p = _permutation_p(points, others, alpha, rng)
     referrals_p = _fisher_p(baseline.referred, window.referred)
     alarm = min(scores_p, images_p, referrals_p) <= alpha
     before, now = (float(expit(estimate_log_odds(each.logit, assumed))) for each in (baseline, window))
-    cause = _explain(baseline, window, assumed, rng) if alarm else None
+    cause = _explain((baseline.logit, points), (window.logit, others), assumed, rng) if alarm else None
     return Comparison(scores_p, images_p, referrals_p, alarm, cause, before, now)
 
 
 def estimate_log_odds(logit: Floats, assumed: float) -> float:
     """The log-odds of the share of sick patients under which calibrated probabilities agree with themselves.
 
-    `logit`: shape [..., N], of probabilities that assume the prevalence `assumed`. By the EM algorithm of Saerens,
+    `logit`: shape [N], of probabilities that assume the prevalence `assumed`. By the EM algorithm of Saerens,
     Latinne and Decaestecker (Neural Computation 2002; 14: 21-41), which takes it that only that share has changed.
     """
-    return float(_iterate(logit[np.newaxis, :], assumed)[0])
-
-
-def _iterate(logit: Floats, assumed: float) -> Floats:
-    """The same, of each row."""
     evidence = logit - math.log(assumed / (1 - assumed))
-    odds = np.zeros(len(logit))
-    least = 0.5 / logit.shape[1]
+    least = 0.5 / len(logit)
+    odds = 0.0
     for _ in range(_EM_STEPS):
-        share = np.clip(expit(evidence + odds[:, np.newaxis]).mean(axis=1), least, 1 - least)
-        odds = np.log(share / (1 - share))
+        share = min(max(float(expit(evidence + odds).mean()), least), 1 - least)
+        odds = math.log(share / (1 - share))
     return odds
 
 
@@ -152,20 +140,23 @@ def _fisher_p(first: Bools, second: Bools) -> float:
     return float(fisher_exact(table).pvalue)
 
 
-def _explain(baseline: Studies, window: Studies, assumed: float, rng: np.random.Generator) -> Cause:
+def _explain(
+    baseline: tuple[Floats, Floats], window: tuple[Floats, Floats], assumed: float, rng: np.random.Generator
+) -> Cause:
     """Whether the baseline, weighted to the window's share of sick patients, looks like the window.
 
+    Of both there are logits [N] and features [N, 64].
     The null distribution is by resampling both: a baseline of the baseline, a window of the weighted baseline, and the
     shares estimated anew from each.
     """
-    points, others = (_map_features(each) for each in _standardise(baseline, window))
-    weights = _weigh(baseline.logit, window.logit, assumed)
+    (logit, points), (others_logit, others) = baseline, window
+    weights = _weigh(logit, others_logit, assumed)
     seen = _discrepancy(weights @ points, others.mean(axis=0))
     larger = 0
     for _ in range(_RESAMPLES):
-        first = rng.choice(len(baseline), len(baseline))
-        second = rng.choice(len(baseline), len(window), p=weights)
-        again = _weigh(baseline.logit[first], baseline.logit[second], assumed)
+        first = rng.choice(len(logit), len(logit))
+        second = rng.choice(len(logit), len(others), p=weights)
+        again = _weigh(logit[first], logit[second], assumed)
         larger += _discrepancy(again @ points[first], points[second].mean(axis=0)) >= seen
     return "case_mix" if (1 + larger) / (1 + _RESAMPLES) > _OTHER_IMAGES else "images"
 

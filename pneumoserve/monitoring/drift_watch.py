@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from pneumoserve.canonical import digest_of
+from pneumoserve.decision import logit_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.ids import time_text, uuid7
 from pneumoserve.monitoring.drift import BASELINE_STUDIES, WINDOW_STUDIES, Comparison, Studies, compare_studies
@@ -20,7 +20,6 @@ from pneumoserve.records import Baseline, DriftAlarm, Entry, Record
 
 # Fewer say too little: chance in the baseline would decide how often its windows alarm.
 FEWEST_BASELINE_STUDIES: Final = 500
-_LEAST: Final = 1e-6
 
 
 class DriftError(PneumoserveError):
@@ -183,15 +182,10 @@ def _study_of(images: Sequence[Record]) -> Study:
     return Study(
         time=first.time,
         person=first.call.patient or first.call.study or first.prediction_id,
-        logit=max(_logit(use.probability) for use in uses),
-        chest=min(0.0 if use.chest_probability is None else _logit(use.chest_probability) for use in uses),
+        logit=max(logit_of(use.probability) for use in uses),
+        chest=min(0.0 if use.chest_probability is None else logit_of(use.chest_probability) for use in uses),
         referred=any(record.decision is not None and record.decision.referred for record in images),
     )
-
-
-def _logit(probability: float) -> float:
-    inside = min(max(probability, _LEAST), 1 - _LEAST)
-    return math.log(inside / (1 - inside))
 
 
 def _one_a_person(studies: Iterable[Study]) -> list[Study]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, case, func, select
 
-from pneumoserve.decision import Policy
+from pneumoserve.decision import Policy, logit_of
 from pneumoserve.ids import time_text, uuid7
 from pneumoserve.records import Draw, SamplePlan, parse_entry
 from pneumoserve.review.archive import Commit
@@ -72,13 +72,8 @@ def edges_of(policy: Policy) -> Edges:
 def stratum_of(finding: str, probability: float, edges: Edges) -> str:
     """The stratum of a confident answer, by its finding and its probability of pneumonia."""
     edge = edges.normal_below if finding == "normal" else edges.pneumonia_from
-    distance = abs(_logit(probability) - _logit(edge))
+    distance = abs(logit_of(probability) - logit_of(edge))
     return f"{finding}/{next(name for name, end, _ in _BANDS if distance < end)}"
-
-
-def _logit(probability: float) -> float:
-    inside = min(max(probability, _LEAST), 1 - _LEAST)
-    return math.log(inside / (1 - inside))
 
 
 def choose_probabilities(counted: Mapping[str, int], days: int, capacity: float) -> dict[str, float]:
