@@ -27,10 +27,9 @@ from pneumoserve.release.data import (
     PIXELS_FILE,
     DataError,
     TrainingData,
-    pseudonym_of,
     read_data,
 )
-from pneumoserve.release.holdout import DEFAULT, count_learned, partition
+from pneumoserve.release.holdout import count_learned, count_same_patients, hold_out_of
 from pneumoserve.release.schema import ClassName, Count, Drawn, Metric, ModelFacts, Recalibration, RunFacts
 from training.dataset import CLASSES, Dataset, DatasetError
 from training.evaluate import Source, open_source
@@ -70,7 +69,7 @@ def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn = "not state
         opened = open_source(source, Path(temporary))
         data = _read_data(source, opened.facts)
         films = read_films(list(labelled.items), read, "reading films")
-        hold_out = str(opened.facts.training.parameters.get("hold_out", DEFAULT))
+        hold_out = hold_out_of(opened.facts.training)
         _check_unseen(films, data, hold_out)
         scores = score(opened.graphs, films, "scoring films")
         check_enough(scores)
@@ -84,9 +83,7 @@ def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn = "not state
         _write(out, source, opened, labelled, scores)
         draw_site_report(out / "report", facts, verdicts, before)
     (out / "run.json").write_bytes(canonical_json(facts))
-    theirs = {pseudonym_of(item.patient) for item in partition(data.items, hold_out).learned}
-    same = {item.patient for item in labelled.items if pseudonym_of(item.patient) in theirs}
-    return Recalibrated(facts, figures, before, len(same))
+    return Recalibrated(facts, figures, before, count_same_patients(data, hold_out, labelled.items))
 
 
 def cross_fit(scores: Scores, facts: RunFacts) -> Verdicts:

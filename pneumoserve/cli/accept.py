@@ -48,7 +48,7 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from pneumoserve.release.verify import stated_id
 
     with needs("This command needs {}; install pneumoserve[local]."):
-        from pneumoserve.monitoring.acceptance import count_same_patients, judge_films, read_runs, run_look
+        from pneumoserve.monitoring.acceptance import count_known_patients, judge_films, read_runs, run_look
         from pneumoserve.monitoring.plan import load_acceptance_plan
     from pneumoserve.records import ACCEPTANCE_WRITERS, append
     from training.source import open_dataset
@@ -62,7 +62,7 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
         labelled, read = open_dataset(dataset)
         with show_progress(films=len(labelled.items)) as progress:
             films = judge_films(verified, labelled.items, read, lambda: progress("films", 1))
-    same = count_same_patients(verified, labelled.items)
+    same = count_known_patients(verified, labelled.items)
     with store_of(state) as store:
         earlier = read_runs(reader_of(store, state, archive_trust, sealer_trust), wanted, verified.id)
         done = run_look(verified, wanted, films, earlier, same)

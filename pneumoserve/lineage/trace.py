@@ -22,7 +22,7 @@ from pneumoserve.inference import scores_of
 from pneumoserve.records import ImageDetail, ModelUse, Record
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
-from pneumoserve.release.holdout import DEFAULT, partition
+from pneumoserve.release.holdout import DEFAULT, hold_out_of, partition
 from pneumoserve.release.schema import DataFacts, Recalibration, ReleaseManifest, TrainingFacts
 from pneumoserve.release.verify import ReleaseError, check_files, read_manifest, signer_of_release
 from pneumoserve.store import NotFoundError, Store
@@ -215,7 +215,7 @@ def _training(facts: TrainingFacts) -> TrainingPart:
 
 
 def _films(record: Record, data: TrainingData, manifest: ReleaseManifest | None) -> FilmsPart:
-    hold_out = DEFAULT if manifest is None else str(manifest.training.parameters.get("hold_out", DEFAULT))
+    hold_out = DEFAULT if manifest is None else hold_out_of(manifest.training)
     digests: dict[Split, list[Sha256]] = {}
     for item in data.items:
         digests.setdefault(item.split, []).append(item.sha256)

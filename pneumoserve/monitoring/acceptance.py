@@ -36,8 +36,8 @@ from pneumoserve.records import (
     read_entries,
 )
 from pneumoserve.release import Release
-from pneumoserve.release.data import DataError, Item, manifest_of, pseudonym_of, read_data
-from pneumoserve.release.holdout import DEFAULT, count_learned, partition
+from pneumoserve.release.data import DataError, Item, manifest_of, read_data
+from pneumoserve.release.holdout import count_learned, count_same_patients, hold_out_of
 
 Bools = npt.NDArray[np.bool_]
 
@@ -123,7 +123,7 @@ def _check_unseen(release: Release, pixels: Mapping[str, str]) -> None:
         data = read_data(release.folder, release.manifest.data.digest)
     except DataError as error:
         raise AcceptanceError(f"Release {release.id} does not say what it learned from ({error}).") from None
-    seen = count_learned(data, str(release.manifest.training.parameters.get("hold_out", DEFAULT)), pixels)
+    seen = count_learned(data, hold_out_of(release.manifest.training), pixels)
     if seen:
         raise AcceptanceError(
             f"Release {release.id} learned from {seen} of these {len(pixels)} films, so they show nothing; leave "
@@ -131,12 +131,10 @@ def _check_unseen(release: Release, pixels: Mapping[str, str]) -> None:
         )
 
 
-def count_same_patients(release: Release, items: Iterable[Item]) -> int:
+def count_known_patients(release: Release, items: Iterable[Item]) -> int:
     """Patients whose number a patient that the release learned from has too; they may be the same people."""
     data = read_data(release.folder, release.manifest.data.digest)
-    parts = partition(data.items, str(release.manifest.training.parameters.get("hold_out", DEFAULT)))
-    theirs = {pseudonym_of(item.patient) for item in parts.learned}
-    return len({item.patient for item in items if pseudonym_of(item.patient) in theirs})
+    return count_same_patients(data, hold_out_of(release.manifest.training), items)
 
 
 # --- figures
@@ -219,7 +217,7 @@ def _rate(events: Bools, patients: npt.NDArray[np.str_]) -> Rate:
 def run_look(
     release: Release, plan: AcceptancePlan, films: Sequence[JudgedFilm], earlier: Sequence[Acceptance], same: int
 ) -> Run:
-    """The next look of a plan; `earlier` are its runs so far (`read_runs`), `same` is from `count_same_patients`.
+    """The next look of a plan; `earlier` are its runs so far (`read_runs`), `same` is from `count_known_patients`.
 
     With fewer patients than the look takes, nothing is shown and no look is spent.
 

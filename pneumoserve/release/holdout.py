@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pneumoserve.canonical import Sha256
-from pneumoserve.release.data import DataError, Item, TrainingData
+from pneumoserve.release.data import DataError, Item, TrainingData, pseudonym_of
+from pneumoserve.release.schema import TrainingFacts
 
 DEFAULT: Final = "validation"
 WAYS: Final = (
@@ -55,6 +56,20 @@ def count_learned(data: TrainingData, hold_out: str, films: Mapping[Sha256, Sha2
     learned = {item.sha256 for item in partition(data.items, hold_out).learned}
     pixels = {data.pixels[file] for file in learned}
     return sum(file in learned or decoded in pixels for file, decoded in films.items())
+
+
+def count_same_patients(data: TrainingData, hold_out: str, items: Iterable[Item]) -> int:
+    """How many patients of some films have a number that a patient has of whom such a run has learned.
+
+    They may be the same people.
+    """
+    theirs = {pseudonym_of(item.patient) for item in partition(data.items, hold_out).learned}
+    return len({item.patient for item in items if pseudonym_of(item.patient) in theirs})
+
+
+def hold_out_of(training: TrainingFacts) -> str:
+    """In which of the `WAYS` a run held films out."""
+    return str(training.parameters.get("hold_out", DEFAULT))
 
 
 def _choose_held_out(items: Sequence[Item], hold_out: str) -> list[Item]:
