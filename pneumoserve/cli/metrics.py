@@ -107,19 +107,11 @@ def _show(cohort: Cohort, counted: Tally, found: Metrics, closed_after: int) -> 
 
 
 def _figures(title: str, figures: Mapping[str, Figure]) -> Table:
-    from pneumoserve.monitoring import MEANINGS, describe_bounds, describe_figure, describe_value
+    from pneumoserve.monitoring import describe_figures
 
     table = Table(
         title, "value (95 % interval)", "all unjudged sick or well", "naive", "always normal", title_justify="left"
     )
-    for name, meaning in MEANINGS.items():
-        if name in figures:
-            figure = figures[name]
-            table.add_row(
-                meaning.name,
-                describe_figure(name, figure),
-                describe_bounds(name, figure),
-                describe_value(name, figure.naive),
-                describe_value(name, figure.always_normal),
-            )
+    for row in describe_figures(figures):
+        table.add_row(row.name, row.shown, row.bounds, row.naive, row.always_normal)
     return table

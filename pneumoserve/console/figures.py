@@ -19,12 +19,11 @@ from pneumoserve.monitoring import (
     PrevalenceError,
     Tally,
     check_prevalence,
-    describe_bounds,
     describe_counts,
     describe_effort,
     describe_figure,
+    describe_figures,
     describe_tested,
-    describe_value,
     measure,
     tally,
     trace_ppv,
@@ -45,17 +44,6 @@ _TICKS: Final = (0.001, 0.01, 0.1, 0.5)
 
 class _FormError(ReviewError, ValueError):
     """What was typed cannot be understood."""
-
-
-class Row(NamedTuple):
-    """A figure of the table, in words."""
-
-    name: str
-    sentence: str
-    shown: str
-    bounds: str
-    naive: str
-    always_normal: str
 
 
 class Line(NamedTuple):
@@ -133,25 +121,10 @@ def _part(services: Services, cohort: Cohort, prevalence: float | None) -> dict[
         "counts": describe_counts(counted, cohort.open, CLOSED_AFTER.days),
         "strata": counted.strata,
         "observed": describe_figure("prevalence", found.observed["prevalence"]),
-        "blocks": [(title, _lines(figures), _rows(figures)) for title, figures in blocks],
+        "blocks": [(title, _lines(figures), describe_figures(figures)) for title, figures in blocks],
         "curve": _curve(counted, found),
         "lines": lines,
     }
-
-
-def _rows(figures: Mapping[str, Figure]) -> list[Row]:
-    return [
-        Row(
-            meaning.name,
-            meaning.sentence,
-            describe_figure(name, figures[name]),
-            describe_bounds(name, figures[name]),
-            describe_value(name, figures[name].naive),
-            describe_value(name, figures[name].always_normal),
-        )
-        for name, meaning in MEANINGS.items()
-        if name in figures
-    ]
 
 
 def _lines(figures: Mapping[str, Figure]) -> list[Line]:

@@ -15,7 +15,7 @@ import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -233,6 +233,10 @@ class _Definition:
     scored: bool = False
     always_normal: float | None = None
 
+    def knows(self, cell: Cell) -> bool:
+        """Whether studies of a cell have what it takes to say to which side they belong."""
+        return not self.scored or cell.above is not None
+
 
 _SHARES: Final[dict[str, _Definition]] = {
     "product_sensitivity": _Definition(_sick, _flagged, always_normal=0.0),
@@ -282,9 +286,9 @@ class _Weights:
         ]
         return Weighted.of(found, max(possible, default=0.0))
 
-    def share(self, definition: _Definition, known: _Is = _any) -> Share:
-        """The share of a definition among the cells that are `known`."""
-        of = _both(known, definition.of)
+    def share(self, definition: _Definition) -> Share:
+        """The share of a definition, among the cells of which it is known."""
+        of = _both(definition.knows, definition.of)
         return Share(self.of(_both(of, definition.part)), self.of(_both(of, _not(definition.part))))
 
     def count(self, wanted: _Is) -> int:
@@ -318,30 +322,28 @@ def measure(given: Tally, prevalence: float | None = None) -> Metrics:
         observed[name] = _scale(_figure(given, each, read, (sick, well)), 1000)
     observed["referral_rate"] = _referral_rate(given)
     share = observed["prevalence"].interval
-    observed["misses_per_1000"] = _replace_always(
-        observed["misses_per_1000"], None if share is None else 1000 * share.value
-    )
-    for name in ("product_npv", "threshold_npv"):
-        observed[name] = _replace_always(observed[name], None if share is None else 1 - share.value)
+    if share is not None:
+        observed["misses_per_1000"] = replace(observed["misses_per_1000"], always_normal=1000 * share.value)
+        for name in ("product_npv", "threshold_npv"):
+            observed[name] = replace(observed[name], always_normal=1 - share.value)
     rates = {} if prevalence is None else _at(prevalence, observed, read)
     return Metrics(observed, prevalence, rates)
 
 
 def _figure(given: Tally, definition: _Definition, read: _Weights, extremes: tuple[_Weights, _Weights]) -> Figure:
-    known: _Is = (lambda cell: cell.above is not None) if definition.scored else _any
     always = definition.always_normal
-    if definition.scored and given.cells and not any(map(known, given.cells)):
+    if definition.scored and given.cells and not any(map(definition.knows, given.cells)):
         return Figure(None, _WHY_NO_THRESHOLD, always_normal=always)
     unread = _find_unread(given, definition)
     if unread is not None:
         return Figure(None, _WHY_NOT_READ.format(unread), LEAST, always_normal=always)
-    of = _both(known, definition.of)
+    of = _both(definition.knows, definition.of)
     lacking = LEAST - read.count(of)
     if lacking > 0:
         return Figure(None, _WHY_FEW, lacking, always_normal=always)
     naive = read.count(_both(of, definition.part)) / read.count(of)
-    ends = sorted(each.share(definition, known).value for each in extremes)
-    found = limit_share(read.share(definition, known))
+    ends = sorted(each.share(definition).value for each in extremes)
+    found = limit_share(read.share(definition))
     return Figure(found, bounds=(ends[0], ends[1]), naive=naive, always_normal=always)
 
 
@@ -369,18 +371,13 @@ def _scale(figure: Figure, factor: float) -> Figure:
     def times(value: float | None) -> float | None:
         return None if value is None else value * factor
 
-    return Figure(
-        None if figure.interval is None else figure.interval.scale(factor),
-        figure.why,
-        figure.lacking,
-        None if figure.bounds is None else (figure.bounds[0] * factor, figure.bounds[1] * factor),
-        times(figure.naive),
-        times(figure.always_normal),
+    return replace(
+        figure,
+        interval=None if figure.interval is None else figure.interval.scale(factor),
+        bounds=None if figure.bounds is None else (figure.bounds[0] * factor, figure.bounds[1] * factor),
+        naive=times(figure.naive),
+        always_normal=times(figure.always_normal),
     )
-
-
-def _replace_always(figure: Figure, value: float | None) -> Figure:
-    return Figure(figure.interval, figure.why, figure.lacking, figure.bounds, figure.naive, value)
 
 
 # --- at a prevalence that somebody names
@@ -399,7 +396,7 @@ def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> di
         missing = next((observed[name] for name in names if observed[name].interval is None), None)
         if missing is not None:
             return Figure(None, missing.why, missing.lacking, always_normal=always)
-        shares = [_share(read, name) for name in names]
+        shares = [read.share(_SHARES[name]) for name in names]
         found = limit_rate(rule, shares)
         naive = float(rule(*(np.array(observed[name].naive) for name in names)))
         ends = [observed[name].bounds or (0.0, 1.0) for name in names]
@@ -421,18 +418,12 @@ def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> di
 def trace_ppv(given: Tally, prevalences: Sequence[float]) -> list[Interval]:
     """The product's PPV at each prevalence; of a tally whose sensitivity and specificity `measure` gives."""
     read = _Weights(given)
-    shares = [_share(read, "product_sensitivity"), _share(read, "product_specificity")]
+    shares = [read.share(_SHARES[f"product_{name}"]) for name in ("sensitivity", "specificity")]
     return [limit_rate(functools.partial(_ppv, prevalence), shares) for prevalence in prevalences]
 
 
 def _ppv(prevalence: float, sensitivity: Values, specificity: Values) -> Values:
     return _part(prevalence * sensitivity, (1 - prevalence) * (1 - specificity))
-
-
-def _share(read: _Weights, name: str) -> Share:
-    definition = _SHARES[name]
-    known: _Is = (lambda cell: cell.above is not None) if definition.scored else _any
-    return read.share(definition, known)
 
 
 def _misses(prevalence: float, sensitivity: Figure) -> Figure:

@@ -16,6 +16,17 @@ class Meaning(NamedTuple):
     counts: bool = False
 
 
+class Row(NamedTuple):
+    """A figure in words, as tables show it."""
+
+    name: str
+    sentence: str
+    shown: str
+    bounds: str
+    naive: str
+    always_normal: str
+
+
 class Effort(Protocol):
     """What people did: studies read, readings, minutes of one (None: not known), and what alerts led to."""
 
@@ -127,6 +138,22 @@ def describe_bounds(name: str, figure: Figure) -> str:
 def describe_value(name: str, value: float | None) -> str:
     """A value that has no interval; a dash where there is none."""
     return "-" if value is None else _format(name, value, _digits(name, value))
+
+
+def describe_figures(figures: Mapping[str, Figure]) -> list[Row]:
+    """A row for each of some figures, in the order of `MEANINGS`."""
+    return [
+        Row(
+            meaning.name,
+            meaning.sentence,
+            describe_figure(name, figures[name]),
+            describe_bounds(name, figures[name]),
+            describe_value(name, figures[name].naive),
+            describe_value(name, figures[name].always_normal),
+        )
+        for name, meaning in MEANINGS.items()
+        if name in figures
+    ]
 
 
 def describe_counts(counted: Tally, still_open: int, closed_after: int) -> list[str]:
