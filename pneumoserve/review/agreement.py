@@ -8,7 +8,7 @@ for, and a reading without a known probability, or one that was not blind, does 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from sqlalchemy import select
 
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.tables import readings
+
+Floats = npt.NDArray[np.float64]
 
 _RESAMPLES: Final = 2000
 _SEED: Final = 20_261_130
@@ -87,48 +89,49 @@ def _reason_to_leave_out(first: Any, second: Any) -> str | None:
 
 def estimate_agreement(pairs: Sequence[Pair], left_out: dict[str, int] | None = None) -> Agreement:
     """Cohen's kappa of weighted pairs, and agreement on sick and on well ones: kappa collapses where few are sick."""
-    table = np.array([[each.first, each.second] for each in pairs], dtype=bool).reshape(-1, 2)
+    cells = np.array([2 * each.first + each.second for each in pairs], dtype=np.intp)
     weights = np.array([1 / each.probability for each in pairs])
     generator = np.random.default_rng(_SEED)
-    chosen = [generator.integers(len(pairs), size=len(pairs)) for _ in range(_RESAMPLES)] if pairs else []
-
-    def estimate(figure: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float]) -> Estimate:
-        value = figure(table, weights)
-        if np.isnan(value):
-            return Estimate(None, None, None)
-        spread = np.array([figure(table[each], weights[each]) for each in chosen])
-        low, high = np.nanpercentile(spread, [_TAIL, 100 - _TAIL])
-        return Estimate(value, float(low), float(high))
-
-    return Agreement(len(pairs), estimate(_kappa), estimate(_positive), estimate(_negative), left_out or {})
+    # The table of all pairs, then one a resample.
+    tables = [_add_up(cells, weights)]
+    for _ in range(_RESAMPLES if pairs else 0):
+        chosen = generator.integers(len(pairs), size=len(pairs))
+        tables.append(_add_up(cells[chosen], weights[chosen]))
+    figures = (_limit(figure(np.array(tables, dtype=float))) for figure in (_kappa, _positive, _negative))
+    return Agreement(len(pairs), *figures, left_out or {})
 
 
-def _shares(table: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """The weighted shares of studies: both say sick, both say well, they differ; all 0 of none."""
-    total = float(weights.sum()) or 1.0
-    sick, well = table.all(axis=1), ~table.any(axis=1)
-    both, none = float(weights[sick].sum()) / total, float(weights[well].sum()) / total
-    return both, none, float(weights[~sick & ~well].sum()) / total
+def _add_up(cells: npt.NDArray[np.intp], weights: Floats) -> Floats:
+    """Weights of pairs: both say well, the second alone says sick, the first alone, both say sick; shape [4]."""
+    return np.bincount(cells, weights, minlength=4)
 
 
-def _kappa(table: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> float:
-    if not len(table):
-        return float("nan")
-    both, none, _ = _shares(table, weights)
-    first, second = (float(weights[table[:, column]].sum() / weights.sum()) for column in (0, 1))
-    by_chance = first * second + (1 - first) * (1 - second)
-    return _ratio(both + none - by_chance, 1 - by_chance)
+def _limit(values: Floats) -> Estimate:
+    """The first of the values, with an interval by the others."""
+    if np.isnan(values[0]):
+        return Estimate(None, None, None)
+    low, high = np.nanpercentile(values[1:], [_TAIL, 100 - _TAIL])
+    return Estimate(float(values[0]), float(low), float(high))
 
 
-def _positive(table: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> float:
-    both, _, differ = _shares(table, weights)
-    return _ratio(2 * both, 2 * both + differ)
+def _kappa(tables: Floats) -> Floats:
+    """Cohen 1960; of tables of shape [n, 4], as the others."""
+    well, second, first, sick = tables.T
+    total = tables.sum(axis=1)
+    by_chance = (sick + first) * (sick + second) + (well + first) * (well + second)
+    return _divide(total * (well + sick) - by_chance, total**2 - by_chance)
 
 
-def _negative(table: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> float:
-    _, none, differ = _shares(table, weights)
-    return _ratio(2 * none, 2 * none + differ)
+def _positive(tables: Floats) -> Floats:
+    _, second, first, sick = tables.T
+    return _divide(2 * sick, 2 * sick + first + second)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else float("nan")
+def _negative(tables: Floats) -> Floats:
+    well, second, first, _ = tables.T
+    return _divide(2 * well, 2 * well + first + second)
+
+
+def _divide(parts: Floats, wholes: Floats) -> Floats:
+    """NaN where a whole is nothing; what rounding leaves of nothing is nothing, since no weight is below 1."""
+    return np.divide(parts, wholes, out=np.full_like(parts, np.nan), where=wholes > 1e-9)

@@ -62,8 +62,9 @@ def simulate(count: int, prevalence: float, seed: int) -> tuple[list[Pair], list
 
 def kappa_of(pairs: list[Pair]) -> float:
     """Kappa alone: an interval of so many studies would take long."""
-    table = np.array([[each.first, each.second] for each in pairs])
-    return module._kappa(table, np.array([1 / each.probability for each in pairs]))
+    cells = np.array([2 * each.first + each.second for each in pairs])
+    table = module._add_up(cells, np.array([1 / each.probability for each in pairs]))
+    return float(module._kappa(table[None])[0])
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.5])

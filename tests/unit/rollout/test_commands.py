@@ -15,8 +15,6 @@ WITHOUT = "import sys; sys.modules[{package!r}] = None; from pneumoserve.cli imp
     ("package", "words"),
     [
         ("scipy.stats", ["status"]),
-        ("kubernetes", ["promote"]),
-        ("kubernetes", ["abort", "--reason", "r"]),
         ("kubernetes", ["start", "--plan", "none.yaml"]),
     ],
 )
