@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoserve.decision import Policy
+from pneumoserve.models.occlusion import cover
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import Item
 from pneumoserve.release.schema import Calibration, Metric
@@ -23,8 +24,6 @@ from training.shifts import SHIFTS
 Pixels = npt.NDArray[np.uint8]
 Floats32 = npt.NDArray[np.float32]
 
-_PATCH: Final = 32
-_STRIDE: Final = 16
 _COVERED_FILMS: Final = 12
 # One film of this many is made into an outlier of each kind.
 _OUTLIER_STRIDE: Final = 3
@@ -114,15 +113,9 @@ def _shift_figures(plain: Scores, shifted: Scores, policy: Policy) -> dict[str, 
 
 
 def _falls(graph: Graph, film: Pixels) -> Floats32:
-    """How far the logit falls for each place of a gray patch (occlusion, Zeiler & Fergus 2014)."""
-    starts = range(0, film.shape[0] - _PATCH + 1, _STRIDE)
-    gray = int(film.mean())
-    variants = [film]
-    for top in starts:
-        for left in starts:
-            covered = film.copy()
-            covered[top : top + _PATCH, left : left + _PATCH] = gray
-            variants.append(covered)
-    logits = graph.outputs(np.stack(variants), "covering films")[0]
-    falls: Floats32 = (logits[0] - logits[1:]).reshape(len(starts), len(starts))
+    """How far the logit falls for each place of a gray patch."""
+    covered = cover(film)
+    variants = np.concatenate([film[None], covered.reshape(-1, *film.shape)])
+    logits = graph.outputs(variants, "covering films")[0]
+    falls: Floats32 = (logits[0] - logits[1:]).reshape(covered.shape[:2])
     return falls

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,11 +15,6 @@ from pneumoserve.cli.app import app, releases
 from pneumoserve.cli.archive_replay import replay_records, show_report
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder, Trust
 from pneumoserve.cli.output import AsJson, Failure, console, errors, print_json
-
-if TYPE_CHECKING:
-    from pneumoserve.local.state import State
-    from pneumoserve.release import Release
-    from pneumoserve.store import Store
 
 
 @app.command(epilog="Example: pneumoserve package runs/first --out releases")
@@ -268,11 +263,12 @@ def redeploy(
     from pneumoserve.cli.stores import reader_of, store_of
     from pneumoserve.local.redeploy import redeploy as go_over
     from pneumoserve.local.state import State
+    from pneumoserve.release.fetch import find_or_fetch
 
     where = State(state)
     with store_of(state) as store:
         where.make()
-        found = _of_id(where, release, store)
+        found = find_or_fetch(store, release, where.releases, where.trust)
         with errors.status(f"release {found.id} takes over"):
             running = go_over(where, found)
         report, seconds = replay_records(reader_of(store, state, None, None), found, None, found.id, sample, 0)
@@ -286,14 +282,3 @@ def redeploy(
         raise typer.Exit(1)
     if not as_json:
         console.print(f"release {found.id} answers as it did")
-
-
-def _of_id(state: State, release_id: str, store: Store) -> Release:
-    """A release of the state folder, where it is put if only the store has it."""
-    from pneumoserve.release import verify
-    from pneumoserve.release.fetch import fetch
-
-    folder = state.releases / release_id
-    if not (folder / "release.json").is_file():
-        return fetch(store, release_id, state.releases, state.trust)
-    return verify(folder.resolve(), state.trust, release_id)

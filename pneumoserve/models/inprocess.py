@@ -38,14 +38,20 @@ def load_scorers(release: Release) -> Iterator[dict[str, Scorer]]:
     Raises:
         ModuleNotFoundError: there is no ONNX Runtime.
     """
+    with tempfile.TemporaryDirectory(prefix="pneumoserve-models-") as temporary:
+        models = [facts.name for facts in release.manifest.models]
+        yield {model: load_scorer(release, model, Path(temporary) / model) for model in models}
+
+
+def load_scorer(release: Release, model: str, folder: Path) -> Scorer:
+    """One model of the release, from its MAR, which is unpacked into `folder`.
+
+    Raises:
+        ModuleNotFoundError: there is no ONNX Runtime.
+    """
     # As TorchServe's workers are started: a library that spins up threads of its own would slow every film.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory(prefix="pneumoserve-models-") as temporary:
-        scorers: dict[str, Scorer] = {}
-        for facts in release.manifest.models:
-            folder = Path(temporary) / facts.name
-            with zipfile.ZipFile(release.folder / "model-store" / f"{facts.name}.mar") as mar:
-                for name in ("model.json", f"{facts.name}.onnx", f"{facts.name}.safetensors"):
-                    mar.extract(name, folder)
-            scorers[facts.name] = Scorer(folder, {})
-        yield scorers
+    with zipfile.ZipFile(release.folder / "model-store" / f"{model}.mar") as mar:
+        for name in ("model.json", f"{model}.onnx", f"{model}.safetensors"):
+            mar.extract(name, folder)
+    return Scorer(folder, {})

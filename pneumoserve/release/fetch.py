@@ -44,6 +44,18 @@ def fetch(store: Store, release_id: str, out: Path, trust: Path) -> Release:
         return replace(release, folder=folder.rename(out / release_id))
 
 
+def find_or_fetch(store: Store, release_id: str, releases: Path, trust: Path) -> Release:
+    """A release of the folder of releases, where it is put if only the store has it; verified.
+
+    Raises:
+        ReleaseError: neither has one of this id, or it must not run.
+        StoreError: the store does not answer.
+    """
+    if not (releases / release_id / MANIFEST).is_file():
+        return fetch(store, release_id, releases, trust)
+    return verify((releases / release_id).resolve(), trust, release_id)
+
+
 def download(release_id: str, store: Store, into: Path) -> Path | None:
     """Copy a release of the store to `into/<id>`, unverified; None where the store has none of that id.
 
