@@ -44,6 +44,8 @@ The number is the exit code of a command that ends by the error. Where there is 
     │   └── DatabaseError        the review database does not answer
     ├── ConsoleError 2           the console cannot start as it is set
     ├── AlteredImageError        the store's copy of an image is another one
+    ├── HeatMapError             there is no heat map of an answer
+    │   └── HeatMapBusyError     a heat map is to be asked for again
     ├── ChanceKeyError 2         a file holds no key for draws
     ├── ExportError              an export cannot go on
     │   └── ExportTargetError 2  an export is to go nowhere that there is

@@ -52,6 +52,7 @@ ACCESS: Final[dict[str, Access]] = {
     "show_image": _CLINICAL,
     "find_study": _OVERSIGHT,
     "show_case": _OF_CASE,
+    "show_heat_map": _CLINICAL,
     "show_record": _OF_CASE,
     "show_lineage": _OF_CASE,
     "ask_to_break_glass": _CLINICAL,

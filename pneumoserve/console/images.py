@@ -1,10 +1,10 @@
-"""An image of a study as the viewer gets it: its pixels at full depth, decoded by the workers."""
+"""An image of a study as the viewer or a model gets it, decoded by the workers."""
 
 from __future__ import annotations
 
 from pneumoserve.canonical import digest_of
 from pneumoserve.errors import PneumoserveError
-from pneumoserve.imaging import DisplayImage
+from pneumoserve.imaging import DisplayImage, PreparedImage
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.review import Image
 from pneumoserve.store import Store
@@ -28,7 +28,20 @@ def load(image: Image, store: Store, decoders: DecoderPool) -> DisplayImage:
         AlteredImageError: it is not the image that was answered.
         ImageError: it cannot be decoded.
     """
-    stored = store.get(image.stored_key)
-    if not image.stored_key.endswith(digest_of(stored)):
+    return decoders.display(_read(image.stored_key, store))
+
+
+def load_prepared(stored_key: str, store: Store, decoders: DecoderPool) -> PreparedImage:
+    """What the models see of a stored image.
+
+    Raises:
+        NotFoundError, StoreError, AlteredImageError, ImageError: as `load` does.
+    """
+    return decoders.prepare(_read(stored_key, store))
+
+
+def _read(stored_key: str, store: Store) -> bytes:
+    stored = store.get(stored_key)
+    if not stored_key.endswith(digest_of(stored)):
         raise AlteredImageError
-    return decoders.display(stored)
+    return stored

@@ -6,8 +6,10 @@ import re
 from typing import Any, Final, get_args
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from starlette.responses import JSONResponse
 
 from pneumoserve.console.access import person_of
+from pneumoserve.console.heat_maps import HeatMapError
 from pneumoserve.console.names import names_of
 from pneumoserve.console.pages import go, sentence_of, show, show_problem, status_of
 from pneumoserve.console.reading import may_see_images, verdict_of
@@ -89,6 +91,21 @@ def show_record(request: Request, case_id: str, number: int) -> Response:
     record = _record(services, case, number)
     text = "" if record is None else record.model_dump_json(indent=2, by_alias=True)
     return show(request, "record.html", case=case, number=number, text=text)
+
+
+@router.get("/studies/{case_id}/heat-maps/{number}")
+def show_heat_map(request: Request, case_id: str, number: int) -> Response:
+    """Where covering one image changes what the detector says of it, as JSON that the viewer draws over the image."""
+    services: Services = request.app.state.services
+    case, _ = _open(request, services, case_id)
+    if not may_see_images(request, case):
+        raise ClaimError("A heat map lies over its image, and the images of this study are not yours to see.")
+    record = _record(services, case, number)
+    if record is None:
+        raise HeatMapError("There is no heat map: the archive has no record of this image that a trusted key signed.")
+    heat_map = services.heat_maps.make(record)
+    services.room.record_view(case_id, person_of(request).name, "heat_map")
+    return JSONResponse(heat_map.to_json())
 
 
 @router.get("/studies/{case_id}/lineage/{number}")

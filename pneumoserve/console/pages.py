@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from pneumoserve.alerts import ADVICE, WHY
 from pneumoserve.console.headers import HEADERS
+from pneumoserve.console.heat_maps import HeatMapBusyError, HeatMapError
 from pneumoserve.console.words import WORDS
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.imaging import ImageError
@@ -43,6 +44,8 @@ _STATUS: Final[dict[type[PneumoserveError], int]] = {
     ClaimError: 409,
     DatabaseError: 503,
     ReviewError: 404,
+    HeatMapBusyError: 503,
+    HeatMapError: 404,
     NotFoundError: 404,
     StoreError: 503,
     # It was not tried, and may be tried again; any other image was decoded once, when it was answered.

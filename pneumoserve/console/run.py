@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 
 from pneumoserve.alerts import Links
 from pneumoserve.console.app import create_app
+from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.console.services import Services
 from pneumoserve.console.settings import ConsoleError, ConsoleSettings
 from pneumoserve.imaging.pool import LANES, DecoderPool
@@ -98,6 +99,7 @@ async def open_services(settings: ConsoleSettings, url: str, store: Store) -> As
                 cases=CaseBook(database, commit),
                 links=links,
                 decoders=decoders,
+                heat_maps=HeatMaps(store, decoders, settings.releases, settings.trust),
                 releases=settings.releases,
                 trust=settings.trust,
                 opening=opening,

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from pneumoserve.alerts import Links
 from pneumoserve.console import metrics
+from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
 from pneumoserve.local.answers import describe_prevalence
@@ -43,6 +44,7 @@ class Services:
     cases: CaseBook
     links: Links
     decoders: DecoderPool
+    heat_maps: HeatMaps
     releases: Path
     trust: Path
     opening: X25519PrivateKey | None = None

@@ -36,6 +36,7 @@ WORDS: Final[dict[str | None, str]] = {
     "answer": "the answer",
     "case": "the case page",
     "images": "the images",
+    "heat_map": "a heat map",
     "referral": "the model was not sure",
     "qa_draw": "it was drawn at random",
     "disagreement": "two releases differ",

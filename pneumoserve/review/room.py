@@ -42,7 +42,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _TAG: Final = re.compile(r"<[A-Za-z/!?]")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _EXPOSED: Final[dict[Page, NotBlind]] = {
-    "alert": "opened_alert", "answer": "opened_answer", "case": "opened_case",
+    "alert": "opened_alert", "answer": "opened_answer", "case": "opened_case", "heat_map": "opened_answer",
 }  # fmt: skip
 
 
@@ -330,7 +330,7 @@ class ReadingRoom:
         first = task.number == 1
         share = 1.0 if verdict.finding == "pneumonia" else SECOND_SHARE
         pages = _pages(connection, case_id, reader)
-        seen: Sequence[NotBlind] = [why for page, why in _EXPOSED.items() if page in pages]
+        seen: Sequence[NotBlind] = sorted({why for page, why in _EXPOSED.items() if page in pages})
         images = tuple(list_predictions(connection, case_id))
         asked: Asked = task.asked
         return Label(

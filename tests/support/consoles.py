@@ -20,6 +20,7 @@ from itsdangerous import TimestampSigner
 from pneumoserve.alerts import Links
 from pneumoserve.canonical import digest_of
 from pneumoserve.console import ConsoleSettings, Services, create_app
+from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.ids import uuid7
 from pneumoserve.imaging.pool import shared_pool
 from pneumoserve.records import Addressee, Label, envelope_key, image_key, seal_envelope
@@ -57,6 +58,7 @@ class Clinic:
             cases=CaseBook(ward.database, ward.commit, ward.now),
             links=LINKS,
             decoders=shared_pool(),
+            heat_maps=HeatMaps(ward.store, shared_pool(), self.folder / "releases", self.folder / "trust"),
             releases=self.folder,
             trust=self.folder,
             opening=OPENING,

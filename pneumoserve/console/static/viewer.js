@@ -9,6 +9,9 @@ const KEYS = {
   ArrowUp: "brighten", ArrowDown: "darken", ArrowRight: "raiseContrast", ArrowLeft: "lowerContrast",
   "+": "zoomIn", "-": "zoomOut", i: "invert", r: "rotate", 0: "reset",
 };
+const HEAT_MAP_KEYS = { h: "toggleHeatMap", ",": "weaken", ".": "strengthen" };
+// Blue and orange, which people tell apart who do not see red or green (Okabe and Ito); -1 and 1 of the map.
+const COLORS = [[86, 180, 233], [230, 159, 0]];
 const MOVES = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowRight: [1, 0], ArrowLeft: [-1, 0] };
 
 class Viewer {
@@ -24,6 +27,8 @@ class Viewer {
     this.canvas.addEventListener("pointerdown", (event) => this.drag(event));
     this.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     this.canvas.addEventListener("wheel", (event) => this.turnWheel(event), { passive: false });
+    this.heatMapAt = figure.dataset.heatMap;
+    this.opacity = 0.6;
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.load();
   }
@@ -32,16 +37,53 @@ class Viewer {
     this.again.hidden = this.problem.hidden = true;
     this.state.value = "Loading";
     try {
-      const answer = await fetch(this.figure.dataset.url, { headers: { "HX-Request": "true" } });
-      if (!answer.ok) throw new Error(new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent);
+      const answer = await this.ask(this.figure.dataset.url);
       this.show(JSON.parse(answer.headers.get("Image-Detail")), await answer.arrayBuffer());
     } catch (error) {
-      const away = "The console did not answer. Try again in a moment; what you typed stays.";
-      this.problem.textContent = error instanceof TypeError ? away : error.message.trim();
+      this.tell(error);
       this.state.value = "No image";
-      this.again.hidden = this.problem.hidden = false;
+      this.again.hidden = false;
     }
   }
+
+  async ask(place) {
+    const answer = await fetch(place, { headers: { "HX-Request": "true" } });
+    if (!answer.ok) throw new Error(new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent);
+    return answer;
+  }
+
+  tell(error) {
+    const away = "The console did not answer. Try again in a moment; what you typed stays.";
+    this.problem.textContent = error instanceof TypeError ? away : error.message.trim();
+    this.problem.hidden = false;
+  }
+
+  // Made when it is first asked for; then it is there or not.
+  async toggleHeatMap() {
+    const find = (what) => this.figure.querySelector(what);
+    if (!this.detail || !find(".making").hidden) return;
+    if (!this.heatMap) {
+      find(".making").hidden = false;
+      this.problem.hidden = true;
+      try {
+        const made = await (await this.ask(this.heatMapAt)).json();
+        find(".sentence").textContent = made.sentence;
+        this.heatMap = { edge: made.edge, picture: colorsOf(made.parts) };
+      } catch (error) {
+        this.tell(error);
+        return;
+      } finally {
+        find(".making").hidden = true;
+      }
+    }
+    this.heatMapShown = !this.heatMapShown;
+    find(".made").hidden = !this.heatMapShown;
+    find("[data-do=toggleHeatMap]").setAttribute("aria-pressed", this.heatMapShown);
+    this.draw();
+  }
+
+  strengthen(by = 0.1) { this.opacity = Math.min(Math.max(this.opacity + by, 0.1), 1); this.draw(); }
+  weaken() { this.strengthen(-0.1); }
 
   show(detail, data) {
     this.detail = detail;
@@ -115,7 +157,7 @@ class Viewer {
 
   // Whether a key does something here; arrows do where the picture is what has the keys.
   press(key, shift, focused) {
-    const does = KEYS[key];
+    const does = KEYS[key] ?? (this.heatMapAt && HEAT_MAP_KEYS[key]);
     if (!this.detail || !does || (key.startsWith("Arrow") && !focused)) return false;
     const [right, down] = shift ? (MOVES[key] ?? [0, 0]) : [0, 0];
     if (right || down) this.move(right * STEP * this.canvas.clientWidth, down * STEP * this.canvas.clientHeight);
@@ -138,7 +180,8 @@ class Viewer {
       this.place();
       const turned = this.quarters ? ` · turned ${90 * this.quarters}°` : "";
       const state = `Level ${Math.round(this.level)} · width ${Math.round(this.width)} · ${Math.round(100 * this.zoom)} %`;
-      this.state.value = state + turned + (this.inverted ? " · inverted" : "");
+      const heatMap = this.heatMapShown ? ` · heat map ${Math.round(100 * this.opacity)} %` : "";
+      this.state.value = state + turned + (this.inverted ? " · inverted" : "") + heatMap;
     });
   }
 
@@ -176,7 +219,22 @@ class Viewer {
     target.scale(scale, scale);
     target.imageSmoothingQuality = "high";
     target.drawImage(this.picture, -width / 2, -height / 2);
+    if (!this.heatMapShown) return;
+    const { edge, picture } = this.heatMap;
+    const within = 1 - 2 * edge;
+    target.globalAlpha = this.opacity;
+    target.drawImage(picture, (edge - 0.5) * width, (edge - 0.5) * height, within * width, within * height);
   }
+}
+
+// A picture of a map's parts, one pixel each: the more of a color, the less of the image shows through.
+function colorsOf(parts) {
+  const picture = new OffscreenCanvas(parts[0].length, parts.length);
+  const context = picture.getContext("2d");
+  const image = context.createImageData(picture.width, picture.height);
+  parts.flat().forEach((part, at) => image.data.set([...COLORS[+(part > 0)], Math.round(255 * Math.abs(part))], 4 * at));
+  context.putImageData(image, 0, 0);
+  return picture;
 }
 
 const viewers = [...document.querySelectorAll("figure.viewer")].map((figure) => new Viewer(figure));
