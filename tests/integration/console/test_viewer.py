@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pneumoserve.canonical import digest_of
+from pneumoserve.console.heat_maps import HeatMap, HeatMapBusyError
 from pneumoserve.records import image_key
 from tests.conftest import wait_for
 from tests.support.consoles import Clinic, cookie_of, new_clinic
@@ -81,16 +82,24 @@ class Viewer:
 
     def gray(self, across: float = 0.5, down: float = 0.5) -> int:
         """The gray value at a place of the canvas, from its left and top as parts of its sides."""
+        return self._color(across, down)[0]
+
+    def reddish(self, across: float = 0.5, down: float = 0.5) -> int:
+        """By how much a place is redder than it is blue: orange is above 0, blue below it, gray at 0."""
+        red, blue = self._color(across, down)
+        return red - blue
+
+    def _color(self, across: float, down: float) -> tuple[int, int]:
+        """Red and blue at a place of the canvas."""
         self.draw()
-        return int(
-            self.canvas.evaluate(
-                """(canvas, [across, down]) => {
-                    const [x, y] = [Math.floor(across * (canvas.width - 1)), Math.floor(down * (canvas.height - 1))];
-                    return canvas.getContext("2d").getImageData(x, y, 1, 1).data[0];
-                }""",
-                [across, down],
-            )
+        red, _, blue, _ = self.canvas.evaluate(
+            """(canvas, [across, down]) => {
+                const [x, y] = [Math.floor(across * (canvas.width - 1)), Math.floor(down * (canvas.height - 1))];
+                return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data];
+            }""",
+            [across, down],
         )
+        return red, blue
 
     def drag(self, right: int, down: int, button: str = "left") -> None:
         box = self.canvas.bounding_box()
@@ -224,6 +233,82 @@ def test_an_image_that_is_gone_is_said_so_in_its_place_and_the_form_still_works(
     assert viewer.page.get_by_role("alert").count() == 0
     viewer.page.keyboard.press("s")
     viewer.page.get_by_text("What the model answered").wait_for()
+
+
+@pytest.fixture
+def case_page(viewer: Viewer, clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> Viewer:
+    """The page of the study after it was read, with a heat map whose lower right place alone is hot."""
+    falls = np.zeros((13, 13))
+    falls[12, 12], falls[0, 0] = 2.0, -2.0
+    monkeypatch.setattr(clinic.services.heat_maps, "make", lambda _: HeatMap(falls, 0.9, 0.6, 0.95))
+    viewer.wait()
+    for key in ("2", "9", "4", "p", "s"):
+        viewer.page.keyboard.press(key)
+    viewer.page.get_by_text("What the model answered").wait_for()
+    viewer.wait()
+    return viewer
+
+
+def test_a_heat_map_is_drawn_over_the_image_and_away_again_by_keys(case_page: Viewer) -> None:
+    """It lies on the image however that is zoomed, moved or turned."""
+    viewer, keys = case_page, case_page.page.keyboard
+    shape = "canvas => [canvas.clientWidth, canvas.clientHeight]"
+    width, height = viewer.canvas.evaluate(shape)
+    # The image is twice as wide as high, and as wide as the canvas.
+    high = width / 2 / height
+    right_below, left_above = (0.93, 0.5 + 0.43 * high), (0.07, 0.5 - 0.43 * high)
+    label = viewer.page.get_by_text("An aid, not a finding:")
+    assert (viewer.reddish(*right_below), viewer.reddish(*left_above), label.is_visible()) == (0, 0, False)
+    keys.press("h")
+    viewer.page.get_by_text("With one place covered it is between 0.600 and 0.950").wait_for()
+    assert label.is_visible()
+    assert viewer.page.get_by_role("button", name="Heat map").get_attribute("aria-pressed") == "true"
+    assert viewer.reddish(*right_below) > 40
+    assert viewer.reddish(*left_above) < -40
+    assert viewer.reddish() == 0
+    assert viewer.state().endswith("heat map 60 %")
+    assert Axe().run(viewer.page).violations_count == 0
+    before = viewer.reddish(*right_below)
+    keys.press(",")
+    assert 0 < viewer.reddish(*right_below) < before
+    for _ in range(2):
+        keys.press(".")
+    assert viewer.reddish(*right_below) > before
+    keys.press("r")
+    keys.press("r")
+    assert viewer.reddish(*left_above) > 40
+    keys.press("h")
+    assert (viewer.reddish(*left_above), label.is_visible()) == (0, False)
+    assert viewer.state().endswith("turned 180°")
+
+
+def test_a_heat_map_that_there_is_not_is_said_so_and_may_be_asked_for_again(
+    case_page: Viewer, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = case_page
+
+    def refuse(_: object) -> HeatMap:
+        raise HeatMapBusyError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clinic.services.heat_maps, "make", refuse)
+        viewer.page.get_by_role("button", name="Heat map").click()
+        viewer.page.get_by_role("alert").get_by_text("busy with other heat maps; try again").wait_for()
+    assert Axe().run(viewer.page).violations_count == 0
+    assert not viewer.page.get_by_role("button", name="Load it again").is_visible()
+    viewer.page.get_by_role("button", name="Heat map").click()
+    viewer.page.get_by_text("With one place covered").wait_for()
+    assert viewer.page.get_by_role("alert").count() == 0
+
+
+def test_before_the_reading_is_saved_no_key_asks_for_a_heat_map(viewer: Viewer) -> None:
+    viewer.wait()
+    asked: list[str] = []
+    viewer.page.on("request", lambda request: asked.append(request.url))
+    for key in ("h", ",", "."):
+        viewer.page.keyboard.press(key)
+    assert viewer.state().endswith("100 %")
+    assert asked == []
 
 
 def test_the_policy_refuses_code_made_of_text(viewer: Viewer) -> None:
