@@ -158,6 +158,24 @@ def test_each_reaches_the_store_with_the_credential_that_is_its_own(room: list[O
     assert added == [["arn:aws:s3:::pneumoserve/records/*"]]
 
 
+def test_the_console_can_fetch_and_verify_the_release_that_answered(room: list[Object]) -> None:
+    """For heat maps: it reads the bucket, unpacks where it may write, and trusts whom the models' container trusts."""
+    found = container_of(room, "console")
+    settings = ConsoleSettings.from_flags(found["command"][3:])
+    writable = [each["mountPath"] for each in found["volumeMounts"] if not each.get("readOnly")]
+    assert [place for place in writable if settings.releases.is_relative_to(place)] == ["/tmp"]
+    reads = [each["Resource"] for each in policies(room)["console"]["Statement"] if "s3:GetObject" in each["Action"]]
+    assert reads == [["arn:aws:s3:::pneumoserve/*"]]
+    trusted = {
+        volume["configMap"]["name"]
+        for name, spec, _ in pods(room)
+        for volume in spec["volumes"]
+        if name in {"pneumoserve-console", "pneumonia-0123456789ab"} and volume["name"] == "trust"
+    }
+    assert trusted == {"pneumoserve-trust"}
+    assert str(settings.trust) in {each["mountPath"] for each in found["volumeMounts"]}
+
+
 def test_each_has_an_account_of_its_own_without_a_token(room: list[Object]) -> None:
     for part in PARTS:
         (spec,) = [spec for name, spec, _ in pods(room) if name == f"pneumoserve-{part}"]
@@ -299,6 +317,7 @@ def test_the_console_has_a_route_of_its_own(helm: Helm, everything: list[Object]
     assert route["hostnames"] == ["console.example.org"]
     assert route["parentRefs"] == the(everything, "HTTPRoute", "pneumoserve")["spec"]["parentRefs"]
     (backend,) = route["rules"][0]["backendRefs"]
+    assert route["rules"][0]["timeouts"] == {"request": "60s"}
     assert the(everything, "Service", backend["name"])["spec"]["ports"][0]["port"] == backend["port"]
     # What callers of a release are asked for is not asked of people.
     for kind in ("SecurityPolicy", "BackendTrafficPolicy"):

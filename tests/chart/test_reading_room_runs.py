@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ import pytest
 from pneumoserve.ledger.keys import new_secret
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
-from pneumoserve.store import S3Settings
+from pneumoserve.local.stack import REFERENCE_RUN
+from pneumoserve.release.fetch import find_or_fetch
+from pneumoserve.release.package import package
+from pneumoserve.release.push import upload
+from pneumoserve.signing import generate_key, write_public_key
+from pneumoserve.store import S3Settings, S3Store
 from tests.chart.api import Object
 from tests.chart.conftest import TRIAL, Helm, the
 from tests.chart.test_reading_room import ROOM, container_of
@@ -56,11 +62,20 @@ class Room:
         own = database.replace("/tmp", str(self.folder / part))
         return {**os.environ, **self.credentials[credential].to_env(), "REVIEW_DATABASE": own}
 
-    def start(self, part: str, **instead: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    @contextmanager
+    def running(self, part: str, **instead: object) -> Iterator[subprocess.Popen[str]]:
+        """A part's process; it ends by SIGTERM as a pod does, and in any case with the context."""
+        with subprocess.Popen(
             self.command(part, **instead), env=self.environment(part), cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        ) as process:  # fmt: skip
+            try:
+                yield process
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=60)
+                assert process.returncode in (0, -signal.SIGTERM), said
+            finally:
+                process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +108,6 @@ def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]
     child.stop()
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode in (0, -signal.SIGTERM), said
-
-
 def test_the_sample_job_draws(room: Room) -> None:
     done = subprocess.run(
         room.command("sample"), env=room.environment("sample"), cwd=room.folder, capture_output=True, text=True,
@@ -110,38 +119,48 @@ def test_the_sample_job_draws(room: Room) -> None:
 
 async def test_the_console_answers_to_its_own_name_alone(room: Room) -> None:
     (metrics_port,) = free_ports(1)
-    process = room.start("console", port=0, metrics_port=metrics_port, host="127.0.0.1")
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()[1]
-    address = urlsplit(json.loads(line)["console"]).netloc
-    probe: dict[str, Any] = container_of(room.objects, "console")["readinessProbe"]["httpGet"]
-    named = {each["name"]: each["value"] for each in probe["httpHeaders"]}
+    with room.running("console", port=0, metrics_port=metrics_port, host="127.0.0.1") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        address = urlsplit(json.loads(line)["console"]).netloc
+        probe: dict[str, Any] = container_of(room.objects, "console")["readinessProbe"]["httpGet"]
+        named = {each["name"]: each["value"] for each in probe["httpHeaders"]}
 
-    def ask(headers: dict[str, str]) -> int:
-        connection = http.client.HTTPConnection(address, timeout=30)
-        connection.request("GET", probe["path"], headers=headers)
-        status = connection.getresponse().status
-        connection.close()
-        return status
+        def ask(headers: dict[str, str]) -> int:
+            connection = http.client.HTTPConnection(address, timeout=30)
+            connection.request("GET", probe["path"], headers=headers)
+            status = connection.getresponse().status
+            connection.close()
+            return status
 
-    # It is ready once it has followed the archive.
-    await wait_until(lambda: ask(named) == 200, 60)
-    assert ask({}) == 400
-    end(process)
+        # It is ready once it has followed the archive.
+        await wait_until(lambda: ask(named) == 200, 60)
+        assert ask({}) == 400
 
 
 async def test_the_alert_sender_is_ready_once_it_has_metrics(room: Room) -> None:
     (port,) = free_ports(1)
-    process = room.start("alerts", metrics_port=port, hint_port=0, hint_host="127.0.0.1")
+    with room.running("alerts", metrics_port=port, hint_port=0, hint_host="127.0.0.1") as process:
 
-    def asked() -> str:
-        assert process.poll() is None, process.communicate()[1]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                return str(answer.read())
-        except OSError:
-            return ""
+        def asked() -> str:
+            assert process.poll() is None, process.communicate()[1]
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                    return str(answer.read())
+            except OSError:
+                return ""
 
-    await wait_until(lambda: "pneumoserve_alerts_waiting" in asked(), 120)
-    end(process)
+        await wait_until(lambda: "pneumoserve_alerts_waiting" in asked(), 120)
+
+
+def test_the_console_fetches_a_release_with_its_own_credential(room: Room, tmp_path: Path) -> None:
+    """For heat maps; the credential of the set-up pushed it, as it does in a cluster."""
+    key = generate_key(tmp_path / "key.pem")
+    write_public_key(key, tmp_path / "trust")
+    made = package(REFERENCE_RUN, tmp_path / "made", key)
+    with closing(S3Store(room.credentials["setup"])) as store:
+        list(upload(made, store))
+    with closing(S3Store(room.credentials["console"])) as store:
+        found = find_or_fetch(store, made.name, tmp_path / "fetched", tmp_path / "trust")
+    assert found.folder == tmp_path / "fetched" / made.name

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from pneumoserve.ledger import Reader
@@ -61,8 +62,10 @@ class People:
             self.faults.append(message.text)
 
     def look(self, page: Page, name: str) -> None:
-        """What is done with each new page; here it is waited for, since keys are heard once its scripts have come."""
+        """Have axe look at each new page; it is waited for, since keys are heard once its scripts have come."""
         page.wait_for_load_state("networkidle")
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{name}: {found.generate_report()}"
 
 
 def send_until(url: str, *, referred: bool, headers: Mapping[str, str] | None = None) -> str:
@@ -124,6 +127,17 @@ def read_first(people: People, case_id: str) -> None:
     first.keyboard.press("s")
     first.wait_for_url(re.compile(rf"/studies/{case_id}$"))
     people.look(first, "console-case")
+    see_heat_map(people, first)
+
+
+def see_heat_map(people: People, page: Page) -> None:
+    """Have the heat map of a study's first image drawn over it, by a key."""
+    page.locator("figure.viewer[data-shown]").first.wait_for()
+    assert not page.get_by_text("An aid, not a finding:").first.is_visible()
+    page.keyboard.press("h")
+    page.get_by_text(re.compile(r"With one place covered it is between 0\.\d+ and 0\.\d+")).wait_for()
+    assert page.get_by_text("An aid, not a finding:").first.is_visible()
+    people.look(page, "console-heat-map")
 
 
 def decide(people: People, case_id: str) -> None:
@@ -156,6 +170,6 @@ def check_readings(reader: Reader) -> None:
     ]  # fmt: skip
     (decided,) = [each for each in entries if isinstance(each, Adjudication)]
     assert (decided.by, decided.finding, decided.pneumonia_type) == ("l.1", "pneumonia", "viral")
-    assert {("d.1", "alert"), ("r.1", "images"), ("r.1", "answer"), ("l.1", "images"), ("l.1", "case")} <= {
-        (each.by, each.page) for each in entries if isinstance(each, View)
-    }
+    seen = {(each.by, each.page) for each in entries if isinstance(each, View)}
+    assert {("d.1", "alert"), ("l.1", "images"), ("l.1", "case")} <= seen
+    assert {page for person, page in seen if person == "r.1"} == {"images", "answer", "heat_map"}
