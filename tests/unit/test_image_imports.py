@@ -11,17 +11,17 @@ from packaging.utils import canonicalize_name
 
 from tests.unit.test_requirements import read_pins
 
-# Requirement file: modules that the image's containers and Jobs run or import first.
+# Requirement file: modules that the image's containers and Jobs run or import first; ONNX Runtime comes late.
 IMAGES = {
-    "models": ["pneumoserve.models.__main__", "pneumoserve.models.inprocess", "pneumoserve.replay"],
+    "models": ["pneumoserve.models.__main__", "pneumoserve.models.inprocess", "pneumoserve.replay", "onnxruntime"],
     "front": [
         "pneumoserve.front.__main__", "pneumoserve.front.server", "pneumoserve.ledger", "pneumoserve.ledger.keys",
         "pneumoserve.records.parquet", "pneumoserve.drain", "pneumoserve.release.push",
     ],
-    "rollout": ["pneumoserve.rollout", "pneumoserve.replay", "pneumoserve.models.inprocess"],
+    "rollout": ["pneumoserve.rollout", "pneumoserve.replay", "pneumoserve.models.inprocess", "onnxruntime"],
     "review": [
         "pneumoserve.console.__main__", "pneumoserve.alerts", "pneumoserve.cli.alerts", "pneumoserve.cli.reviews",
-        "pneumoserve.cli.sample", "pneumoserve.release.fetch", "pneumoserve.review",
+        "pneumoserve.cli.sample", "pneumoserve.release.fetch", "pneumoserve.review", "onnxruntime",
     ],
 }  # fmt: skip
 COMMANDS = ["pneumoserve.cli", "pneumoserve.records.find", "pneumoserve.store", "pneumoserve.signing"]
