@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 from typing import Final
@@ -12,6 +11,7 @@ from prometheus_client import start_http_server
 
 from pneumoserve.alerts.hints import Hints
 from pneumoserve.alerts.sender import Resources, Sender
+from pneumoserve.logs import set_up_logs
 
 _LOOK_SECONDS: Final = 2.0
 
@@ -22,7 +22,7 @@ def run_sender(given: Resources, hints_at: tuple[str, int] | None, metrics_port:
     Raises:
         AlertPolicyError: the address for hints cannot be listened on.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logs()
     stopping = threading.Event()
     with contextlib.ExitStack() as stack:
         hints = None

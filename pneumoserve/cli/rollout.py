@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from rich.table import Table
 from pneumoserve.cli.app import app
 from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, StateFolder, Trust
 from pneumoserve.cli.output import AsJson, Failure, console, errors, needs, print_json
+from pneumoserve.logs import log_event, set_up_logs, wants_json
 
 if TYPE_CHECKING:
     from pneumoserve.rollout import Clock, Install, Lease, Plan, RolloutState, StoreEvaluator
@@ -231,9 +233,15 @@ def _run(cluster: Install, evaluator: StoreEvaluator, lease: Lease) -> RolloutSt
     from pneumoserve.rollout import RolloutEngine
 
     clock = _clock()
+    in_json = wants_json()
+    if in_json:
+        set_up_logs()
 
     def progress(line: str) -> None:
-        errors.print(f"{clock.now():%H:%M:%S} {line}", soft_wrap=True)
+        if in_json:
+            log_event(logging.getLogger("pneumoserve.rollout"), line)
+        else:
+            errors.print(f"{clock.now():%H:%M:%S} {line}", soft_wrap=True)
 
     return RolloutEngine(cluster, evaluator, clock, lease.is_held, progress).run()
 

@@ -9,6 +9,7 @@ from pneumoserve.console.run import run
 from pneumoserve.console.settings import ConsoleSettings
 from pneumoserve.errors import PneumoserveError, exit_code_of
 from pneumoserve.imaging.confinement import forbid_tracing
+from pneumoserve.logs import set_up_logs
 from pneumoserve.store import S3Settings, S3Store
 from pneumoserve.termination import explain_end
 
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     The store and REVIEW_DATABASE come from the environment, which holds their credentials.
     """
     settings = ConsoleSettings.from_flags(arguments)
+    set_up_logs()
     # The signing key and the store's credential are in this memory.
     forbid_tracing()
     try:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
+from starlette.datastructures import Headers
 
 from pneumoserve.console.access import ACCESS
+from pneumoserve.logs import bind, log_event, request_id_of
 from pneumoserve.review import Counts
+
+_log: Final = logging.getLogger(__name__)
 
 REQUESTS: Final = Counter(
     "pneumoserve_console_requests", "Requests by the page's name in the table of roles and HTTP status.",
@@ -32,7 +38,10 @@ def show_counts(counts: Counts) -> None:
 
 
 class CountRequests:
-    """Counts what an application answers; files and pages that there are not are `other`."""
+    """Counts and logs what an application answers; files and pages that there are not are `other`.
+
+    A page's name stands in the log and not its address, which may be a link that opens it.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self._app = app
@@ -42,7 +51,7 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
         # What ends without an answer is answered with 500 further out.
-        status = 500
+        status, started = 500, time.perf_counter()
 
         async def send_and_note(message: Any) -> None:
             nonlocal status
@@ -50,8 +59,12 @@ class CountRequests:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_and_note)
-        finally:
-            name = getattr(scope.get("route"), "name", "")
-            REQUESTS.labels(name if name in ACCESS else "other", status).inc()
+        with bind(request_id=request_id_of(Headers(scope=scope).items())):
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                name = getattr(scope.get("route"), "name", "")
+                page = name if name in ACCESS else "other"
+                REQUESTS.labels(page, status).inc()
+                taken = round((time.perf_counter() - started) * 1000, 1)
+                log_event(_log, "page", page=page, status=status, duration_ms=taken)

@@ -52,7 +52,9 @@ async def _serve(settings: ConsoleSettings, url: str, store: Store, listening: s
     async with open_services(settings, url, store) as services:
         config = uvicorn.Config(
             create_app(settings, services),
+            # A page's address may hold a link that opens it: `CountRequests` names pages instead.
             access_log=False,
+            log_config=None,
             log_level="warning",
             server_header=False,
             proxy_headers=False,

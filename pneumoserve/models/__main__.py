@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pneumoserve.logs import set_up_logs
 from pneumoserve.models.settings import ModelsSettings
 from pneumoserve.models.torchserve import Ports, command, environment, prepare_folder
 from pneumoserve.release import ReleaseError, verify
@@ -14,6 +15,7 @@ from pneumoserve.termination import explain_end
 def main(arguments: list[str] | None = None) -> int:
     """Replace this process by TorchServe's Java; 1 where the release is refused."""
     settings = ModelsSettings.from_flags(arguments)
+    set_up_logs()
     try:
         release = verify(settings.release.resolve(), settings.trust, settings.release_id)
     except ReleaseError as error:
