@@ -62,6 +62,7 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── RetentionError 2         an expiry contradicts a lock
     ├── ApiError                 the API server does not take a Secret
     ├── KeyFileError 2           a key file cannot be used
+    ├── TracingError 2           calls are to be traced, and cannot be
     └── StoreError               the store did not do what was asked
         └── NotFoundError        the store has no such object
 """

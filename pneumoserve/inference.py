@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pneumoserve.decision import Decision, Scores, decide, is_excluded, needs_type
+from pneumoserve.decision import Decision, Policy, Scores, decide, is_excluded, needs_type
 from pneumoserve.imaging import PreparedImage
 from pneumoserve.models.engine import Pixels
 from pneumoserve.models.scorer import Score
 from pneumoserve.names import DECISION, DETECTOR, TYPER
 from pneumoserve.records import ModelUse
 from pneumoserve.release import Release
+from pneumoserve.tracing import span
 
 __all__ = ["Backend", "Inference", "infer", "scores_of"]
 
@@ -44,15 +45,21 @@ async def infer(release: Release, backend: Backend, model: str, film: PreparedIm
     if model != DECISION:
         return Inference((_use(release, model, await backend.score(model, film.pixels)),), None)
     policy = release.manifest.policy
-    is_dicom = film.format == "dicom"
     if is_excluded(film.facts):
-        return Inference((), decide(policy, film.facts, is_dicom, Scores()))
+        return Inference((), _decide(policy, film, Scores()))
     detector = await backend.score(DETECTOR, film.pixels)
     uses = [_use(release, DETECTOR, detector)]
     if needs_type(policy, scores_of(uses)):
         typer = await backend.score(TYPER, film.pixels)
         uses.append(_use(release, TYPER, typer))
-    return Inference(tuple(uses), decide(policy, film.facts, is_dicom, scores_of(uses)))
+    return Inference(tuple(uses), _decide(policy, film, scores_of(uses)))
+
+
+def _decide(policy: Policy, film: PreparedImage, scores: Scores) -> Decision:
+    with span("decision") as traced:
+        decision = decide(policy, film.facts, film.format == "dicom", scores)
+        traced.set(finding=decision.finding or "none", reasons=list(decision.reasons))
+    return decision
 
 
 def scores_of(uses: Iterable[ModelUse]) -> Scores:

@@ -118,6 +118,9 @@ def _call(record: Record) -> Iterator[str]:
     yield f"model {call.model}, by {call.protocol} ({call.encoding}), of {call.subject or 'nobody named'}"
     taken = "" if record.duration_ms is None else f"; took {record.duration_ms:.0f} ms"
     yield f"image {call.index + 1} of {call.count} of call {call.call_id}{taken}"
+    if record.traceparent is not None:
+        sampled = "" if record.traceparent.endswith("1") else ", which was not sampled"
+        yield f"trace {record.traceparent.split('-')[1]}{sampled}"
 
 
 def _image(record: Record) -> Iterator[str]:

@@ -10,7 +10,9 @@ from pneumoserve.drain import serving
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.front.settings import FrontSettings
 from pneumoserve.imaging.confinement import forbid_tracing
+from pneumoserve.logs import set_up_logs
 from pneumoserve.termination import explain_end
+from pneumoserve.tracing import start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from pneumoserve.store import Store
@@ -22,10 +24,11 @@ def main(arguments: list[str] | None = None, store: Store | None = None) -> int:
     What is recorded goes to `store`; None: to the one that S3_* variables name.
     """
     settings = FrontSettings.from_flags(arguments)
+    set_up_logs()
     # The signing key and the store's credential are in this memory.
     forbid_tracing()
     # KServe's SDK parses sys.argv when it is imported, and reads options of its own from it.
-    sys.argv = sys.argv[:1]
+    sys.argv = [sys.argv[0], "--configure_logging=false"]
     from pneumoserve.front.identity import Callers, read_secret  # noqa: PLC0415
     from pneumoserve.front.server import Archiving, FrontServer  # noqa: PLC0415
     from pneumoserve.ledger import Journal, LockRule  # noqa: PLC0415
@@ -45,8 +48,10 @@ def main(arguments: list[str] | None = None, store: Store | None = None) -> int:
             LockRule(settings.lock_days, settings.lock_mode),
             None if settings.envelope_key is None else load_sealing_key(settings.envelope_key),
         )
+        start_tracing("pneumoserve-front", release=release.id)
         with serving(settings.drain_lock):
             FrontServer(settings, release, archiving, Callers(settings.subject_header, secret)).run()
+            stop_tracing()
     except PneumoserveError as error:
         explain_end(str(error))
         return 1

@@ -20,6 +20,8 @@ from pneumoserve.front.identity import Callers
 from pneumoserve.front.models import check_outputs
 from pneumoserve.front.service import MODEL_NAMES, Answer, Refusal
 from pneumoserve.front.wire import Call, Origin
+from pneumoserve.logs import bind, log_event, request_id_of
+from pneumoserve.tracing import call_span, current_call
 
 _log: Final = logging.getLogger(__name__)
 _ResponseT = TypeVar("_ResponseT")
@@ -115,6 +117,13 @@ class Pipeline:
             AbandonedError: it ended before its body was whole.
         """
         origin = incoming.origin
+        with (
+            call_span(incoming.headers, protocol=origin.protocol, encoding=origin.encoding) as traced,
+            bind(request_id=request_id_of(incoming.headers), trace_id=traced.trace_id),
+        ):
+            return await self._run(incoming, origin)
+
+    async def _run(self, incoming: Incoming[_ResponseT], origin: Origin) -> _ResponseT:
         try:
             origin = replace(origin, subject=self.service.callers.subject(incoming.headers))
             with self.admission.place() as place:
@@ -142,6 +151,9 @@ class Pipeline:
         if reply is None:
             answers = await self.service.answer(incoming.model, call, functools.partial(first.claim, keyed))
             reply = await first.keep(keyed, incoming.pack(incoming.encode(call, answers)))
+        else:
+            log_event(_log, "repeated call", model=incoming.model, status=200, protocol=call.protocol)
+            current_call().set(model=incoming.model, status=200, repeated=True)
         return incoming.unpack(reply)
 
     def check_model(self, model: str, version: str | None) -> None:

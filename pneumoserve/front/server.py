@@ -163,7 +163,8 @@ class FrontServer(ModelServer):  # type: ignore[misc]
                 http=functools.partial(Connection, connections),  # type: ignore[arg-type]
                 # Nothing here speaks it, and a handshake's path would be logged.
                 ws="none",
-                # KServe's SDK has configured logging. A URL may hold what a caller should not have put there.
+                # `set_up_logs` has. Each call has a line of its own: a URL may hold what a caller should not have put
+                # there.
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -23,11 +23,13 @@ from pneumoserve.imaging import ImageError, PreparedImage
 from pneumoserve.imaging.pool import Budget
 from pneumoserve.inference import Backend, infer
 from pneumoserve.ledger import Receipt, now_text
+from pneumoserve.logs import log_event
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.records import CallDetail, ErrorDetail, Pseudonyms, Record, RefusedInput, image_detail
 from pneumoserve.release import Release
 from pneumoserve.release.schema import ReleaseManifest
 from pneumoserve.store import StoreError
+from pneumoserve.tracing import Attribute, current_call, span
 
 ModelName = Literal["pneumonia", "pneumonia-detector", "pneumonia-typer"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
@@ -162,13 +164,15 @@ class Service:
             raise self._refuse_unrecorded(call_id) from None
         try:
             await self._put_envelopes(call, records)
-            receipts = await asyncio.gather(*(self._archive.commit(record) for record in records))
+            with span("commit", records=len(records)):
+                receipts = await asyncio.gather(*(self._archive.commit(record) for record in records))
         except StoreError:
             raise self._refuse_unrecorded(records[0].prediction_id) from None
         metrics.CALL_SECONDS.labels(model).observe(time.perf_counter() - started)
         self._alerting.hint(records)
         for record in records:
             _count(record)
+        _tell(records, 200)
         manifest = self._release.manifest
         return [_answer(manifest, record, receipt) for record, receipt in zip(records, receipts, strict=True)]
 
@@ -206,14 +210,20 @@ class Service:
             duration_ms=_milliseconds(started),
         )
         try:
-            receipt = await self._archive.commit(record)
+            with span("commit", records=1):
+                receipt = await self._archive.commit(record)
         except StoreError:
             return self._refuse_unrecorded(prediction_id)
+        _tell([record], error.status)
         return Refusal(error, prediction_id, receipt)
 
     def _refuse_unrecorded(self, prediction_id: str) -> Refusal:
         metrics.UNRECORDED.inc()
-        _log.error("no record could be written; the call with prediction_id %s is refused", prediction_id)
+        _log.error(
+            "no record could be written; the call is refused", extra={"fields": {"prediction_ids": [prediction_id]}}
+        )
+        current_call().set(status=503, prediction_ids=[prediction_id])
+        current_call().fail("503")
         error = CallError(503, "The archive takes no records at the moment, so nothing is answered; try again.")
         return Refusal(error, prediction_id, None)
 
@@ -224,6 +234,10 @@ class Service:
             CallError: a film is refused, the first one in the call where several are.
         """
         budget = Budget(call.subject)
+        with span("decode", images=len(call.images)):
+            return await self._decode_within(call, budget)
+
+    async def _decode_within(self, call: Call, budget: Budget) -> list[PreparedImage]:
         decoding = [asyncio.wrap_future(self._decoders.submit(data, budget)) for data in call.images]
         try:
             await asyncio.wait(decoding, return_when=asyncio.FIRST_EXCEPTION)
@@ -249,12 +263,9 @@ class Service:
         self, model: str, call: Call, call_id: str, films: Sequence[PreparedImage], started: float
     ) -> list[Record]:
         """Records of all films, complete but for being committed; their images are stored meanwhile."""
-        uploads = [
-            self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format]) for film in films
-        ]
         inferences, _ = await asyncio.gather(
             asyncio.gather(*(infer(self._release, self._models, model, film) for film in films)),
-            asyncio.gather(*uploads),
+            asyncio.gather(*(self._upload(film) for film in films)),
         )
         return [
             self._record(
@@ -278,6 +289,10 @@ class Service:
             for index, (film, inference) in enumerate(zip(films, inferences, strict=True))
         ]
 
+    async def _upload(self, film: PreparedImage) -> None:
+        with span("upload", bytes=len(film.stored)):
+            await self._archive.put_image(film.stored_sha256, film.stored, _CONTENT_TYPES[film.format])
+
     async def _put_envelopes(self, call: Call, records: Sequence[Record]) -> None:
         """Before the records: whoever reads one finds its envelope there."""
         ids = [record.prediction_id for record in records]
@@ -298,6 +313,7 @@ class Service:
                 "release": self._release.id,
                 "release_digest": self._release.digest,
                 "preprocessing_version": self._release.manifest.preprocessing_version,
+                "traceparent": current_call().traceparent,
             }
         )
 
@@ -320,6 +336,20 @@ def _answer(manifest: ReleaseManifest, record: Record, receipt: Receipt) -> Answ
         assumed_prevalence=manifest.policy.assumed_prevalence,
         receipt=receipt,
     )
+
+
+def _tell(records: Sequence[Record], status: int) -> None:
+    """One line in the log and the end of the trace, of a call whose records are written."""
+    call, ids = records[0].call, [record.prediction_id for record in records]
+    decisions = [record.decision for record in records if record.decision is not None]
+    said: dict[str, Attribute] = {"model": call.model, "status": status, "prediction_ids": ids}
+    log_event(
+        _log, "call", **said, protocol=call.protocol, release=records[0].release, duration_ms=records[-1].duration_ms
+    )
+    traced = current_call()
+    traced.set(**said, reasons=sorted({reason for decision in decisions for reason in decision.reasons}))
+    if status >= 500:
+        traced.fail(str(status))
 
 
 def _count(record: Record) -> None:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.metrics import BACKEND_RETRIES
 from pneumoserve.models.scorer import Score
+from pneumoserve.names import DETECTOR
+from pneumoserve.tracing import HEADER, span
 
 # A killed worker costs the request it held (507) and takes about 2 s to come back.
 _DEADLINE_SECONDS: Final = 20.0
@@ -55,28 +57,32 @@ class TorchServe:
         Raises:
             CallError: 503 where no worker answers within 20 s.
         """
-        body = pixels.tobytes()
-        pause = _FIRST_PAUSE_SECONDS
-        async with self._slots:
-            # Time in the queue does not count: a call that waited long may be dropped, and sent again, too.
-            give_up = time.monotonic() + _DEADLINE_SECONDS
-            while True:
-                answer = await self._once(model, body)
-                if answer is not None:
-                    return answer
-                if time.monotonic() + pause > give_up:
-                    raise CallError(503, "The models do not answer at the moment; try again.")
-                BACKEND_RETRIES.inc()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        headers = {"Content-Type": "application/octet-stream"}
+        with span("detector" if model == DETECTOR else "typer", model=model) as asked:
+            if asked.traceparent is not None:
+                headers[HEADER] = asked.traceparent
+            async with self._slots:
+                return await self._ask(model, pixels.tobytes(), headers)
 
-    async def _once(self, model: str, body: bytes) -> Score | None:
+    async def _ask(self, model: str, body: bytes, headers: dict[str, str]) -> Score:
+        pause = _FIRST_PAUSE_SECONDS
+        # Time in the queue does not count: a call that waited long may be dropped, and sent again, too.
+        give_up = time.monotonic() + _DEADLINE_SECONDS
+        while True:
+            answer = await self._once(model, body, headers)
+            if answer is not None:
+                return answer
+            if time.monotonic() + pause > give_up:
+                raise CallError(503, "The models do not answer at the moment; try again.")
+            BACKEND_RETRIES.inc()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _once(self, model: str, body: bytes, headers: dict[str, str]) -> Score | None:
         """One try; None where it failed in a way that another try may mend."""
         try:
             async with self._session.post(
-                f"{self._inference_url}/predictions/{model}",
-                data=body,
-                headers={"Content-Type": "application/octet-stream"},
+                f"{self._inference_url}/predictions/{model}", data=body, headers=headers
             ) as response:
                 if response.status >= 500:
                     return None

@@ -25,6 +25,7 @@ _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.record/3": Record,
     "pneumoserve.record/4": Record,
     "pneumoserve.record/5": Record,
+    "pneumoserve.record/6": Record,
     "pneumoserve.label/1": Label,
     "pneumoserve.label/2": Label,
     "pneumoserve.reading/1": ReadingRequest,

@@ -97,11 +97,12 @@ class Record(_Strict):
         "pneumoserve.record/3",
         "pneumoserve.record/4",
         "pneumoserve.record/5",
+        "pneumoserve.record/6",
     ] = Field(
-        default="pneumoserve.record/5",
+        default="pneumoserve.record/6",
         alias="schema",
         description="1 had neither study nor patient, 2 no chest_probability, 3 no duration_ms, 4 neither leaning nor "
-        "type_probability",
+        "type_probability, 5 no traceparent",
     )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")
@@ -113,6 +114,11 @@ class Record(_Strict):
     call: CallDetail
     duration_ms: float | None = Field(
         default=None, description="milliseconds from when the call was read until its record was made; null: not taken"
+    )
+    traceparent: str | None = Field(
+        default=None,
+        pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        description="the call's span in its trace (W3C Trace Context); null: calls were not traced",
     )
     image: ImageDetail | None = None
     refused: RefusedInput | None = None

@@ -106,7 +106,7 @@ def _differs(outcome: Replayed) -> bool:
 def _record(outcome: Replayed, candidate: Release) -> Record:
     return outcome.record.model_copy(
         update={
-            "schema_": "pneumoserve.record/5",
+            "schema_": "pneumoserve.record/6",
             "prediction_id": uuid7(),
             "time": now_text(),
             "arm": "shadow",
@@ -114,6 +114,7 @@ def _record(outcome: Replayed, candidate: Release) -> Record:
             "release_digest": candidate.digest,
             "preprocessing_version": candidate.manifest.preprocessing_version,
             "duration_ms": None,
+            "traceparent": None,
             "models": outcome.inference.models,
             "decision": outcome.inference.decision,
         }

@@ -37,16 +37,16 @@ class SecondFront:
             return False
 
 
-# Takes options of the front, and the words of a command that starts it.
+# Takes options of the front, the words of a command that starts it, and variables of its environment.
 StartFront = Callable[..., contextlib.AbstractContextManager[SecondFront]]
 
 
 @pytest.fixture(scope="session")
 def start_front(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> StartFront:
-    """Starts a front with options of its own, by a command of its own where one is given."""
+    """Starts a front with options and variables of its own, by a command of its own where one is given."""
 
     @contextlib.contextmanager
-    def start(*options: str, within: Sequence[str] = ()) -> Iterator[SecondFront]:
+    def start(*options: str, within: Sequence[str] = (), **environment: str) -> Iterator[SecondFront]:
         folder = tmp_path_factory.mktemp("front")
         http, over_grpc, metrics = free_ports(3)
         own = {"--http-port": http, "--grpc-port": over_grpc, "--metrics-port": metrics,
@@ -58,7 +58,10 @@ def start_front(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Start
         log = folder / "front.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*within, *words, *options], stdout=output, stderr=output, env={**os.environ, **stack.s3.to_env()}
+                [*within, *words, *options],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **stack.s3.to_env(), **environment},
             )
         metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         front = SecondFront(http, f"127.0.0.1:{over_grpc}", metrics_url, log, process)
