@@ -106,8 +106,8 @@ def test_the_models_container_has_no_credential_and_no_port(trial: list[Object],
     for rendered in (trial, everything):
         models = containers(rendered)["kserve-container"]
         assert not {"envFrom", "ports"} & set(models)
-        # What values add, and nothing of the chart's.
-        assert [each["name"] for each in models.get("env", [])] in ([], ["OMP_WAIT_POLICY"])
+        # What values add, and how logs look.
+        assert [each["name"] for each in models["env"]] in (["LOG_FORMAT"], ["LOG_FORMAT", "OMP_WAIT_POLICY"])
         volumes = {volume["name"]: volume for volume in the(rendered, "ServingRuntime")["spec"]["volumes"]}
         assert all("secret" not in volumes[mount["name"]] for mount in models["volumeMounts"])
         assert "exec" in models["readinessProbe"]
@@ -779,7 +779,8 @@ def test_jobs_of_the_archive_run_our_commands_on_its_store(everything: list[Obje
     for name, container in found.items():
         assert container["command"][:3] == ["pneumoserve", "archive", name.removeprefix("pneumoserve-")]
         # The same store, with another credential than the fronts'.
-        assert _plain(container["env"]) == _plain(front["env"])
+        store = [each for each in front["env"] if not each["name"].startswith(("LOG_", "OTEL_"))]
+        assert _plain(container["env"]) == _plain(store)
         assert "pneumoserve-seal" in str(container["env"])
     assert found["pneumoserve-export"]["command"][3:] == ["--to", "s3://films/parquet", *BELIEVED]
     assert found["pneumoserve-verify"]["image"] == front["image"]

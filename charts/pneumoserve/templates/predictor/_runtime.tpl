@@ -39,9 +39,10 @@ containers:
     args:
       - {{ include "pneumoserve.releaseArgument" . }}
       - --workers={{ .Values.models.workers }}
-    {{- with .Values.models.extraEnv }}
-    env: {{- toYaml . | nindent 6 }}
-    {{- end }}
+    env: {{- include "pneumoserve.logEnvironment" . | nindent 6 }}
+      {{- with .Values.models.extraEnv }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     startupProbe:
       exec:
         command: [python, -m, pneumoserve.models.probe]
@@ -125,6 +126,10 @@ containers:
         containerPort: 8082
         protocol: TCP
     env: {{- include "pneumoserve.storeEnvironment" . | nindent 6 }}
+      {{- include "pneumoserve.logEnvironment" . | nindent 6 }}
+      {{- with include "pneumoserve.traceEnvironment" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- with .Values.front.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}

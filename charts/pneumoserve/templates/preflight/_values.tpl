@@ -90,7 +90,8 @@
     {{- $problems = append $problems
         "loadTest.grpc is set and loadTest.url is not, so two services would be loaded; set both, or none." -}}
   {{- end -}}
-  {{- $ours := "S3_.+|REVIEW_DATABASE|PNEUMOSERVE_GATEWAY_SECRET|PNEUMOSERVE_IMAGE|JOB|RANK_OF_POD|COLUMNS" -}}
+  {{- $ours := join "|" (list "S3_.+" "REVIEW_DATABASE" "PNEUMOSERVE_GATEWAY_SECRET" "PNEUMOSERVE_IMAGE" "JOB"
+      "RANK_OF_POD" "COLUMNS" "LOG_FORMAT" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_TRACES_SAMPLER.*") -}}
   {{- range $part := list "front" "models" "archive" "rollout" "training" "review" -}}
     {{- range (get $values $part).extraEnv -}}
       {{- if regexMatch (printf "^(%s)$" $ours) .name -}}

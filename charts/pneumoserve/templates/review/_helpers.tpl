@@ -22,9 +22,7 @@ true
 
 {{/* The port of the provider by which people sign in at the console. */}}
 {{- define "pneumoserve.signInPort" -}}
-{{- $issuer := .Values.console.signIn.issuer -}}
-{{- $port := regexFind "^https?://[^/]+" $issuer | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- $port | default (ternary "443" "80" (hasPrefix "https://" $issuer)) -}}
+{{- include "pneumoserve.portOf" .Values.console.signIn.issuer -}}
 {{- end -}}
 
 {{/* Names of the files that the alert policy's channels want beside it, as a JSON list. */}}
@@ -86,6 +84,7 @@ containers:
         # The pod's own, made anew from the archive wherever it starts.
         value: sqlite:////tmp/review.sqlite
         {{- end }}
+      {{- include "pneumoserve.logEnvironment" . | nindent 6 }}
       {{- with $review.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}

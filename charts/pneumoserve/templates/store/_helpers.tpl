@@ -7,9 +7,13 @@
 {{- end -}}
 
 {{- define "pneumoserve.endpointPort" -}}
-{{- $endpoint := include "pneumoserve.endpoint" . -}}
-{{- $port := regexFind ":[0-9]+$" $endpoint | trimPrefix ":" -}}
-{{- $port | default (ternary "443" "80" (hasPrefix "https://" $endpoint)) -}}
+{{- include "pneumoserve.portOf" (include "pneumoserve.endpoint" .) -}}
+{{- end -}}
+
+{{/* The port of an address: {{ include "pneumoserve.portOf" "https://host/path" }} */}}
+{{- define "pneumoserve.portOf" -}}
+{{- $port := regexFind "^https?://[^/]+" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
+{{- $port | default (ternary "443" "80" (hasPrefix "https://" .)) -}}
 {{- end -}}
 
 {{- define "pneumoserve.archiveSecret" -}}
