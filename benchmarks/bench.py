@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +32,7 @@ from tests.support import films
 console = Console(stderr=True, highlight=False)
 ROOT: Final = Path(__file__).parents[1]
 _READY_SECONDS: Final = 120.0
+_CALLERS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,29 @@ def front(of: Stack, *options: str, module: str = "pneumoserve.front", store: S3
 def sample() -> list[bytes]:
     """The sample's small films."""
     return [path.read_bytes() for path in films.sample_films()]
+
+
+def keep_busy(own: Front, seconds: float) -> float:
+    """Calls a second of eight callers, each sending its next film when it has an answer."""
+    films, numbers, end = sample(), count(), time.perf_counter() + seconds
+
+    def caller(_: int) -> int:
+        done = 0
+        with httpx.Client(base_url=f"http://{own.address}", timeout=60) as client:
+            while time.perf_counter() < end:
+                done += ask(client, films[next(numbers) % len(films)])
+        return done
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_CALLERS) as callers:
+        total = sum(callers.map(caller, range(_CALLERS)))
+    return total / (time.perf_counter() - started)
+
+
+def ask(client: httpx.Client, film: bytes) -> int:
+    """Send a film; 1, the calls that were answered."""
+    client.post("/v1/models/pneumonia:predict", content=film).raise_for_status()
+    return 1
 
 
 def recorded(of: Stack) -> set[str]:

@@ -10,16 +10,14 @@ import argparse
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import httpx
 from rich.progress import track
 
-from benchmarks.bench import Front, console, front, publish, sample, stack
+from benchmarks.bench import Front, ask, console, front, keep_busy, publish, sample, stack
 from pneumoserve.store import S3Settings, S3Store
 
-_CALLERS = 8
 _RECORD_BYTES = 2000
 # A second bucket's name of the local store is never asked for: without a store nothing is written.
 _NOWHERE = "benchmarks.nowhere"
@@ -35,13 +33,13 @@ def main() -> int:
         fronts = {"on": front(running), "off": front(running, module=_NOWHERE)}
         for own in fronts.values():
             own.start()
-            _busy(own, 3.0)
+            keep_busy(own, 3.0)
         rates: dict[str, list[float]] = {name: [] for name in fronts}
         medians: dict[str, list[float]] = {name: [] for name in fronts}
         puts: list[float] = []
         for turn in track(range(options.rounds), "measuring", console=console):
             for name in sorted(fronts, reverse=bool(turn % 2)):
-                rates[name].append(_busy(fronts[name], options.seconds))
+                rates[name].append(keep_busy(fronts[name], options.seconds))
                 medians[name].append(statistics.median(_alone(fronts[name], options.seconds)))
             puts += _puts(running.store, 50)
         for own in fronts.values():
@@ -64,23 +62,6 @@ def main() -> int:
     return 0
 
 
-def _busy(own: Front, seconds: float) -> float:
-    """Calls a second of several callers, each sending its next film when it has an answer."""
-    films, numbers, end = sample(), count(), time.perf_counter() + seconds
-
-    def caller(_: int) -> int:
-        done = 0
-        with httpx.Client(base_url=f"http://{own.address}", timeout=60) as client:
-            while time.perf_counter() < end:
-                done += _asked(client, films[next(numbers) % len(films)])
-        return done
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(_CALLERS) as callers:
-        total = sum(callers.map(caller, range(_CALLERS)))
-    return total / (time.perf_counter() - started)
-
-
 def _alone(own: Front, seconds: float) -> list[float]:
     """Seconds of each call of a single caller."""
     films, times, end = sample(), [], time.perf_counter() + seconds
@@ -89,14 +70,9 @@ def _alone(own: Front, seconds: float) -> list[float]:
             started = time.perf_counter()
             if started > end:
                 return times
-            _asked(client, films[number % len(films)])
+            ask(client, films[number % len(films)])
             times.append(time.perf_counter() - started)
     return times
-
-
-def _asked(client: httpx.Client, film: bytes) -> int:
-    client.post("/v1/models/pneumonia:predict", content=film).raise_for_status()
-    return 1
 
 
 def _puts(settings: S3Settings, number: int) -> list[float]:

@@ -19,6 +19,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     "metrics": tables.METRICS,
     "readers": tables.READERS,
     "drift": tables.DRIFT,
+    "traces": tables.TRACES,
     "chart-values": chart_values.GENERATOR,
     "manifests": manifests.GENERATOR,
     "walkthrough": walkthrough.GENERATOR,

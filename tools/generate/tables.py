@@ -104,6 +104,23 @@ def format_drift(root: Path, folder: Path) -> str:
     return "\n".join(lines) + f"\n\n{spread}\nBy {by}.\n"
 
 
+def format_traces(root: Path, folder: Path) -> str:
+    """What traces cost, for a page in that folder."""
+    file = root / "benchmarks" / "traces.json"
+    result = json.loads(file.read_text())
+    heads = ("calls that are traced", "processor time of a call's spans", "share of a call's", "throughput lost")
+    lines = [_row([*heads]), _row(["---"] * len(heads))]
+    for name, words in (("off", "none"), ("tenth", "a tenth"), ("all", "all")):
+        each, lost = result[name], ""
+        if name != "off":
+            low, high = each["throughput_lost_percent_95"]
+            lost = f"{each['throughput_lost_percent']} % ({low} to {high})"
+        share = f"{each['spans_percent_of_a_call']} %"
+        lines.append(_row([words, f"{each['spans_cpu_ms_per_call']:.3f} ms", share, lost]))
+    call = f"A call took {result['cpu_ms_of_a_call_in_all_processes']} ms of all processes."
+    return "\n".join(lines) + f"\n\n{call}\nBy `{result['command']}` ({_link('result', file, folder)}).\n"
+
+
 def format_meanings(_root: Path, _folder: Path) -> str:
     """What each figure of `pneumoserve metrics` says."""
     rows = [_row([meaning.name, meaning.sentence]) for meaning in MEANINGS.values()]
@@ -146,6 +163,7 @@ EXPERIMENTS: Final = Generator(
     "the table of training/experiments/run-*.json", _generate("experiments", format_experiments)
 )
 DRIFT: Final = Generator("the table of benchmarks/drift.json", _generate("drift", format_drift))
+TRACES: Final = Generator("the table of benchmarks/traces.json", _generate("traces", format_traces))
 MEANINGS_TABLE: Final = Generator("what each metric says", _generate("meanings", format_meanings))
 READERS: Final = Generator("the table of readers who err", _generate("readers", format_readers))
 METRICS: Final = Generator("the table of benchmarks/metrics.json", _generate("metrics", format_metrics))
