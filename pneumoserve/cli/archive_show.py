@@ -20,7 +20,8 @@ from pneumoserve.names import DETECTOR, TYPER
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from pneumoserve.records import FollowUp, ImageDetail, Label, ModelUse, ReadingRequest, Record
+    from pneumoserve.ledger import Reader
+    from pneumoserve.records import EntryPlace, FollowUp, ImageDetail, Label, ModelUse, ReadingRequest, Record
     from pneumoserve.store import Store
 
 _HERE: Final = "-"
@@ -32,7 +33,9 @@ _MARGIN: Final = 12
 
 @archive.command(epilog="Example: pneumoserve archive show 01890a5d-ac96-774b-bcce-b302099a8057 --image xray.png")
 def show(
-    prediction_id: Annotated[str, typer.Argument(help="The id an answer or an error came with.")],
+    prediction_id: Annotated[
+        str, typer.Argument(help="The id an answer or an error came with; or WRITER:SEQUENCE:HASH, as evidence has it.")
+    ],
     image: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="New PNG file for the image; - draws it here."),
@@ -47,12 +50,18 @@ def show(
     Reads the S3_* settings, else the state's store (started if down). Only what trusted keys signed is shown.
     """
     from pneumoserve.cli.stores import reader_of, record_of, store_of
-    from pneumoserve.records import follow_up
+    from pneumoserve.records import EntryPlace, follow_up
 
     if image == _HERE and (as_json or console.color_system is None):
         raise Failure("--image - draws in a terminal with colours, and not beside JSON; give --image FILE.png.", 2)
+    place = EntryPlace.parse(prediction_id)
+    if place is not None and image is not None:
+        raise Failure("Only predictions have an image; give the id of one.", 2)
     with store_of(state) as store:
         reader = reader_of(store, state, archive_trust, sealer_trust)
+        if place is not None:
+            _print_entry(reader, place)
+            return
         record = record_of(reader, prediction_id)
         later = follow_up(reader, prediction_id)
         # Not only once the store has stopped, which takes seconds.
@@ -66,6 +75,18 @@ def show(
         if image is not None:
             picture = _read_picture(store, record)
             _draw(picture) if image == _HERE else _write(picture, Path(image))
+
+
+def _print_entry(reader: Reader, place: EntryPlace) -> None:
+    """Any entry of the archive, as JSON: most have no other words."""
+    import json
+
+    from pneumoserve.records import find_line
+
+    line = find_line(reader, place)
+    if line is None:
+        raise Failure("The archive has no such entry that a trusted key signed; copy the reference whole.", 1)
+    print_json(json.loads(line))
 
 
 # --- the record in words

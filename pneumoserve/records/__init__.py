@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     )
     from pneumoserve.records.find import (
         LABEL_WRITERS,
+        EntryPlace,
         FollowUp,
+        find_line,
         find_record,
         find_records,
         follow_up,
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     )
     from pneumoserve.records.rollout_event import GateResult, Outcome, RolloutEvent, What
     from pneumoserve.records.short_chain import append
+    from pneumoserve.records.site_use import SITE_WRITERS, SiteUse
     from pneumoserve.records.writer import ArchiveWriter
 
 __all__ = [
@@ -129,6 +132,7 @@ __all__ = [
     "READING_WRITERS",
     "REVIEW_ENTRIES",
     "REVIEW_WRITERS",
+    "SITE_WRITERS",
     "Acceptance",
     "AcceptanceApproval",
     "AcceptanceError",
@@ -149,6 +153,7 @@ __all__ = [
     "DriftAlarm",
     "Encoding",
     "Entry",
+    "EntryPlace",
     "EnvelopeError",
     "ErrorDetail",
     "ExportError",
@@ -182,6 +187,7 @@ __all__ = [
     "SamplePlan",
     "Selection",
     "Severity",
+    "SiteUse",
     "Source",
     "Statement",
     "StoreTarget",
@@ -196,6 +202,7 @@ __all__ = [
     "envelope_key",
     "export",
     "find_acceptance",
+    "find_line",
     "find_record",
     "find_records",
     "follow_up",
@@ -225,6 +232,7 @@ _MODULES: Final = (
     "review_entries",
     "rollout_event",
     "acceptance",
+    "site_use",
     "pseudonyms",
     "entries",
     "approvals",

@@ -15,10 +15,11 @@ from pneumoserve.records.reading_request import ReadingRequest
 from pneumoserve.records.record import Record
 from pneumoserve.records.review_entries import REVIEW_ENTRIES, ReviewEntry
 from pneumoserve.records.rollout_event import RolloutEvent
+from pneumoserve.records.site_use import SiteUse
 
-Entry = Record | Label | ReadingRequest | RolloutEvent | Acceptance | AcceptanceApproval | ReviewEntry
+Entry = Record | Label | ReadingRequest | RolloutEvent | Acceptance | AcceptanceApproval | SiteUse | ReviewEntry
 # Of a release: no study has a part in them.
-OF_RELEASES: Final = (RolloutEvent, Acceptance, AcceptanceApproval)
+OF_RELEASES: Final = (RolloutEvent, Acceptance, AcceptanceApproval, SiteUse)
 _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.record/1": Record,
     "pneumoserve.record/2": Record,
@@ -32,6 +33,7 @@ _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.rollout/1": RolloutEvent,
     "pneumoserve.acceptance/1": Acceptance,
     "pneumoserve.acceptance_approval/1": AcceptanceApproval,
+    "pneumoserve.site_use/1": SiteUse,
     **{form.model_fields["schema_"].default: form for form in REVIEW_ENTRIES},
 }
 

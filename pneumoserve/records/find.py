@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from pneumoserve.canonical import digest_of
 from pneumoserve.ids import time_of
 from pneumoserve.ledger import Reader, Segment
 from pneumoserve.records.entries import parse_entry
@@ -24,6 +25,38 @@ _DAY: Final = timedelta(days=1)
 _ID: Final = re.compile(rb'"prediction_id":"([0-9a-f-]{36})"')
 
 LABEL_WRITERS: Final = "label-"
+_PLACE: Final = re.compile(r"(?P<writer>[a-z0-9-]+-[0-9a-f]{8}):(?P<sequence>[1-9]\d{0,7}):(?P<hash>[0-9a-f]{12,64})")
+
+
+@dataclass(frozen=True, order=True)
+class EntryPlace:
+    """Where an entry stands: segment `sequence` of `writer`; `hash` is the SHA-256 of its line, or how it begins."""
+
+    writer: str
+    sequence: int
+    hash: str
+
+    @property
+    def text(self) -> str:
+        """The place as people copy it, `WRITER:SEQUENCE:HASH`."""
+        return f"{self.writer}:{self.sequence}:{self.hash[:12]}"
+
+    @classmethod
+    def parse(cls, text: str) -> EntryPlace | None:
+        """A place from its text, with 12 digits of the hash or more; None where it is none."""
+        found = _PLACE.fullmatch(text)
+        return None if found is None else cls(found["writer"], int(found["sequence"]), found["hash"])
+
+
+def find_line(reader: Reader, place: EntryPlace) -> bytes | None:
+    """The entry of a place as its writer wrote it; None where the archive has none that a trusted key signed.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    located = reader.locate(place.writer, place.sequence)
+    lines = () if located is None else located.segment.lines
+    return next((line for line in lines if digest_of(line).startswith(place.hash)), None)
 
 
 def find_record(reader: Reader, prediction_id: str) -> Record | None:

@@ -31,6 +31,7 @@ from pneumoserve.records.label import Label
 from pneumoserve.records.record import ModelUse, Record
 from pneumoserve.records.review_entries import REVIEW_ENTRIES
 from pneumoserve.records.rollout_event import RolloutEvent
+from pneumoserve.records.site_use import SiteUse
 from pneumoserve.store import S3Settings, S3Store, Store
 
 if TYPE_CHECKING:
@@ -489,7 +490,7 @@ def _row(place: SegmentKey, line: bytes) -> tuple[str, Row]:
     if isinstance(entry, Label):
         reading = None if entry.reading is None else orjson.dumps(columns["reading"]).decode()
         return "labels", {**columns, "reading": reading, **receipt}
-    if isinstance(entry, (*REVIEW_ENTRIES, Acceptance, AcceptanceApproval)):
+    if isinstance(entry, (*REVIEW_ENTRIES, Acceptance, AcceptanceApproval, SiteUse)):
         row = {name: columns.get(name) for name in ("case_id", "time", "schema")}
         return "reviews", {**row, "entry": line.decode(), **receipt}
     return "readings", {**columns, **receipt}

@@ -24,6 +24,7 @@ from pneumoserve.records import (
     ReadingDetail,
     ReviewEntry,
     SamplePlan,
+    SiteUse,
     View,
     append,
     labels_of,
@@ -42,7 +43,7 @@ PLAN = SamplePlan(
     plan_id=ID, first_day="2026-01-01", time=now_text(), release=RELEASE, key_id="b" * 64, capacity=20, days=7,
     normal_below=0.1, pneumonia_from=0.9, counted={"normal/far": 70}, probabilities={"normal/far": 0.1},
 )  # fmt: skip
-ENTRIES: dict[str, ReviewEntry] = {
+ENTRIES: dict[str, ReviewEntry | SiteUse] = {
     "alert": Alert(**OF, **FILMS, alert_id=ID, reasons=("uncertain_finding", "pneumonia"), severity="urgent"),
     "alert-event": AlertEvent(**OF, event_id=ID, alert_id=ID, what="ordered", by="dr.5", ordered="blood_test"),
     "sample-plan": PLAN,
@@ -58,6 +59,10 @@ ENTRIES: dict[str, ReviewEntry] = {
         last=now_text(), studies=200, scores_p=0.001, images_p=0.2, referrals_p=0.5, cause="case_mix",
     ),
     "incident": Incident(**OF, **FILMS, incident_id=ID, by="r.17", kind="missed_pneumonia"),
+    "site-use": SiteUse(
+        release=RELEASE, time=now_text(), by="lead", site="hospital", owner="Dr A. Owner", role="radiologist",
+        contact="4711", governance="imaging AI group", purpose="a second look", population="children", limits="none",
+    ),
 }  # fmt: skip
 READING = ReadingDetail(
     case_id="a" * 64, prediction_ids=(PREDICTION, uuid7()), asked="qa_draw", no_result_seen=True, not_blind=(),
