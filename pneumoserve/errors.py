@@ -43,6 +43,8 @@ The number is the exit code of a command that ends by the error. Where there is 
     │   ├── NoStudiesError 2     figures of studies that there are not
     │   └── DatabaseError        the review database does not answer
     ├── ConsoleError 2           the console cannot start as it is set
+    ├── EvidencePackageError     a file of evidence is not as it was signed
+    ├── SiteFileError 2          a file does not say how a site uses a release
     ├── AlteredImageError        the store's copy of an image is another one
     ├── HeatMapError             there is no heat map of an answer
     │   └── HeatMapBusyError     a heat map is to be asked for again

@@ -12,7 +12,7 @@ import pneumoserve
 # What --help shows, by what somebody comes to do, in the order in which most people meet it.
 PANELS: Final = {
     "Try and serve": ("serve", "predict"),
-    "Audit": ("archive", "lineage"),
+    "Audit": ("archive", "lineage", "evidence"),
     "Read and label": ("console", "alerts", "queue", "label", "sample", "review"),
     "Measure": ("metrics", "drift"),
     "Train and approve": ("ingest", "train", "evaluate", "recalibrate", "package", "release", "accept", "approve"),

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -16,8 +15,8 @@ from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, Database, Seale
 from pneumoserve.cli.output import AsJson, console, print_json
 
 if TYPE_CHECKING:
-    from pneumoserve.monitoring import Figure, Metrics, Tally
-    from pneumoserve.review import Cohort
+    from pneumoserve.evidence.figures import Measured
+    from pneumoserve.monitoring import Figure
 
 
 @app.command(epilog="Example: pneumoserve metrics --prevalence 0.01 --since 2026-11-01")
@@ -43,8 +42,9 @@ def metrics(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from datetime import UTC, timedelta
 
     from pneumoserve.cli.reviews import review_of
+    from pneumoserve.evidence.figures import describe_cohort, measure_cohorts
     from pneumoserve.local.state import State
-    from pneumoserve.monitoring import check_prevalence, measure, tally
+    from pneumoserve.monitoring import check_prevalence
     from pneumoserve.release.fetch import find_policy
     from pneumoserve.review import Scope, list_cohorts
 
@@ -52,41 +52,19 @@ def metrics(  # noqa: PLR0913, PLR0917 - each is an option of the command
     with review_of(state, database, archive_trust, sealer_trust) as review:
         scope = Scope(since, release, site)
         cohorts = list_cohorts(review.database, datetime.now(UTC), scope, timedelta(days=closed_after))
-        policies = {each.release: find_policy(each.release, State(state).releases, review.store) for each in cohorts}
-    documents = []
-    for cohort in cohorts:
-        policy = policies[cohort.release]
-        counted = tally(cohort.studies, None if policy is None else policy.detector_threshold)
-        found = measure(counted, prevalence)
-        if as_json:
-            documents.append(_document(cohort, counted, found, closed_after))
-        else:
-            _show(cohort, counted, found, closed_after)
+        releases = State(state).releases
+        measured = measure_cohorts(cohorts, lambda name: find_policy(name, releases, review.store), prevalence)
     if as_json:
-        print_json(documents)
+        print_json([describe_cohort(each, closed_after) for each in measured])
+        return
+    for each in measured:
+        _show(each, closed_after)
 
 
-def _document(cohort: Cohort, counted: Tally, found: Metrics, closed_after: int) -> dict[str, Any]:
-    return {
-        "release": cohort.release,
-        "reference": "blind readings",
-        "closed_after_days": closed_after,
-        "studies": counted.studies,
-        "open": cohort.open,
-        "left_out_same_patient": counted.left_out,
-        "without_patient": counted.without_patient,
-        "strata": [asdict(stratum) for stratum in counted.strata],
-        "figures": {name: asdict(figure) for name, figure in found.observed.items()},
-        "prevalence": found.prevalence,
-        "at_prevalence": {name: asdict(figure) for name, figure in found.at_prevalence.items()},
-        "effort": asdict(cohort.effort),
-        "tested": cohort.tested,
-    }
-
-
-def _show(cohort: Cohort, counted: Tally, found: Metrics, closed_after: int) -> None:
+def _show(measured: Measured, closed_after: int) -> None:
     from pneumoserve.monitoring import REFERENCE, describe_counts, describe_effort, describe_tested
 
+    cohort, counted, found = measured.cohort, measured.counted, measured.metrics
     console.print(f"release {cohort.release}", style="bold")
     for line in describe_counts(counted, cohort.open, closed_after):
         console.print(line, soft_wrap=True)

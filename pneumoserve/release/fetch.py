@@ -73,14 +73,33 @@ def find_policy(release_id: str, releases: Path, store: Store) -> Policy | None:
     Raises:
         StoreError: the store does not answer.
     """
-    file = releases / release_id / MANIFEST
+    document = find_file(release_id, MANIFEST, releases, store)
+    manifest = None if document is None else parse_manifest(document, release_id)
+    return None if manifest is None else manifest.policy
+
+
+def find_file(release_id: str, name: str, releases: Path, store: Store) -> bytes | None:
+    """A file of a release, unverified, from the folder of releases or the store; None where neither has it.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    file = releases / release_id / name
     try:
-        document = file.read_bytes() if file.is_file() else store.get(f"releases/{release_id}/{MANIFEST}")
-        manifest = ReleaseManifest.model_validate_json(document)
-    except (NotFoundError, ValidationError):
+        return file.read_bytes() if file.is_file() else store.get(f"releases/{release_id}/{name}")
+    except NotFoundError:
         return None
+
+
+def parse_manifest(document: bytes, release_id: str) -> ReleaseManifest | None:
+    """The manifest of this id; None where a document is another, or of a form that this version does not read."""
     # The id is made of the manifest's digest, so that it vouches for what it names.
-    return manifest.policy if digest_of(document).startswith(release_id) else None
+    if not digest_of(document).startswith(release_id):
+        return None
+    try:
+        return ReleaseManifest.model_validate_json(document)
+    except ValidationError:
+        return None
 
 
 def missing(release_id: str) -> ReleaseError:

@@ -89,11 +89,12 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Scope:
-    """Which studies: of days since `since`, of one release, and of one site, which is a verified caller."""
+    """Which studies: of days from `since` to before `before`, of one release, and of one site, a verified caller."""
 
     since: datetime | None = None
     release: str | None = None
     site: str | None = None
+    before: datetime | None = None
 
 
 def list_cohorts(
@@ -129,6 +130,8 @@ def _select(connection: Connection, scope: Scope) -> list[Any]:
     conditions: list[ColumnElement[bool]] = []
     if scope.since is not None:
         conditions.append(cases.c.opened >= scope.since.date().isoformat())
+    if scope.before is not None:
+        conditions.append(cases.c.opened < scope.before.date().isoformat())
     if scope.release is not None:
         conditions.append(cases.c.release == scope.release)
     if scope.site is not None:

@@ -40,6 +40,9 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
     if not hasattr(command, "commands"):
         yield " ".join(path)
         return
+    # A group that does something by itself, such as `evidence`.
+    if path and command.invoke_without_command:
+        yield " ".join(path)
     for name, each in command.commands.items():
         yield from leaves(each, (*path, name))
 
@@ -48,7 +51,7 @@ def parse_command(command: str) -> list[str]:
     """The words of a command of pneumoserve's that none of its arguments and options takes."""
     words = shlex.split(command)
     found: Any = typer.main.get_command(app)
-    while hasattr(found, "commands") and not words[0].startswith("-"):
+    while hasattr(found, "commands") and words and not words[0].startswith("-"):
         found = found.commands[words.pop(0)]
     _, rest, _ = found.make_parser(type(found).context_class(found)).parse_args(words)
     return list(rest)

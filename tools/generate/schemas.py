@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from pneumoserve.alerts import AlertPolicy
+from pneumoserve.evidence import Manifest
 from pneumoserve.ledger import Header, Seal
 from pneumoserve.ledger.acknowledgements import Acknowledgement
 from pneumoserve.lineage import Lineage
@@ -46,6 +47,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     "baseline": Baseline,
     "draw": Draw,
     "drift": DriftAlarm,
+    "evidence": Manifest,
     "incident": Incident,
     "label": Label,
     "lineage": Lineage,
