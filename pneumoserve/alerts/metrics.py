@@ -20,6 +20,18 @@ UNDELIVERED: Final = Counter(
     "pneumoserve_alerts_undelivered", "Tries of a message that no channel took. Whoever runs the service must look."
 )
 WAITING: Final = Gauge("pneumoserve_alerts_waiting", "Messages that wait to be sent.")
+OLDEST_WAITING: Final = Gauge(
+    "pneumoserve_alerts_oldest_waiting_timestamp_seconds",
+    "Since when the oldest message waits to be sent, in Unix seconds; 0 where none waits.",
+)
+OLDEST_UNANSWERED: Final = Gauge(
+    "pneumoserve_alerts_oldest_unanswered_timestamp_seconds",
+    "When the oldest alert of the last 30 days was raised that nobody has answered, in Unix seconds; 0 where none is.",
+)
+SEALED: Final = Gauge(
+    "pneumoserve_archive_sealed_timestamp_seconds",
+    "When the newest seal was made that a trusted sealer signed, in Unix seconds; 0 where there is none.",
+)
 UNANSWERED: Final = Gauge("pneumoserve_alerts_unanswered", "Alerts of the last 30 days that nobody has answered.")
 PER_100_IMAGES: Final = Gauge("pneumoserve_alerts_per_100_images", "Alerts per 100 X-rays of the last 30 days.")
 LISTED: Final = Gauge(

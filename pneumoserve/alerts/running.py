@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 
 from pneumoserve.alerts.hints import Hints
 from pneumoserve.alerts.sender import Resources, Sender
+from pneumoserve.build_info import show_build
 from pneumoserve.logs import set_up_logs
 
 _LOOK_SECONDS: Final = 2.0
@@ -29,6 +30,7 @@ def run_sender(given: Resources, hints_at: tuple[str, int] | None, metrics_port:
         if hints_at is not None:
             hints = stack.enter_context(contextlib.closing(Hints(*hints_at)))
         if metrics_port is not None:
+            show_build("alerts")
             start_http_server(metrics_port)
         sender = Sender(given)
 

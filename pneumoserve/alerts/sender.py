@@ -244,7 +244,15 @@ class Sender:
     def _measure(self, now: datetime) -> None:
         figures = measure_alerts(self._with.database, now - _MEASURED)
         metrics.WAITING.set(figures.waiting)
+        # Without routes all of them wait, for ever, and are not late.
+        metrics.OLDEST_WAITING.set(_unix_seconds(figures.oldest_message if self._with.policy.routes else None))
         metrics.UNANSWERED.set(figures.unanswered)
+        metrics.OLDEST_UNANSWERED.set(_unix_seconds(figures.oldest_unanswered))
+        metrics.SEALED.set(_unix_seconds(self._with.reader.find_last_sealing()))
         metrics.PER_100_IMAGES.set(figures.per_100_images or 0.0)
         for reason in get_args(Reason):
             metrics.LISTED.labels(reason).set(figures.listed.get(reason, 0))
+
+
+def _unix_seconds(moment: str | None) -> float:
+    return 0.0 if moment is None else datetime.fromisoformat(moment).timestamp()

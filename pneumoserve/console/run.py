@@ -15,6 +15,7 @@ import uvicorn
 from prometheus_client import start_http_server
 
 from pneumoserve.alerts import Links
+from pneumoserve.build_info import show_build
 from pneumoserve.console.app import create_app
 from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.console.services import Services
@@ -43,6 +44,7 @@ def run(settings: ConsoleSettings, url: str, store: Store) -> None:
         DatabaseError: the review database does not answer.
     """
     if settings.metrics_port is not None:
+        show_build("console")
         start_http_server(settings.metrics_port)
     with _listen(settings) as listening:
         asyncio.run(_serve(settings, url, store, listening))

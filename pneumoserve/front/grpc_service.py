@@ -66,22 +66,23 @@ class FrontServicer(InferenceServicer):  # type: ignore[misc]
         metrics.GRPC_STARTED.inc()
         call = _GrpcCall(messages, context, self._pipeline.admission)
         # What ends without an outcome of ours was given up by its caller.
-        outcome = grpc.StatusCode.CANCELLED
+        code, outcome = grpc.StatusCode.CANCELLED, metrics.outcome_of(499)
         try:
             response = await self._pipeline.run(call)
         except Refusal as refusal:
-            outcome = refusal.error.grpc_code
+            code = refusal.error.grpc_code
+            outcome = metrics.outcome_of(refusal.error.status, refusal.receipt is not None)
             found_at = ("prediction-id", refusal.prediction_id)
             release = ("pneumoserve-release", self._pipeline.service.release_id)
             await _abort(context, refusal.error, found_at, release)
         except _GaveWayError as way:
-            outcome = way.error.grpc_code
+            code, outcome = way.error.grpc_code, metrics.outcome_of(way.error.status)
             await _abort(context, way.error)
         else:
-            outcome = grpc.StatusCode.OK
+            code, outcome = grpc.StatusCode.OK, metrics.outcome_of(200)
             return response
         finally:
-            metrics.CALLS.labels(label_of(call.model), "grpc", outcome.name).inc()
+            metrics.CALLS.labels(label_of(call.model), "grpc", code.name, outcome).inc()
 
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import functools
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pneumoserve.decision import Decision
 from pneumoserve.imaging.pool import DecoderPool, LaneName, Outcome
 
+# How a call ended, the same for all protocols: refused is the caller's own fault; overloaded, failed and unrecorded are
+# ours, and what the service level objective counts as bad.
+CallOutcome = Literal["answered", "refused", "overloaded", "failed", "unrecorded", "abandoned"]
+
 CALLS = Counter(
-    "pneumoserve_calls", "Calls by model, protocol and HTTP status of the outcome.", ["model", "protocol", "status"]
-)
+    "pneumoserve_calls", "Calls by model, protocol, status as the protocol names it, and outcome.",
+    ["model", "protocol", "status", "outcome"],
+)  # fmt: skip
 IMAGES = Counter(
     "pneumoserve_images", "Films answered, by finding (none where a human must look) and referral.",
     ["finding", "referred"],
 )  # fmt: skip
+REFERRALS = Counter(
+    "pneumoserve_referrals", "Films referred, by reason; one that has several reasons counts for each.", ["reason"]
+)
 CALL_SECONDS = Histogram(
-    "pneumoserve_call_seconds", "Seconds from a call's last byte to its answer, archive included.", ["model"],
+    "pneumoserve_call_seconds", "Seconds from a call's last byte to its answer, archive included.",
+    ["model", "protocol"],
     buckets=(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30),
 )  # fmt: skip
 IN_FLIGHT = Gauge("pneumoserve_calls_in_flight", "Calls that are being read or answered.")
+ENGINE_INFO = Gauge(
+    "pneumoserve_engine_info", "1, with the engine that has computed scores of a model.",
+    ["model", "engine", "engine_version"],
+)  # fmt: skip
+ENGINE_WORKERS = Gauge("pneumoserve_engine_workers", "TorchServe's workers that are ready, by model.", ["model"])
+ENGINE_WAITING = Gauge("pneumoserve_engine_waiting", "Films that wait to be sent to TorchServe, by model.", ["model"])
+ENGINE_SECONDS = Histogram(
+    "pneumoserve_engine_seconds",
+    "Seconds of a request to TorchServe that was answered, its queue and its wait for a batch included.", ["model"],
+    buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 6),
+)  # fmt: skip
 BACKEND_RETRIES = Counter("pneumoserve_backend_retries", "Requests to TorchServe that were sent again.")
 UNRECORDED = Counter("pneumoserve_unrecorded_calls", "Calls refused with 503 because the archive took no record.")
 # gRPC's core drops messages over the receive limit before any of our code sees them: they are the difference.
@@ -40,6 +61,26 @@ DECODER_STARTS = Gauge("pneumoserve_decoder_starts", "Decode workers that have c
 DECODERS_FILTERED = Gauge(
     "pneumoserve_decoders_filtered", "1 where the kernel refuses decode workers all system calls but a few, else 0."
 )
+
+
+def outcome_of(status: int, recorded: bool = True) -> CallOutcome:
+    """How a call ended that HTTP would answer with this status; `recorded`: the archive took what became of it."""
+    if status < 400:
+        return "answered"
+    if status == 499:
+        return "abandoned"
+    if status == 429:
+        return "overloaded"
+    if status < 500:
+        return "refused"
+    return "failed" if recorded else "unrecorded"
+
+
+def count_decision(decision: Decision) -> None:
+    """Count what an image was answered with."""
+    IMAGES.labels(decision.finding or "none", decision.referred).inc()
+    for reason in decision.reasons:
+        REFERRALS.labels(reason).inc()
 
 
 def count_decoding(lane: LaneName, outcome: Outcome, seconds: float) -> None:

@@ -148,14 +148,17 @@ class Routes:
         return _error(CallError(503, "The service is not ready; try again."), None)
 
     async def _call(self, request: Request, path: _Path) -> Response:
+        recorded = True
         try:
             response = await self._pipeline.run(_HttpCall(request, path, self._pipeline.admission, self._parser))
         except Refusal as refusal:
             response = _error(refusal.error, refusal.prediction_id, refusal.receipt)
+            recorded = refusal.receipt is not None
         except AbandonedError:
             response = Response(status_code=499)
         response.headers.setdefault(RELEASE_HEADER, self._pipeline.service.release_id)
-        metrics.CALLS.labels(label_of(path.model), path.protocol, response.status_code).inc()
+        outcome = metrics.outcome_of(response.status_code, recorded)
+        metrics.CALLS.labels(label_of(path.model), path.protocol, response.status_code, outcome).inc()
         return response
 
 
@@ -293,7 +296,7 @@ def register_error_handlers(app: FastAPI) -> None:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     status, headers = (error.status_code, error.headers or {}) if isinstance(error, HTTPException) else (500, {})
-    metrics.CALLS.labels("unknown", "none", status).inc()
+    metrics.CALLS.labels("unknown", "none", status, metrics.outcome_of(status)).inc()
     messages = {
         404: "There is no such path; see /v2 and /v2/models.",
         405: f"This path takes {headers.get('Allow')}; call it by one of these methods.",

@@ -19,6 +19,7 @@ from kserve.protocol.dataplane import DataPlane
 from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 
+from pneumoserve.build_info import show_build
 from pneumoserve.front import metrics
 from pneumoserve.front.admission import DEFAULT_LIMIT, Admission, Budget
 from pneumoserve.front.alerting import Alerting, HintLine
@@ -111,6 +112,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
         settings = self._settings
         backend = TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
         tune_allocator()
+        show_build("front", self._release.id)
         start_http_server(settings.metrics_port, settings.host)
         how = self._archiving
         archive = ArchiveWriter(how.store, how.key, self._release.id, how.journal, how.lock)

@@ -168,10 +168,11 @@ class Service:
                 receipts = await asyncio.gather(*(self._archive.commit(record) for record in records))
         except StoreError:
             raise self._refuse_unrecorded(records[0].prediction_id) from None
-        metrics.CALL_SECONDS.labels(model).observe(time.perf_counter() - started)
+        metrics.CALL_SECONDS.labels(model, call.protocol).observe(time.perf_counter() - started)
         self._alerting.hint(records)
         for record in records:
-            _count(record)
+            if record.decision is not None:
+                metrics.count_decision(record.decision)
         _tell(records, 200)
         manifest = self._release.manifest
         return [_answer(manifest, record, receipt) for record, receipt in zip(records, receipts, strict=True)]
@@ -350,8 +351,3 @@ def _tell(records: Sequence[Record], status: int) -> None:
     traced.set(**said, reasons=sorted({reason for decision in decisions for reason in decision.reasons}))
     if status >= 500:
         traced.fail(str(status))
-
-
-def _count(record: Record) -> None:
-    if record.decision is not None:
-        metrics.IMAGES.labels(record.decision.finding or "none", record.decision.referred).inc()

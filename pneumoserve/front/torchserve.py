@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import aiohttp
 import numpy as np
 import numpy.typing as npt
 
+from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.metrics import BACKEND_RETRIES
 from pneumoserve.models.scorer import Score
 from pneumoserve.names import DETECTOR
 from pneumoserve.tracing import HEADER, span
@@ -61,7 +63,7 @@ class TorchServe:
         with span("detector" if model == DETECTOR else "typer", model=model) as asked:
             if asked.traceparent is not None:
                 headers[HEADER] = asked.traceparent
-            async with self._slots:
+            async with self._slot(model):
                 return await self._ask(model, pixels.tobytes(), headers)
 
     async def _ask(self, model: str, body: bytes, headers: dict[str, str]) -> Score:
@@ -74,12 +76,22 @@ class TorchServe:
                 return answer
             if time.monotonic() + pause > give_up:
                 raise CallError(503, "The models do not answer at the moment; try again.")
-            BACKEND_RETRIES.inc()
+            metrics.BACKEND_RETRIES.inc()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
+    @contextlib.asynccontextmanager
+    async def _slot(self, model: str) -> AsyncIterator[None]:
+        with metrics.ENGINE_WAITING.labels(model).track_inprogress():
+            await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def _once(self, model: str, body: bytes, headers: dict[str, str]) -> Score | None:
         """One try; None where it failed in a way that another try may mend."""
+        started = time.perf_counter()
         try:
             async with self._session.post(
                 f"{self._inference_url}/predictions/{model}", data=body, headers=headers
@@ -91,21 +103,28 @@ class TorchServe:
                     raise CallError(500, "The models refused prepared pixels; this is a fault of the service.")
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
-        return Score(**document)
+        score = Score(**document)
+        metrics.ENGINE_SECONDS.labels(model).observe(time.perf_counter() - started)
+        metrics.ENGINE_INFO.labels(model, score.profile.get("engine"), score.profile.get("engine_version")).set(1)
+        return score
 
     async def _watch_workers(self) -> None:
         while True:
-            self.ready = all([await self._has_worker(model) for model in self._models])
+            workers = {model: await self._count_workers(model) for model in self._models}
+            for model, ready in workers.items():
+                metrics.ENGINE_WORKERS.labels(model).set(ready)
+            self.ready = all(workers.values())
             await asyncio.sleep(_READY_PERIOD_SECONDS)
 
-    async def _has_worker(self, model: str) -> bool:
+    async def _count_workers(self, model: str) -> int:
+        """Workers that are ready; none where TorchServe does not say."""
         try:
             async with self._session.get(
                 f"{self._management_url}/models/{model}", timeout=aiohttp.ClientTimeout(total=2)
             ) as response:
                 if response.status != 200:
-                    return False
+                    return 0
                 described = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            return False
-        return any(worker.get("status") == "READY" for worker in described[0].get("workers", []))
+            return 0
+        return sum(worker.get("status") == "READY" for worker in described[0].get("workers", []))

@@ -82,6 +82,19 @@ class SpoolDirectory:
         """Whether nothing waits."""
         return not self._waiting
 
+    @property
+    def count(self) -> int:
+        """How many objects wait."""
+        return len(self._waiting)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Seconds since the object came that waits longest; 0 where none waits."""
+        try:
+            return time.time() - (self.folder / self._waiting[0]).stat().st_mtime
+        except (IndexError, OSError):
+            return 0.0
+
     def put(self, pending: PendingObject, limit: int) -> None:
         """Keep an object, unless more than `limit` bytes would wait with it; it is on the disk when this returns.
 

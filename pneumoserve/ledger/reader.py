@@ -162,6 +162,14 @@ class Reader:
                 return Located(own_segment, place.key, sealed=False)
         return None
 
+    def find_last_sealing(self) -> str | None:
+        """When the newest seal was made (RFC 3339, UTC); None where no trusted sealer has made one.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self._source.find_last_sealing()
+
     def _holds(self, key: str, segment: Segment) -> bool:
         try:
             return digest_of(self.store.get(key)) == segment.hash

@@ -18,7 +18,17 @@ from typing import Final, Literal
 from pneumoserve.canonical import digest_of
 from pneumoserve.ledger.listing import list_days
 from pneumoserve.ledger.scan import KINDS, Finding, Findings, ordered_map
-from pneumoserve.ledger.seals import ROLLUPS, Seal, SealError, rollup_number, seal_key, split_segments, verify_seal
+from pneumoserve.ledger.seals import (
+    ROLLUPS,
+    SEALS,
+    Seal,
+    SealError,
+    rollup_number,
+    seal_key,
+    seal_number,
+    split_segments,
+    verify_seal,
+)
 from pneumoserve.ledger.segment import Segment, SegmentError, SegmentKey, check_place, read_segment, verify_segment
 from pneumoserve.signing import Trust
 from pneumoserve.store import NotFoundError, Store
@@ -258,6 +268,17 @@ class SegmentSource:
         if number not in self._seals:
             self._seals[number] = self._read_seal(number)
         return self._seals[number]
+
+    def find_last_sealing(self) -> str | None:
+        """When the newest seal was made that a trusted sealer signed; None where there is none.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        known = max((number for number, seal in self._seals.items() if seal is not None), default=0)
+        listed = (seal_number(item.key) for item in self.store.list(SEALS, after=seal_key(known)))
+        numbers = sorted({known, *(number for number in listed if number is not None)} - {0}, reverse=True)
+        return next((seal.time for seal in map(self.seal, numbers) if seal is not None), None)
 
     def _read_seal(self, number: int) -> Seal | None:
         key = seal_key(number)

@@ -45,6 +45,14 @@ _RECORDS = Counter("pneumoserve_archive_records", "Records written.")
 _FAILURES = Counter("pneumoserve_archive_failures", "Tries to write a segment or an object that failed.")
 _JOURNALED = Counter("pneumoserve_archive_journaled", "Objects that the journal took in the store's place.")
 _JOURNAL_BYTES = Gauge("pneumoserve_archive_journal_bytes", "Bytes that wait in the journal for the store.")
+_JOURNAL_OBJECTS = Gauge("pneumoserve_archive_journal_objects", "Objects that wait in the journal for the store.")
+_JOURNAL_OLDEST = Gauge(
+    "pneumoserve_archive_journal_oldest_seconds", "Seconds since the oldest object came that waits in the journal."
+)
+_WAITING = Gauge("pneumoserve_archive_waiting_records", "Records that wait to be written.")
+_WAITING_OLDEST = Gauge(
+    "pneumoserve_archive_waiting_oldest_seconds", "Seconds for which the oldest record has waited to be written."
+)
 _ADOPTED = Counter("pneumoserve_archive_adopted", "Objects of processes that are gone, sent to the store.")
 _PUT_SECONDS = Histogram(
     "pneumoserve_archive_put_seconds",
@@ -74,6 +82,7 @@ class _Waiting:
     line: bytes
     place: tuple[str, str]
     receipt: asyncio.Future[Receipt]
+    since: float
 
 
 class LedgerWriter:
@@ -99,6 +108,7 @@ class LedgerWriter:
         self._journal = journal
         self._lock = lock or LockRule()
         self._queue: list[_Waiting] = []
+        self._writing: Sequence[_Waiting] = ()
         self._wake = asyncio.Event()
         self._closing = False
         self._give_up: float | None = None
@@ -124,6 +134,7 @@ class LedgerWriter:
         if self._journal is not None:
             jobs.append(self._drain(self._journal))
         self._tasks = [asyncio.create_task(job) for job in jobs]
+        self._show_backlog()
 
     async def close(self) -> None:
         """Write what is queued and the chain's end, then stop; what the store does not take waits in the journal."""
@@ -148,6 +159,20 @@ class LedgerWriter:
     def healthy(self) -> bool:
         """Whether a line would be taken: by the store, which took or answered the last request, or the journal."""
         return self._reachable or (self._journal is not None and self._journal.has_room)
+
+    def _show_backlog(self) -> None:
+        """Let the gauges show, whenever they are asked, what has not come to the store yet."""
+        _WAITING.set_function(lambda: len(self._writing) + len(self._queue))
+        _WAITING_OLDEST.set_function(self._oldest_wait)
+        if self._journal is not None:
+            own = self._journal.own
+            _JOURNAL_OBJECTS.set_function(lambda: own.count)
+            _JOURNAL_OLDEST.set_function(lambda: own.oldest_seconds)
+
+    def _oldest_wait(self) -> float:
+        # Asked by another thread: what was there a moment ago may be gone.
+        waiting = [*self._writing, *self._queue]
+        return max((time.monotonic() - each.since for each in waiting), default=0.0)
 
     async def put_object(self, key: str, data: bytes, content_type: str, *, locked: bool = True) -> None:
         """Store an object once; its key is made from its bytes, or is one that nothing else gets.
@@ -179,7 +204,7 @@ class LedgerWriter:
         if self._closing:
             raise StoreError("The archive is closing; send the call to another instance.")
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(line, (date, release), future)
+        waiting = _Waiting(line, (date, release), future, time.monotonic())
         self._queue.append(waiting)
         self._wake.set()
         try:
@@ -217,6 +242,7 @@ class LedgerWriter:
     async def _write_segment(self, chain: Chain, taken: Sequence[_Waiting], last: bool = False) -> bool:
         """Write one segment, however long it takes; False where the writer must close before that."""
         date, release = taken[0].place if taken else (now_text()[:10], self._release)
+        self._writing = taken
         place, body = chain.next([waiting.line for waiting in taken], date, release, last)
         pending = PendingObject(place.key, body, "application/x-ndjson", self._lock.lock())
         started = time.perf_counter()
@@ -230,6 +256,7 @@ class LedgerWriter:
         _PUT_SECONDS.observe(time.perf_counter() - started)
         _SEGMENTS.inc()
         _RECORDS.inc(len(taken))
+        self._writing = ()
         for waiting in taken:
             _settle(waiting.receipt, make_receipt(place, waiting.line, self._key, recorded))
         return True

@@ -19,6 +19,8 @@ from pneumoserve.review.tables import ACTED_ON, UNANSWERED, alerts, cases, facts
 class AlertFigures:
     """Alerts since a moment.
 
+    `oldest_message`: since when the oldest message waits to be sent, `oldest_unanswered`: when the oldest alert was
+    raised that nobody has answered (RFC 3339, UTC; None where there is none).
     `listed` counts studies that alert nobody, by reason. `per_person_and_day`: alerts that a person with a name
     answered on a day on which that person answered any. Shares are None where there is nothing to count.
     """
@@ -27,6 +29,8 @@ class AlertFigures:
     alerts: int
     waiting: int
     unanswered: int
+    oldest_message: str | None
+    oldest_unanswered: str | None
     listed: dict[str, int]
     per_100_images: float | None
     per_person_and_day: float | None
@@ -48,6 +52,8 @@ def measure_alerts(database: ReviewDatabase, since: datetime) -> AlertFigures:
         acting = connection.scalar(select(func.count()).where(raised, ACTED_ON)) or 0
         unanswered = connection.scalar(select(func.count()).where(raised, UNANSWERED)) or 0
         waiting = connection.scalar(select(func.count()).select_from(outbox)) or 0
+        oldest_message = connection.scalar(select(func.min(outbox.c.time)))
+        oldest_unanswered = connection.scalar(select(func.min(alerts.c.time)).where(raised, UNANSWERED))
         named = (raised, alerts.c.acknowledged_by.is_not(None))
         answers = connection.execute(
             select(func.count()).where(*named).group_by(alerts.c.acknowledged_by, day)
@@ -62,6 +68,8 @@ def measure_alerts(database: ReviewDatabase, since: datetime) -> AlertFigures:
         alerts=total,
         waiting=waiting,
         unanswered=unanswered,
+        oldest_message=oldest_message,
+        oldest_unanswered=oldest_unanswered,
         listed=listed,
         per_100_images=100 * total / images if images else None,
         per_person_and_day=sum(answers) / len(answers) if answers else None,

@@ -91,7 +91,7 @@ async def inside(stack: Stack) -> float:
     """Calls that the front has taken in, answered or not."""
     async with httpx.AsyncClient() as client:
         lines = (await client.get(stack.metrics_url)).text.splitlines()
-    counted = ("pneumoserve_calls_in_flight ", 'pneumoserve_calls_total{model="pneumonia",protocol="v1",status="200"} ')
+    counted = ("pneumoserve_calls_in_flight ", 'pneumoserve_calls_total{model="pneumonia",outcome="answered",')
     return sum(float(line.split()[-1]) for line in lines if line.startswith(counted))
 
 

@@ -154,6 +154,28 @@ def test_one_channel_of_a_step_is_enough(ward: Ward, channels: Channels) -> None
     assert [kind for kind, _ in channels.sent] == ["webhook"]
 
 
+def shown(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"pneumoserve_{name}")
+
+
+def test_ages_of_what_waits_are_shown(ward: Ward, channels: Channels) -> None:
+    ward.study("one", "pneumonia")
+    channels.broken = {"email", "webhook"}
+    raised = ward.time.timestamp()
+    look(sender_of(ward, policy_of()))
+    ward.later(minutes=5)
+    look(sender_of(ward, policy_of()))
+    assert shown("alerts_oldest_waiting_timestamp_seconds") == pytest.approx(raised, abs=0.01)
+    assert shown("alerts_oldest_unanswered_timestamp_seconds") == pytest.approx(raised, abs=0.01)
+    assert shown("archive_sealed_timestamp_seconds") == 0
+    channels.broken = set()
+    ward.later(hours=1)
+    look(sender_of(ward, policy_of()))
+    ward.later(minutes=2)
+    look(sender_of(ward, policy_of(routes=[])))
+    assert shown("alerts_oldest_waiting_timestamp_seconds") == 0
+
+
 def test_whoever_runs_it_hears_of_alerts_that_reach_nobody(
     ward: Ward, channels: Channels, caplog: pytest.LogCaptureFixture
 ) -> None:

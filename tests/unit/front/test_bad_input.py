@@ -235,9 +235,9 @@ async def test_paths_that_do_not_exist_have_the_same_shape(front: Front) -> None
         assert MARK not in response.text
 
 
-def outcomes(protocol: str, status: str) -> float:
+def outcomes(protocol: str, status: str, outcome: str) -> float:
     """How often calls for the model `pneumonia` ended so."""
-    labels = {"model": "pneumonia", "protocol": protocol, "status": status}
+    labels = {"model": "pneumonia", "protocol": protocol, "status": status, "outcome": outcome}
     return REGISTRY.get_sample_value("pneumoserve_calls_total", labels) or 0.0
 
 
@@ -258,7 +258,7 @@ async def test_a_fault_of_ours_is_answered_recorded_and_logged_without_its_text(
 
     send, status, protocol = SENDERS[name]
     monkeypatch.setattr(front.service, "answer", fail)
-    before = outcomes(protocol, status)
+    before = outcomes(protocol, status, "failed")
     answered = await send(front)
     if isinstance(answered, httpx.Response):
         assert answered.status_code == 500
@@ -271,7 +271,7 @@ async def test_a_fault_of_ours_is_answered_recorded_and_logged_without_its_text(
     assert (record.kind, record.error.status if record.error else None) == ("failure", 500)
     assert "unexpected ZeroDivisionError at fail:" in caplog.text
     assert MARK not in caplog.text + shown + record.model_dump_json()
-    assert outcomes(protocol, status) == before + 1
+    assert outcomes(protocol, status, "failed") == before + 1
 
 
 async def test_a_caller_that_hangs_up_is_counted_and_not_recorded(front: Front) -> None:
@@ -286,14 +286,14 @@ async def test_a_caller_that_hangs_up_is_counted_and_not_recorded(front: Front) 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    before = outcomes("v1", "499")
+    before = outcomes("v1", "499", "abandoned")
     scope = {"type": "http", "method": "POST", "path": "/v1/models/pneumonia:predict", "query_string": b"",
              "headers": [(b"content-length", b"9")], "http_version": "1.1"}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(front.service, "refuse", refuse)
         await front.app(scope, hang_up, send)
     assert sent[0]["status"] == 499
-    assert outcomes("v1", "499") == before + 1
+    assert outcomes("v1", "499", "abandoned") == before + 1
 
 
 async def test_the_front_goes_on(front: Front) -> None:

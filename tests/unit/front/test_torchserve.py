@@ -8,11 +8,12 @@ import dataclasses
 import numpy as np
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from pneumoserve.front import torchserve
 from pneumoserve.models.scorer import Score
 
-SCORE = Score(0.25, -1.0, {"engine": "none"}, chest_probability=0.9)
+SCORE = Score(0.25, -1.0, {"engine": "none", "engine_version": "1"}, chest_probability=0.9)
 FILM = np.zeros((224, 224), dtype=np.uint8)
 
 
@@ -35,17 +36,34 @@ async def test_a_request_that_a_dying_worker_drops_is_sent_again(misdeed: str, m
         await asyncio.sleep(60)
         return web.Response()
 
+    async def describe(_: web.Request) -> web.Response:
+        return web.json_response([{"workers": [{"status": "READY"}, {"status": "UNLOADING"}, {"status": "READY"}]}])
+
     application = web.Application()
     application.router.add_post("/predictions/pneumonia-detector", predict)
+    application.router.add_get("/models/pneumonia-detector", describe)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     client = torchserve.TorchServe(url, url, ("pneumonia-detector",), 2)
+    before = shown("seconds_count")
+    client.start()
     try:
         assert await client.score("pneumonia-detector", FILM) == SCORE
+        async with asyncio.timeout(10):
+            while not client.ready:
+                await asyncio.sleep(0.02)
     finally:
         await client.close()
         await runner.cleanup()
     assert calls == 2
+    # The dropped one has no duration.
+    assert (shown("seconds_count"), shown("workers"), shown("waiting")) == (before + 1, 2, 0)
+    assert shown("info", engine="none", engine_version="1") == 1
+
+
+def shown(name: str, **labels: str) -> float:
+    labels = {"model": "pneumonia-detector", **labels}
+    return REGISTRY.get_sample_value(f"pneumoserve_engine_{name}", labels) or 0.0

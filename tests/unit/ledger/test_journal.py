@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,21 @@ def test_a_file_that_cannot_be_read_stays_and_stops_nothing(tmp_path: Path) -> N
     assert (spool.folder / "0000000001.bad").is_file()
     assert store.get("images/2") == pending(2).data
     assert not store.exists("images/1")
+
+
+def test_what_waits_is_counted_and_the_oldest_has_an_age(tmp_path: Path) -> None:
+    spool = SpoolDirectory(tmp_path / "writer-00000000")
+    assert (spool.count, spool.oldest_seconds) == (0, 0.0)
+    for number in (1, 2):
+        spool.put(pending(number), LIMIT)
+    an_hour_ago = time.time() - 3600
+    os.utime(spool.folder / "0000000001", (an_hour_ago, an_hour_ago))
+    assert spool.count == 2
+    assert 3600 <= spool.oldest_seconds < 3700
+    spool.send_oldest(MemoryStore())
+    assert spool.count == 1
+    assert spool.oldest_seconds < 3600
+    spool.close()
 
 
 def test_a_journal_in_use_is_not_adopted(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def test_seals_are_a_chain_and_name_what_is_new(archive: Archive) -> None:
     assert report.hash == digest_of(archive.store.get("seals/00000002.json"))
 
 
+def test_the_newest_seal_of_a_trusted_sealer_says_how_fresh_seals_are(archive: Archive) -> None:
+    reader = archive.reader
+    assert reader.find_last_sealing() is None
+    for hours in (0, 1):
+        archive.write(A)
+        archive.seal(later=timedelta(hours=hours))
+        assert reader.find_last_sealing() == seal_number(archive, 1 + hours).time
+    forged = archive.store.get("seals/00000002.json").replace(b'"number":2', b'"number":3')
+    archive.store.put("seals/00000003.json", forged, "application/json")
+    assert reader.find_last_sealing() == archive.reader.find_last_sealing() == seal_number(archive, 2).time
+
+
 def test_a_bad_segment_stops_its_writer_alone(archive: Archive) -> None:
     archive.write(A)
     bad = archive.write(A, [b"film"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.ids import time_of, uuid7
@@ -83,6 +85,23 @@ async def test_records_committed_together_share_segments(writer: ArchiveWriter, 
     assert len({receipt.sequence for receipt in receipts}) == 1
     for each in (many[0], many[50], many[99]):
         assert find_record(reader_of(store, KEY), each.prediction_id) == each
+
+
+async def test_what_waits_to_be_written_is_counted(writer: ArchiveWriter, store: MemoryStore) -> None:
+    go_on = threading.Event()
+    store.before = lambda verb, _: go_on.wait(10) if verb == "put" else None
+    commits = [asyncio.create_task(writer.commit(refusal())) for _ in range(3)]
+    async with asyncio.timeout(10):
+        while not shown("oldest_seconds"):
+            await asyncio.sleep(0.01)
+    assert shown("records") == 3
+    go_on.set()
+    await asyncio.gather(*commits)
+    assert (shown("records"), shown("oldest_seconds")) == (0, 0)
+
+
+def shown(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"pneumoserve_archive_waiting_{name}")
 
 
 async def test_releases_do_not_share_segments(writer: ArchiveWriter) -> None:
