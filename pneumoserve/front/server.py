@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import product
+from typing import Any, Final, get_args
 
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,12 +21,14 @@ from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 
 from pneumoserve.build_info import show_build
+from pneumoserve.decision import Reason
 from pneumoserve.front import metrics
 from pneumoserve.front.admission import DEFAULT_LIMIT, Admission, Budget
 from pneumoserve.front.alerting import Alerting, HintLine
 from pneumoserve.front.connections import Connection, Connections
 from pneumoserve.front.cors import allow_origins
 from pneumoserve.front.description import new_app
+from pneumoserve.front.errors import CallError
 from pneumoserve.front.grpc_service import create_grpc_server
 from pneumoserve.front.idempotency import FirstAnswers
 from pneumoserve.front.identity import Callers
@@ -113,6 +116,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
         backend = TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
         tune_allocator()
         show_build("front", self._release.id)
+        _begin_counts()
         start_http_server(settings.metrics_port, settings.host)
         how = self._archiving
         archive = ArchiveWriter(how.store, how.key, self._release.id, how.journal, how.lock)
@@ -173,3 +177,13 @@ class FrontServer(ModelServer):  # type: ignore[misc]
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             )
         )
+
+
+def _begin_counts() -> None:
+    """Let counters of rare things begin at 0: Prometheus sees no increase where the first value is 1."""
+    for reason in get_args(Reason):
+        metrics.REFERRALS.labels(reason)
+    for model, (status, recorded) in product(MODEL_NAMES, ((429, True), (500, True), (503, True), (503, False))):
+        outcome = metrics.outcome_of(status, recorded)
+        for protocol, shown in (("v1", status), ("v2", status), ("grpc", CallError(status, "").grpc_code.name)):
+            metrics.CALLS.labels(model, protocol, shown, outcome)

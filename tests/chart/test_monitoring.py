@@ -6,16 +6,15 @@ import importlib.util
 import json
 import re
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from prometheus_client import generate_latest
 
 import pneumoserve.alerts.metrics
-import pneumoserve.console.metrics
-import pneumoserve.front.metrics  # noqa: F401
-from pneumoserve.front.errors import _GRPC_CODES
+import pneumoserve.console.metrics  # noqa: F401
+from pneumoserve.front.metrics import CallOutcome
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, the
 from tests.chart.restricted import violations
@@ -79,28 +78,52 @@ def test_a_cluster_without_the_operator_is_told(helm: Helm, cluster: Cluster) ->
 
 
 def alerts(objects: list[Object]) -> dict[str, Any]:
-    (group,) = the(objects, "PrometheusRule")["spec"]["groups"]
-    return {rule["alert"]: rule for rule in group["rules"]}
+    return {rule["alert"]: rule for rule in rules(objects) if "alert" in rule}
+
+
+def rules(objects: list[Object]) -> list[dict[str, Any]]:
+    return [rule for group in the(objects, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
 
 
 def test_an_operator_is_alerted_to_what_stops_or_spoils_the_service(watched: list[Object]) -> None:
     assert set(alerts(watched)) == {
         "PneumoserveNotReady",
         "PneumoservePodsMissing",
-        "PneumoserveRefusesCalls",
+        "PneumoserveNotWatched",
+        "PneumoserveErrorBudgetBurnsFast",
+        "PneumoserveErrorBudgetBurnsSlowly",
+        "PneumoserveSlowAnswers",
         "PneumoserveStoreAway",
         "PneumoserveArchiveFault",
         "PneumoserveNotSealed",
     }
     for rule in alerts(watched).values():
         assert rule["labels"]["severity"] in {"critical", "warning"}
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+
+
+def test_every_alert_names_its_page(helm: Helm) -> None:
+    pages = {path.stem for path in (CHART.parents[1] / "docs" / "runbooks").glob("Pneumoserve*.md")}
+    found = alerts(helm.render(TRIAL, ARMS, ON, ROOM))
+    assert set(found) == pages
+    assert {name: rule["annotations"]["runbook"] for name, rule in found.items()} == {
+        name: f"docs/runbooks/{name}.md" for name in pages
+    }
+    address = nested("monitoring.rules.runbookUrl", "https://docs.hospital.example/runbooks/%s.html")
+    for name, rule in alerts(helm.render(TRIAL, ARMS, ON, ROOM, address)).items():
+        assert rule["annotations"]["runbook_url"] == f"https://docs.hospital.example/runbooks/{name}.html"
+        assert "runbook" not in rule["annotations"]
+
+
+@pytest.mark.parametrize("address", ["docs.hospital.example/%s", "https://docs.hospital.example/", "https://a/%s/%d"])
+def test_an_address_that_names_no_alert_is_refused(address: str, helm: Helm) -> None:
+    assert "runbookUrl" in helm.refusal(TRIAL, ARMS, ON, nested("monitoring.rules.runbookUrl", address))
 
 
 def test_an_operator_is_alerted_to_people_who_are_not_told_and_do_not_read(helm: Helm, watched: list[Object]) -> None:
     there = {part: set(alerts(helm.render(TRIAL, ARMS, ON, {part: ROOM[part]}))) for part in ("alerts", "console")}
     assert {part: names - set(alerts(watched)) for part, names in there.items()} == {
-        "alerts": {"PneumoserveAlertsUndelivered", "PneumoserveAlertsStopped"},
+        "alerts": {"PneumoserveAlertsUndelivered", "PneumoserveAlertsStopped", "PneumoserveAlertsLate"},
         "console": {"PneumoserveStudiesOverdue"},
     }
 
@@ -129,22 +152,22 @@ def test_sender_and_console_are_asked_where_they_listen(helm: Helm) -> None:
         assert ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, 8082) in reached
 
 
-def test_alerts_ask_for_metrics_that_there_are_and_for_this_namespace(helm: Helm) -> None:
+def test_rules_ask_for_metrics_that_there_are_and_for_this_namespace(helm: Helm) -> None:
     watched = helm.render(TRIAL, ARMS, ON, ROOM)
     ours = {line.split()[2] for line in generate_latest().decode().splitlines() if line.startswith("# TYPE")}
-    for rule in alerts(watched).values():
-        asked = re.findall(r"(\w+)(\{[^}]*\})", rule["expr"])
+    ours |= {rule["record"] for rule in rules(watched) if "record" in rule} | {"pneumoserve_call_seconds_bucket"}
+    for rule in rules(watched):
+        asked = re.findall(r"([\w:]+)(\{[^}]*\})", rule["expr"])
         assert asked
         for metric, where in asked:
-            assert metric in ours or metric.startswith("kube_"), metric
+            assert metric in ours or metric.removesuffix("_count") in ours or metric.startswith("kube_"), metric
             assert 'namespace="pneumo"' in where
 
 
-def test_the_alerts_of_calls_count_what_is_no_fault_of_the_caller(watched: list[Object]) -> None:
-    (pattern,) = re.findall(r'status=~"([^"]+)"', alerts(watched)["PneumoserveRefusesCalls"]["expr"])
-    for status, code in _GRPC_CODES.items():
-        ours = status == 429 or status >= 500
-        assert bool(re.fullmatch(pattern, str(status))) == bool(re.fullmatch(pattern, code.name)) == ours
+def test_what_the_objective_counts_as_bad_are_outcomes_that_there_are(watched: list[Object]) -> None:
+    bad = {found for rule in rules(watched) for found in re.findall(r'outcome=~"([^"]+)"', rule["expr"])}
+    assert bad == {"overloaded|failed|unrecorded"}
+    assert set(bad.pop().split("|")) == set(get_args(CallOutcome)) - {"answered", "refused", "abandoned"}
 
 
 def test_the_alerts_name_objects_that_there_are(watched: list[Object]) -> None:
