@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, sea
 from tests.e2e.product import CHART, NAME, Product, secrets_of, wait_until
 from tests.support import films
 from tests.support.cluster.node import REGISTRY
+from tests.support.prometheus import ALERTMANAGER, PROMETHEUS, Peer, Target, running_alertmanager, running_prometheus
 from tools.generate.manifests import MANIFESTS, NAMESPACE, reference_release
 
 HOST = "addons.example.org"
@@ -148,19 +150,26 @@ def test_helm_test_passes_where_calls_are_recorded_and_not_without_the_store(log
     test = ("test", NAME, f"--namespace={logged.namespace}", "--timeout=180s")
     print(logged.cluster.helm(*test).stdout)
     assert logged.get("pods,configmaps,networkpolicies", "--selector=app.kubernetes.io/component=test")["items"] == []
-    logged.kubectl("scale", f"deployment/{NAME}-store", "--replicas=0")
-    logged.kubectl("wait", "pods", "--selector=app.kubernetes.io/component=store", "--for=delete", "--timeout=60s")
-    try:
+    with store_away(logged):
         done = logged.cluster.helm(*test, check=False)
         sentence = logged.kubectl("logs", f"pod/{NAME}-test")
-    finally:
-        logged.kubectl("scale", f"deployment/{NAME}-store", "--replicas=1")
-        logged.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
     assert done.returncode != 0
     assert "The status is 503" in sentence or "No service answers" in sentence, sentence
     print(f"helm test without the store: {sentence.strip()}")
     logged.kubectl("delete", "pod", f"{NAME}-test")
     wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
+
+
+@contextlib.contextmanager
+def store_away(product: Product) -> Iterator[None]:
+    """The trial store scaled to nothing, as long as the context lasts."""
+    product.kubectl("scale", f"deployment/{NAME}-store", "--replicas=0")
+    product.kubectl("wait", "pods", "--selector=app.kubernetes.io/component=store", "--for=delete", "--timeout=60s")
+    try:
+        yield
+    finally:
+        product.kubectl("scale", f"deployment/{NAME}-store", "--replicas=1")
+        product.kubectl("rollout", "status", f"deployment/{NAME}-store", "--timeout=120s")
 
 
 # --- the load test
@@ -180,23 +189,69 @@ def test_the_load_job_asks_in_every_form_at_its_rate_and_its_thresholds_decide(l
 # --- objects of other operators
 
 
-def test_the_api_server_takes_what_the_chart_makes_for_keda_and_prometheus(logged: Product) -> None:
+def watched(product: Product) -> list[Any]:
+    """What the chart makes for other operators."""
     values = {
-        **logged.values,
+        **product.values,
         "autoscaling": {"enabled": True, "by": "keda", "prometheus": "http://prometheus.monitoring.svc:9090"},
         "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "labels": {"release": "main"}},
         "networkPolicies": {"metricsNamespaces": ["monitoring"]},
     }
-    file = logged.folder / "watched.json"
+    file = product.folder / "watched.json"
     file.write_text(json.dumps(values))
-    command = ["template", NAME, str(CHART), f"--namespace={logged.namespace}", f"--values={file}", "--skip-tests"]
-    rendered = [item for item in yaml.safe_load_all(logged.cluster.helm(*command).stdout) if item]
+    command = ["template", NAME, str(CHART), f"--namespace={product.namespace}", f"--values={file}", "--skip-tests"]
     wanted = {"ScaledObject", "PodMonitor", "PrometheusRule"}
-    found = [item for item in rendered if item["kind"] in wanted]
+    rendered = yaml.safe_load_all(product.cluster.helm(*command).stdout)
+    found = [item for item in rendered if item and item["kind"] in wanted]
     assert {item["kind"] for item in found} == wanted
+    return found
+
+
+def test_the_api_server_takes_what_the_chart_makes_for_keda_and_prometheus(logged: Product) -> None:
+    found = watched(logged)
     text = "\n---\n".join(map(json.dumps, found))
     sentence = logged.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", given=text)
     assert sentence.count("created (server dry run)") == len(found), sentence
+
+
+@pytest.mark.skipif(
+    "KUBECONFIG" in os.environ or PROMETHEUS is None or ALERTMANAGER is None,
+    reason="Prometheus and Alertmanager run on our own node, which reaches its pods",
+)
+def test_alertmanager_hears_that_the_store_is_away_and_that_it_is_back(
+    logged: Product, answered: str, tmp_path: Path
+) -> None:
+    """By the chart's rules, of shorter windows and less patience; the fault and its end are real."""
+    assert answered
+    (rules,) = [item for item in watched(logged) if item["kind"] == "PrometheusRule"]
+    groups = json.loads(json.dumps(rules["spec"]["groups"]).replace("[5m]", "[15s]"))
+    for rule in (rule for group in groups for rule in group["rules"] if "for" in rule):
+        rule["for"] = "3s"
+    address = logged.pods(logged.first)[0]["status"]["podIP"]
+    front = Target(f"{address}:8082", {"namespace": logged.namespace, "release": logged.first})
+    heard = Peer()
+
+    def told(status: str) -> bool:
+        alerts = [alert for message in heard.posted for alert in message["alerts"]]
+        return ("PneumoserveStoreAway", status) in {(each["labels"]["alertname"], each["status"]) for each in alerts}
+
+    def call() -> httpx.Response:
+        return httpx.post(f"http://{address}:8080{PREDICT}", content=FILM, timeout=30)
+
+    with (
+        heard.serving(),
+        running_alertmanager(tmp_path / "alertmanager", f"http://{heard.address}/") as manager,
+        running_prometheus(tmp_path / "prometheus", [front], groups, manager) as prometheus,
+    ):
+        wait_until(lambda: prometheus.query("sum(up) == 1"), 30, "a scrape of the front")
+        assert call().is_success
+        assert not told("firing")
+        with store_away(logged):
+            wait_until(lambda: call().status_code == 503 and told("firing"), 60, "an alert of the store")
+            alerts = httpx.get(f"http://{manager}/api/v2/alerts", timeout=10).json()
+            assert "PneumoserveStoreAway" in {each["labels"]["alertname"] for each in alerts}
+        wait_until(lambda: call().is_success and told("resolved"), 90, "the end of the alert")
+    wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
 
 
 # --- an InferenceGraph
