@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from pneumoserve.records import Severity
 
 RAISED: Final = Counter("pneumoserve_alerts_raised", "Alerts put on record, by severity.", ["severity"])
 DELIVERIES: Final = Counter(
@@ -40,3 +42,7 @@ LISTED: Final = Gauge(
 LAST_LOOK: Final = Gauge("pneumoserve_alerts_last_look_seconds", "When the archive was last followed, in Unix seconds.")
 CLOSED: Final = Counter("pneumoserve_alerts_closed", "Answered alerts that were closed, since their study is over.")
 ERASED: Final = Counter("pneumoserve_alert_names_erased", "Envelopes with practitioner and reference that were erased.")
+
+# Prometheus sees no increase where the first value is 1.
+for _severity in get_args(Severity):
+    RAISED.labels(_severity)

@@ -184,6 +184,40 @@ def test_there_is_no_alert_of_a_job_that_does_not_run(helm: Helm) -> None:
     assert not {"PneumoserveArchiveFault", "PneumoserveNotSealed"} & set(alerts(helm.render(TRIAL, ARMS, ON, off)))
 
 
+# --- dashboards
+
+
+def test_grafanas_sidecar_finds_the_dashboards(helm: Helm) -> None:
+    found = dashboards(helm.render(TRIAL, ARMS, nested("monitoring.dashboards.enabled", True)))
+    files = {path.name: path.read_text() for path in (CHART / "files" / "dashboards").iterdir()}
+    assert {name: item["metadata"]["name"] for name, item in found.items()} == {
+        f"pneumoserve-{file}": f"pneumoserve-dashboard-{file.removesuffix('.json')}" for file in files
+    }
+    for file, text in files.items():
+        item = found[f"pneumoserve-{file}"]
+        assert json.loads(item["data"][f"pneumoserve-{file}"]) == json.loads(text)
+        assert item["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert item["metadata"]["namespace"] == "pneumo"
+
+
+def test_dashboards_go_where_a_sidecar_looks_and_are_marked_as_it_wants(helm: Helm) -> None:
+    given = {"enabled": True, "namespace": "monitoring", "labels": {"grafana_dashboard": None, "board": "yes"}}
+    for item in dashboards(helm.render(TRIAL, ARMS, nested("monitoring.dashboards", given))).values():
+        assert item["metadata"]["namespace"] == "monitoring"
+        assert item["metadata"]["labels"]["board"] == "yes"
+        assert "grafana_dashboard" not in item["metadata"]["labels"]
+
+
+def test_there_are_no_dashboards_by_default(helm: Helm) -> None:
+    assert dashboards(helm.render(TRIAL, ARMS, ON)) == {}
+
+
+def dashboards(objects: list[Object]) -> dict[str, Object]:
+    """ConfigMaps of dashboards, by the name of their file."""
+    found = [item for item in of_kind(objects, "ConfigMap") if "-dashboard-" in item["metadata"]["name"]]
+    return {next(iter(item["data"])): item for item in found}
+
+
 # --- helm test
 
 

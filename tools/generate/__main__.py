@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tools.generate import chart_values, manifests, schemas, tables, walkthrough
+from tools.generate import chart_values, dashboards, manifests, schemas, tables, walkthrough
 from tools.generate.generator import Generator, find_differences, write_files
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -21,6 +21,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     "drift": tables.DRIFT,
     "traces": tables.TRACES,
     "chart-values": chart_values.GENERATOR,
+    "dashboards": dashboards.GENERATOR,
     "manifests": manifests.GENERATOR,
     "walkthrough": walkthrough.GENERATOR,
 }
