@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from kserve import ModelRepository, ModelServer
 from kserve.protocol.dataplane import DataPlane
-from prometheus_client import start_http_server
+from prometheus_client import REGISTRY, start_http_server
 from starlette.types import ASGIApp
 
 from pneumoserve.build_info import show_build
@@ -40,6 +40,7 @@ from pneumoserve.front.rest import Routes, register_error_handlers
 from pneumoserve.front.service import MODEL_NAMES, Service
 from pneumoserve.front.settings import FrontSettings
 from pneumoserve.front.torchserve import TorchServe
+from pneumoserve.front.torchserve_metrics import TorchServeMetrics
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Journal, LockRule
 from pneumoserve.names import DETECTOR, TYPER
@@ -117,6 +118,7 @@ class FrontServer(ModelServer):  # type: ignore[misc]
         tune_allocator()
         show_build("front", self._release.id)
         _begin_counts()
+        REGISTRY.register(TorchServeMetrics(settings.models_metrics_url))
         start_http_server(settings.metrics_port, settings.host)
         how = self._archiving
         archive = ArchiveWriter(how.store, how.key, self._release.id, how.journal, how.lock)

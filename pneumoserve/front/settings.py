@@ -77,3 +77,4 @@ class FrontSettings(ProcessSettings):
     )
     models_url: str = Field("http://127.0.0.1:8085", description="TorchServe's inference address")
     management_url: str = Field("http://127.0.0.1:8086", description="TorchServe's management address")
+    models_metrics_url: str = Field("http://127.0.0.1:8087", description="TorchServe's metrics address")

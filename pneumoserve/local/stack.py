@@ -353,7 +353,7 @@ class _Stack:
         )
 
     def _front(self) -> Child:
-        inference, management, *_ = self._models_ports
+        inference, management, metrics, *_ = self._models_ports
         command = [
             *self._module("pneumoserve.front"),
             "--host=127.0.0.1",
@@ -364,6 +364,7 @@ class _Stack:
             "--proxy=127.0.0.0/8",
             f"--models-url=http://127.0.0.1:{inference}",
             f"--management-url=http://127.0.0.1:{management}",
+            f"--models-metrics-url=http://127.0.0.1:{metrics}",
             f"--archive-key={self._state.archive_key_file.resolve()}",
             f"--reference-key={self._state.reference_key.resolve()}",
             f"--journal={self._state.journal.resolve()}",

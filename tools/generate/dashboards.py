@@ -248,6 +248,15 @@ SERVICE: Final = Dashboard(
                 "s",
             ),
             Panel(
+                "Seconds in TorchServe's queue",
+                "Of a request, on average, until a worker takes it; TorchServe says so itself.",
+                {
+                    "{{model}}": f"{_rate('pneumoserve_engine_queue_seconds_total', 'model')} "
+                    f"/ {_rate('pneumoserve_engine_requests_total', 'model')}"
+                },
+                "s",
+            ),
+            Panel(
                 "Repeated requests, restarted workers",
                 "Requests a second that were sent to TorchServe again, and decode workers that came up.",
                 {
