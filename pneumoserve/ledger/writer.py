@@ -132,9 +132,10 @@ class LedgerWriter:
             await self._on_disk(self._journal.open, chain.writer)
         jobs = [self._write_segments(chain), self._watch()]
         if self._journal is not None:
+            self._show_journal(self._journal.own)
             jobs.append(self._drain(self._journal))
         self._tasks = [asyncio.create_task(job) for job in jobs]
-        self._show_backlog()
+        _OPEN.add(self)
 
     async def close(self) -> None:
         """Write what is queued and the chain's end, then stop; what the store does not take waits in the journal."""
@@ -151,6 +152,7 @@ class LedgerWriter:
                     await task
         self._threads.shutdown()
         self._disk.shutdown()
+        _OPEN.discard(self)
         if self._journal is not None and self._tasks:
             self._journal.own.close()
         self._store.close()
@@ -160,19 +162,15 @@ class LedgerWriter:
         """Whether a line would be taken: by the store, which took or answered the last request, or the journal."""
         return self._reachable or (self._journal is not None and self._journal.has_room)
 
-    def _show_backlog(self) -> None:
-        """Let the gauges show, whenever they are asked, what has not come to the store yet."""
-        _WAITING.set_function(lambda: len(self._writing) + len(self._queue))
-        _WAITING_OLDEST.set_function(self._oldest_wait)
-        if self._journal is not None:
-            own = self._journal.own
-            _JOURNAL_OBJECTS.set_function(lambda: own.count)
-            _JOURNAL_OLDEST.set_function(lambda: own.oldest_seconds)
+    @property
+    def waits(self) -> list[float]:
+        """For how many seconds each line has waited to be written."""
+        now = time.monotonic()
+        return [now - each.since for each in (*self._writing, *self._queue)]
 
-    def _oldest_wait(self) -> float:
-        # Asked by another thread: what was there a moment ago may be gone.
-        waiting = [*self._writing, *self._queue]
-        return max((time.monotonic() - each.since for each in waiting), default=0.0)
+    def _show_journal(self, own: SpoolDirectory) -> None:
+        _JOURNAL_OBJECTS.set_function(lambda: own.count)
+        _JOURNAL_OLDEST.set_function(lambda: own.oldest_seconds)
 
     async def put_object(self, key: str, data: bytes, content_type: str, *, locked: bool = True) -> None:
         """Store an object once; its key is made from its bytes, or is one that nothing else gets.
@@ -363,6 +361,12 @@ class LedgerWriter:
 
     async def _on_disk(self, work: Callable[[Unpack[_Given]], _Outcome], *given: *_Given) -> _Outcome:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *given)
+
+
+# The writers of this process. Gauges are asked by another thread, which takes the set as it is at that moment.
+_OPEN: Final[set[LedgerWriter]] = set()
+_WAITING.set_function(lambda: sum(len(writer.waits) for writer in tuple(_OPEN)))
+_WAITING_OLDEST.set_function(lambda: max((wait for writer in tuple(_OPEN) for wait in writer.waits), default=0.0))
 
 
 def _settle(future: asyncio.Future[Receipt], outcome: Receipt | StoreError) -> None:
