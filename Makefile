@@ -94,7 +94,7 @@ given = $(if $($(2)),--$(1) "$($(2))")
 load: .venv/.loadtest  ## load the local stack, started for it, and check thresholds; RATE=10 P99_MS=800 … (loadtest/README.md)
 	.venv/bin/python -m loadtest.local $(foreach pair,$(LOAD),$(call given,$(firstword $(subst =, ,$(pair))),$(lastword $(subst =, ,$(pair)))))
 
-cluster-packages:  ## Debian packages that a node of our own and the browser test need
+cluster-packages:  ## Debian packages that a node of our own, a browser and Prometheus' rules need in tests
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(cat tests/support/cluster/packages.txt)
 
