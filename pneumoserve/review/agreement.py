@@ -93,17 +93,18 @@ def estimate_agreement(pairs: Sequence[Pair], left_out: dict[str, int] | None = 
     weights = np.array([1 / each.probability for each in pairs])
     generator = np.random.default_rng(_SEED)
     # The table of all pairs, then one a resample.
-    tables = [_add_up(cells, weights)]
+    added = [_add_up(cells, weights)]
     for _ in range(_RESAMPLES if pairs else 0):
         chosen = generator.integers(len(pairs), size=len(pairs))
-        tables.append(_add_up(cells[chosen], weights[chosen]))
-    figures = (_limit(figure(np.array(tables, dtype=float))) for figure in (_kappa, _positive, _negative))
-    return Agreement(len(pairs), *figures, left_out or {})
+        added.append(_add_up(cells[chosen], weights[chosen]))
+    tables = np.array(added)
+    kappa, positive, negative = (_limit(figure(tables)) for figure in (_kappa, _positive, _negative))
+    return Agreement(len(pairs), kappa, positive, negative, left_out or {})
 
 
 def _add_up(cells: npt.NDArray[np.intp], weights: Floats) -> Floats:
     """Weights of pairs: both say well, the second alone says sick, the first alone, both say sick; shape [4]."""
-    return np.bincount(cells, weights, minlength=4)
+    return np.bincount(cells, weights, minlength=4).astype(np.float64)
 
 
 def _limit(values: Floats) -> Estimate:
