@@ -13,7 +13,8 @@ from pneumoserve.evidence.package import MANIFEST, SIGNATURE, _unzip, _zip
 from pneumoserve.signing import Trust, add_signature, key_id
 from tests.support.archives import trust_in
 
-KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+# The same in each process of a run: tests are named by what is signed with them.
+KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
 FILES = {"index.html": b"<p>page</p>", "releases/0123456789ab/release.json": b"{}", "access.json": b"[]"}
 PERIOD = Period(date(2026, 11, 1), date(2026, 11, 30))
 PACKED = pack(FILES, PERIOD, "0.2.0", KEY)
