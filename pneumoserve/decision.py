@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pneumoserve.imaging import Facts
 
 __all__ = [
+    "STOPPED",
     "Band",
     "Decision",
     "Finding",
@@ -36,7 +37,14 @@ __all__ = [
 
 Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
-Reason = Literal["uncertain_finding", "uncertain_type", "not_a_chest_film", "outside_population", "lateral_view"]
+Reason = Literal[
+    "uncertain_finding",
+    "uncertain_type",
+    "not_a_chest_film",
+    "outside_population",
+    "lateral_view",
+    "release_stopped",
+]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _CHEST: Final = {"CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "HEART"}
@@ -107,7 +115,8 @@ class Policy(_Frozen):
 class Decision(_Frozen):
     """The answer for one image.
 
-    `confidence` is the calibrated probability of `leaning`. Both are None where no detector ran on a chest X-ray.
+    `confidence` is the calibrated probability of `leaning`. Both are None where no detector ran on a chest X-ray, and
+    while the release is stopped.
     """
 
     finding: Finding | None
@@ -121,6 +130,12 @@ class Decision(_Frozen):
     type_probability: Probability | None = Field(
         default=None, description="calibrated probability of the stated type; null: none is stated"
     )
+
+
+# The answer in the place of any other while a release is stopped: what it would have said is on record in its scores.
+STOPPED: Final = Decision(
+    finding=None, pneumonia_type=None, confidence=None, referred=True, reasons=("release_stopped",)
+)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── PackageError             a run cannot be packaged
     ├── DataError                a list of training films cannot be used
     ├── AcceptanceError 2        a release cannot be judged at a site, or its acceptance does not count
-    ├── AcceptancePlanError 2    a plan of an acceptance cannot be followed
+    ├── SitePlanError 2          a site's plan of an acceptance, or of when to stop, cannot be followed
     ├── PrevalenceError 2        a prevalence is none
     ├── DriftError               studies cannot be compared
+    ├── StopError 2              a stop or resume that fronts would not believe
     ├── LabelError               labels are of predictions that cannot have any
     │   └── LabelFormatError 2   labels are stated wrongly
     ├── AlertPolicyError 2       a policy of alerts cannot be followed

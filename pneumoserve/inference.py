@@ -11,11 +11,11 @@ from pneumoserve.imaging import PreparedImage
 from pneumoserve.models.engine import Pixels
 from pneumoserve.models.scorer import Score
 from pneumoserve.names import DECISION, DETECTOR, TYPER
-from pneumoserve.records import ModelUse
+from pneumoserve.records import ImageDetail, ModelUse
 from pneumoserve.release import Release
 from pneumoserve.tracing import span
 
-__all__ = ["Backend", "Inference", "infer", "scores_of"]
+__all__ = ["Backend", "Inference", "decide_again", "infer", "scores_of"]
 
 
 class Backend(Protocol):
@@ -60,6 +60,15 @@ def _decide(policy: Policy, film: PreparedImage, scores: Scores) -> Decision:
         decision = decide(policy, film.facts, film.format == "dicom", scores)
         traced.set(finding=decision.finding or "none", reasons=list(decision.reasons))
     return decision
+
+
+def decide_again(policy: Policy, image: ImageDetail, uses: Iterable[ModelUse]) -> Decision:
+    """The decision that follows from what is on record of an image, as if the release had not been stopped.
+
+    Raises:
+        ValueError: a score is missing.
+    """
+    return decide(policy, image.facts, image.format == "dicom", scores_of(uses))
 
 
 def scores_of(uses: Iterable[ModelUse]) -> Scores:

@@ -12,7 +12,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, get_args
 
@@ -21,7 +21,7 @@ import numpy as np
 from pneumoserve.canonical import digest_of
 from pneumoserve.decision import Decision
 from pneumoserve.errors import PneumoserveError
-from pneumoserve.imaging import PREPROCESSING_VERSION, Facts, ImageError, PreparedImage
+from pneumoserve.imaging import PREPROCESSING_VERSION, ImageError, PreparedImage
 from pneumoserve.imaging.pool import NotDecodedError, shared_pool
 from pneumoserve.inference import Inference, infer
 from pneumoserve.ledger import Reader
@@ -372,8 +372,7 @@ def _with_recorded_age(film: PreparedImage, image: ImageDetail) -> PreparedImage
     recorded, copied = image.age_years, film.facts.age_years
     near = recorded == copied or (recorded is not None and copied is not None and abs(recorded - copied) < 1.0)
     facts = replace(film.facts, age_years=recorded)
-    stated = Facts(**{each.name: getattr(image, each.name) for each in fields(Facts)})
-    return replace(film, facts=facts) if near and facts == stated else None
+    return replace(film, facts=facts) if near and facts == image.facts else None
 
 
 def _differences(outcome: Replayed) -> tuple[Standard, tuple[Difference, ...]]:

@@ -22,6 +22,7 @@ WHY: Final[dict[str, str]] = {
     "not_a_chest_film": "An image is no chest X-ray that the model can judge.",
     "outside_population": "The patient is of an age that the model was not trained on, or of unknown age.",
     "lateral_view": "An image is a lateral view, which the model cannot judge.",
+    "release_stopped": "The model is stopped: it judges no image until a person resumes it.",
 }
 ADVICE: Final[dict[str, str]] = {
     "pneumonia": "Look at the patient and the X-ray at once.",
@@ -30,6 +31,7 @@ ADVICE: Final[dict[str, str]] = {
     "not_a_chest_film": "Send the frontal chest X-ray, or have this one read by a person.",
     "outside_population": "Have the X-ray read by a person.",
     "lateral_view": "Send the frontal view, or have this one read by a person.",
+    "release_stopped": "Have the X-ray read by a person, as if there were no model.",
 }
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pneumoserve.cli.app import app
-from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, StateFolder
-from pneumoserve.cli.output import AsJson, Failure, console, print_json
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, StateFolder, Trust
+from pneumoserve.cli.output import AsJson, Failure, console, errors, needs, print_json
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from pneumoserve.monitoring.drift_watch import SourceDrift, Window
-    from pneumoserve.records import Baseline
+    from pneumoserve.monitoring.stop_plan import StopPlan
+    from pneumoserve.records import Baseline, DriftWindow, Stopping
+    from pneumoserve.store import Store
 
 _CAUSES: Final = {
     "case_mix": "another share of sick patients explains it, such as a winter",
@@ -37,26 +41,37 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
     ] = False,
     by: Annotated[str | None, typer.Option(help="With --renew: your staff id.")] = None,
     why: Annotated[str | None, typer.Option(help="With --renew: why, such as a new detector plate.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="The site's stop rule (YAML): which alarms stop the release by themselves.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign with; default: the state's.")] = None,
+    trust: Trust = None,
     archive_trust: ArchiveTrust = None,
     sealer_trust: SealerTrust = None,
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a release's studies with a baseline, 200 at a time, for each source. A new alarm goes on record.
+    """Compare a release's studies with a baseline, 200 at a time, for each source. Each new window goes on record.
 
-    Exit code 1: the newest window of a source does not look like its baseline.
+    With --plan, alarms can stop the release: every answer is then referred until a person resumes it.
+
+    Exit code 1: the newest window of a source does not look like its baseline, or the plan can stop nothing more.
     """
     from datetime import UTC
 
+    from pneumoserve.cli.release_stop import stopping_of
     from pneumoserve.cli.stores import reader_of, signing_key_of, store_of
     from pneumoserve.local.state import State
-    from pneumoserve.monitoring.drift_watch import choose_baselines, find_drift, list_new_alarms, read_history
+
+    with needs("This command needs {}; install pneumoserve[local]."):
+        from pneumoserve.monitoring.drift_watch import choose_baselines, find_drift, list_new_windows, read_history
+        from pneumoserve.monitoring.stop_plan import load_stop_plan
     from pneumoserve.records import REVIEW_WRITERS, append, read_entries
     from pneumoserve.release.fetch import find_policy
 
     if renew and not (by and why):
         raise Failure("A new baseline is a person's decision; name them with --by, and the reason with --why.", 2)
+    rule = None if plan is None else load_stop_plan(plan)
     role = REVIEW_WRITERS.rstrip("-")
     with store_of(state) as store:
         policy = find_policy(release, State(state).releases, store)
@@ -66,22 +81,79 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
             )
         start = None if since is None else since.replace(tzinfo=UTC)
         reader = reader_of(store, state, archive_trust, sealer_trust)
-        history = read_history(read_entries(reader, start, release), release, site)
+        history = read_history(read_entries(reader, start, release), release, policy, site)
         if renew:
             chosen = choose_baselines(history, by or "", why or "", datetime.now(UTC))
             append(store, signing_key_of(state, key), chosen, role)
             _show_baselines(chosen, as_json)
             return
         found = find_drift(history, policy.assumed_prevalence)
-        alarms = list_new_alarms(history, found, datetime.now(UTC))
-        if alarms:
-            append(store, signing_key_of(state, key), alarms, role)
+        made = list_new_windows(history, found, datetime.now(UTC))
+        signing = signing_key_of(state, key)
+        if made:
+            append(store, signing, made, role)
+        if rule is not None:
+            windows = (*history.windows, *made)
+            _follow(rule, _Acting(store, signing, stopping_of(state, trust, signing)), release, found, windows)
     if as_json:
         print_json([_describe(each) for each in found])
     else:
         _show(found, release)
     if any(each.windows and each.windows[-1].comparison.alarm for each in found):
         raise Failure("The newest studies of a source do not look like its baseline.", 1)
+    if rule is not None and (spent := rule.list_spent(found)):
+        names = "; ".join(_name(each.source.site, each.source.kind) for each in spent)
+        raise Failure(
+            f"All {rule.looks} looks of the plan are taken, so it stops nothing more for {names}; renew the baseline.",
+            1,
+        )
+
+
+@dataclass(frozen=True)
+class _Acting:
+    """By what a plan stops a release: the store, the archive's key, and whose word fronts take."""
+
+    store: Store
+    key: Ed25519PrivateKey
+    stopping: Stopping
+
+
+def _follow(
+    rule: StopPlan, acting: _Acting, release: str, found: Sequence[SourceDrift], windows: Sequence[DriftWindow]
+) -> None:
+    """Stop the release, on record, where the plan says so and nothing has stopped it before."""
+    from datetime import UTC, datetime
+
+    from pneumoserve.ids import time_text, uuid7
+    from pneumoserve.records import ReleaseStop, StopBook, record_stop
+
+    errors.print(
+        f"the plan stops the release at {rule.windows} windows in a row; a source that does not change does that in at "
+        f"most {rule.false_stops:.2g} of cases within its {rule.looks} looks",
+        soft_wrap=True,
+    )
+    book = StopBook(acting.store, release)
+    standing = book.list_standing(acting.stopping)
+    due = rule.find_stop(found, book.resumed)
+    if standing or due is None:
+        for each in standing:
+            errors.print(f"release {release} is stopped by {each.stop_id} since {each.time}", soft_wrap=True)
+        return
+    source, alarms = due
+    name = _name(source.source.site, source.source.kind)
+    on_record = {(each.baseline_id, each.first): each.drift_id for each in windows}
+    baseline_id = "" if source.baseline is None else source.baseline.baseline_id
+    entry = ReleaseStop(
+        time=time_text(datetime.now(UTC)),
+        release=release,
+        stop_id=uuid7(),
+        by=rule.site or "the site's plan",
+        why=f"{len(alarms)} windows in a row do not look like the baseline: {name}",
+        plan=rule.digest,
+        evidence=tuple(on_record[baseline_id, window.first] for window in alarms),
+    )
+    record_stop(acting.store, acting.key, acting.key, entry, acting.stopping)
+    errors.print(f"release {release} is stopped by {entry.stop_id}: {entry.why}", soft_wrap=True)
 
 
 def _show_baselines(chosen: Sequence[Baseline], as_json: bool) -> None:

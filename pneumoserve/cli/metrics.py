@@ -66,7 +66,7 @@ def _show(measured: Measured, closed_after: int) -> None:
 
     cohort, counted, found = measured.cohort, measured.counted, measured.metrics
     console.print(f"release {cohort.release}", style="bold")
-    for line in describe_counts(counted, cohort.open, closed_after):
+    for line in describe_counts(counted, cohort.open, closed_after, cohort.stopped):
         console.print(line, soft_wrap=True)
     if not counted.studies:
         return

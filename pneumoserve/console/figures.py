@@ -118,7 +118,7 @@ def _part(services: Services, cohort: Cohort, prevalence: float | None) -> dict[
     lines = [*describe_effort(counted, cohort.effort), *describe_tested(cohort.tested)] if counted.studies else []
     return {
         "release": cohort.release,
-        "counts": describe_counts(counted, cohort.open, CLOSED_AFTER.days),
+        "counts": describe_counts(counted, cohort.open, CLOSED_AFTER.days, cohort.stopped),
         "strata": counted.strata,
         "observed": describe_figure("prevalence", found.observed["prevalence"]),
         "blocks": [(title, _lines(figures), describe_figures(figures)) for title, figures in blocks],

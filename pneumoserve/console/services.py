@@ -18,8 +18,18 @@ from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
 from pneumoserve.local.answers import describe_prevalence
+from pneumoserve.records import ReleaseStop
 from pneumoserve.release.fetch import find_policy
-from pneumoserve.review import AlertDesk, Case, CaseBook, Counts, ReadingRoom, ReviewDatabase, ReviewError
+from pneumoserve.review import (
+    AlertDesk,
+    Case,
+    CaseBook,
+    Counts,
+    ReadingRoom,
+    ReviewDatabase,
+    ReviewError,
+    find_stops,
+)
 from pneumoserve.store import Store, StoreError
 
 _FOLLOW_SECONDS: Final = 2.0
@@ -78,7 +88,7 @@ class Services:
 
     def faults(self, counts: Counts) -> list[str]:
         """What people must know before they rely on a page: what is off, and what to do meanwhile."""
-        found = []
+        found = [_describe_stop(stop) for stop in find_stops(self.database)]
         if self.followed and self.now() - self.followed[-1] > _LATE:
             found.append(
                 "The reading room does not hear of new answers: they are referred, and nobody is given them to read. "
@@ -90,6 +100,14 @@ class Services:
                 "`pneumoserve alerts send` runs."
             )
         return found
+
+
+def _describe_stop(stop: ReleaseStop) -> str:
+    since = stop.time[:16].replace("T", " ")
+    return (
+        f"Release {stop.release} is stopped since {since} UTC by {stop.by} ({stop.why}): each of its answers is "
+        "referred, and no alert goes out for them."
+    )
 
 
 class Follower:

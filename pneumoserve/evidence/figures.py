@@ -41,6 +41,7 @@ def describe_cohort(measured: Measured, closed_after: int) -> dict[str, Any]:
         "closed_after_days": closed_after,
         "studies": counted.studies,
         "open": cohort.open,
+        "stopped": cohort.stopped,
         "left_out_same_patient": counted.left_out,
         "without_patient": counted.without_patient,
         "strata": [asdict(stratum) for stratum in counted.strata],

@@ -17,8 +17,10 @@ from pneumoserve.records import (
     AcceptanceApproval,
     Adjudication,
     Baseline,
-    DriftAlarm,
+    DriftWindow,
     Incident,
+    ReleaseResume,
+    ReleaseStop,
     RolloutEvent,
     SamplePlan,
     SiteUse,
@@ -56,7 +58,7 @@ def _describe_gates(event: RolloutEvent) -> str:
     return "; ".join(f"{each.gate}: {each.outcome}. {each.sentence}" for each in event.verdicts) or "-"
 
 
-def _describe_source(entry: Baseline | DriftAlarm) -> tuple[str, ...]:
+def _describe_source(entry: Baseline | DriftWindow) -> tuple[str, ...]:
     source = f"{entry.site or 'callers without a name'}, {entry.source}"
     return source, str(entry.studies), entry.first[:10], entry.last[:10]
 
@@ -113,12 +115,23 @@ LISTINGS: Final = (
         standing=True,
     ),
     Listing(
-        DriftAlarm, "drift", "Alarms", "No alarm is on record in this period.",
+        DriftWindow, "drift", "Alarms", "No alarm is on record in this period.",
         ("source", "studies", "from", "to", "p of scores, images, referrals", "explained by"),
         lambda each: (
             *_describe_source(each), f"{each.scores_p:.2g}, {each.images_p:.2g}, {each.referrals_p:.2g}",
             each.cause.replace("_", " "),
         ),
+        wanted=lambda each: each.cause is not None,
+    ),
+    Listing(
+        ReleaseStop, "drift", "Stops", "No release was stopped.", ("stop", "by", "why"),
+        lambda each: (each.stop_id, each.by, each.why),
+        standing=True,
+    ),
+    Listing(
+        ReleaseResume, "drift", "Releases that were resumed", "No release was resumed.", ("stops", "by", "why"),
+        lambda each: (" and ".join(each.stop_ids), each.by, each.why),
+        standing=True,
     ),
     Listing(
         Incident, "incidents", "Incidents", "No incident is on record in this period.",

@@ -232,7 +232,7 @@ def _build_metrics(found: Found) -> Part:
     tables, pictures = [], []
     for each in found.measured:
         cohort, counted = each.cohort, each.counted
-        said = describe_counts(counted, cohort.open, CLOSED_AFTER.days)
+        said = describe_counts(counted, cohort.open, CLOSED_AFTER.days, cohort.stopped)
         if counted.studies:
             said += [*describe_effort(counted, cohort.effort), *describe_tested(cohort.tested)]
         lines.append(f"Release {cohort.release}: {'; '.join(said)}")
@@ -253,7 +253,8 @@ def _build_metrics(found: Found) -> Part:
 
 def _build_drift(_: Found) -> Part:
     asks = "Do studies still look like those that a person chose as normal, and what was done where they do not?"
-    return Part("drift", "Drift and stop rules", asks, ["A stop of a release is listed here once one is on record."])
+    lines = ["While a release is stopped, every answer of it is referred to a human. A person alone resumes it."]
+    return Part("drift", "Drift and stop rules", asks, lines)
 
 
 # --- people

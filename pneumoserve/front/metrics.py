@@ -30,6 +30,9 @@ CALL_SECONDS = Histogram(
     ["model", "protocol"],
     buckets=(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30),
 )  # fmt: skip
+RELEASE_STOPPED = Gauge(
+    "pneumoserve_release_stopped", "1 while the release is stopped, so that every answer is referred, else 0."
+)
 IN_FLIGHT = Gauge("pneumoserve_calls_in_flight", "Calls that are being read or answered.")
 ENGINE_INFO = Gauge(
     "pneumoserve_engine_info", "1, with the engine that has computed scores of a model.",

@@ -39,13 +39,15 @@ from pneumoserve.front.pipeline import Pipeline
 from pneumoserve.front.rest import Routes, register_error_handlers
 from pneumoserve.front.service import MODEL_NAMES, Service
 from pneumoserve.front.settings import FrontSettings
+from pneumoserve.front.stops import Served, StopWatch
 from pneumoserve.front.torchserve import TorchServe
 from pneumoserve.front.torchserve_metrics import TorchServeMetrics
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Journal, LockRule
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.records import ArchiveWriter, Pseudonyms
+from pneumoserve.records import ArchiveWriter, Pseudonyms, Stopping
 from pneumoserve.release import Release
+from pneumoserve.signing import load_trust
 from pneumoserve.store import Store
 
 _CONNECTIONS_PER_ADDRESS: Final = 64
@@ -126,12 +128,16 @@ class FrontServer(ModelServer):  # type: ignore[misc]
         backend.start()
         hints = None if settings.alert_hint is None else HintLine(settings.alert_hint)
         alerting = Alerting(how.sealing) if hints is None else Alerting(how.sealing, hints)
-        service = Service(self._release, backend, archive, how.references, self._callers, decoders, alerting)
+        served = Served(self._release)
+        watch = StopWatch(served, how.store, lambda: Stopping(load_trust(settings.trust), how.key.public_key()))
+        await watch.start()
+        service = Service(served, backend, archive, how.references, self._callers, decoders, alerting)
         first_answers = FirstAnswers(how.store, how.references)
         try:
             await self._serve_both(service, first_answers)
         finally:
             first_answers.close()
+            await watch.close()
             if hints is not None:
                 hints.close()
             await archive.close()

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
 from pneumoserve.canonical import digest_of
-from pneumoserve.decision import Decision
+from pneumoserve.decision import STOPPED, Decision
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.front import metrics
 from pneumoserve.front.alerting import Alerting
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.identity import Callers
+from pneumoserve.front.stops import Served
 from pneumoserve.front.wire import Call, Origin
 from pneumoserve.ids import uuid7
 from pneumoserve.imaging import ImageError, PreparedImage
@@ -24,9 +25,8 @@ from pneumoserve.imaging.pool import Budget
 from pneumoserve.inference import Backend, infer
 from pneumoserve.ledger import Receipt, now_text
 from pneumoserve.logs import log_event
-from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.names import DECISION, DETECTOR, TYPER
 from pneumoserve.records import CallDetail, ErrorDetail, Pseudonyms, Record, RefusedInput, image_detail
-from pneumoserve.release import Release
 from pneumoserve.release.schema import ReleaseManifest
 from pneumoserve.store import StoreError
 from pneumoserve.tracing import Attribute, current_call, span
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What one film's call is answered with. A probability is None where its model did not run.
+    """What one film's call is answered with. A probability is None where its model did not run, or is stopped.
 
     `notice` goes with a stated type and is None without one; `intended_use` goes with every answer of the release, and
     so does `assumed_prevalence`, the share of sick patients at which its probabilities are calibrated.
@@ -116,7 +116,7 @@ class Service:
 
     def __init__(
         self,
-        release: Release,
+        served: Served,
         models: Models,
         archive: Archive,
         references: Pseudonyms,
@@ -125,7 +125,8 @@ class Service:
         alerting: Alerting | None = None,
     ) -> None:
         self.callers = callers
-        self._release = release
+        self._served = served
+        self._release = served.release
         self._references = references
         self._models = models
         self._archive = archive
@@ -139,8 +140,8 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a call would be answered: workers of both kinds are there, and the archive takes records."""
-        return self._models.ready and self._archive.healthy and self._decoders.ready
+        """Whether a call would be answered: all workers are there, the archive takes records, a stop would be known."""
+        return self._models.ready and self._archive.healthy and self._decoders.ready and self._served.known
 
     async def answer(self, model: str, call: Call, claim: Callable[[], Awaitable[None]] | None = None) -> list[Answer]:
         """Answer a call, each film on record before this returns.
@@ -153,6 +154,8 @@ class Service:
         call_id = uuid7()
         started = time.perf_counter()
         try:
+            if not self._served.known:
+                raise CallError(503, "It is not known yet whether this release is stopped; try again.")
             self._alerting.check(model, call.named)
             films = await self._decode(call)
             records = await self._infer_all(model, call, call_id, films, started)
@@ -268,6 +271,7 @@ class Service:
             asyncio.gather(*(infer(self._release, self._models, model, film) for film in films)),
             asyncio.gather(*(self._upload(film) for film in films)),
         )
+        stop = self._served.stop if model == DECISION else None
         return [
             self._record(
                 kind="prediction",
@@ -284,7 +288,8 @@ class Service:
                 ),
                 image=image_detail(film),
                 models=inference.models,
-                decision=inference.decision,
+                decision=inference.decision if stop is None else STOPPED,
+                stop=stop,
                 duration_ms=_milliseconds(started),
             )
             for index, (film, inference) in enumerate(zip(films, inferences, strict=True))
@@ -324,7 +329,9 @@ def _milliseconds(started: float | None) -> float | None:
 
 
 def _answer(manifest: ReleaseManifest, record: Record, receipt: Receipt) -> Answer:
-    probabilities = {use.name: use.probability for use in record.models}
+    # Whoever decides by the number alone must see that there is none to decide by.
+    uses = record.models if record.stop is None else ()
+    probabilities = {use.name: use.probability for use in uses}
     states_type = record.decision is not None and record.decision.pneumonia_type is not None
     return Answer(
         prediction_id=record.prediction_id,

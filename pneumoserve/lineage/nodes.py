@@ -141,7 +141,7 @@ def _prediction(lineage: Lineage) -> Node:
     referred = f"referred for {', '.join(decision.reasons)}" if decision.referred else "not referred"
     confidence = f"confidence {decision.confidence} ({decision.leaning or decision.finding or 'the likelier finding'})"
     if decision.confidence is None:
-        confidence = "no confidence: it is no chest film"
+        confidence = "no confidence: " + ("it is no chest film" if record.stop is None else f"stop {record.stop}")
     kind = () if decision.type_probability is None else (f"probability of the type {decision.type_probability}",)
     return Node(
         "prediction",

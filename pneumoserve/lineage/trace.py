@@ -15,10 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.canonical import Sha256, digest_of
-from pneumoserve.decision import Decision, Policy, decide
+from pneumoserve.decision import Decision, Policy
 from pneumoserve.ids import openlineage_run_of
-from pneumoserve.imaging import Facts
-from pneumoserve.inference import scores_of
+from pneumoserve.inference import decide_again
 from pneumoserve.records import ImageDetail, ModelUse, Record
 from pneumoserve.release.data import DataError, Item, Split, TrainingData, read_data
 from pneumoserve.release.fetch import download
@@ -200,11 +199,8 @@ def _decision(record: Record, manifest: ReleaseManifest | None) -> DecisionPart 
         return None
     if manifest is None or record.image is None:
         return DecisionPart(recorded=record.decision, derived=None, agrees=None)
-    facts = Facts(**{name: getattr(record.image, name) for name in Facts.__dataclass_fields__})
     try:
-        derived = record.restate(
-            decide(manifest.policy, facts, record.image.format == "dicom", scores_of(record.models))
-        )
+        derived = record.restate(decide_again(manifest.policy, record.image, record.models))
     except ValueError:
         derived = None
     return DecisionPart(recorded=record.decision, derived=derived, agrees=derived == record.decision)

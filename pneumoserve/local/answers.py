@@ -23,6 +23,7 @@ _REASONS: Final[dict[Reason, str]] = {
     "not_a_chest_film": "no upright chest X-ray",
     "outside_population": "age unknown or out of range",
     "lateral_view": "no frontal view",
+    "release_stopped": "the release is stopped",
 }
 
 

@@ -11,12 +11,13 @@ from typing import Final
 import numpy as np
 
 from pneumoserve.canonical import digest_of
-from pneumoserve.decision import logit_of
+from pneumoserve.decision import Policy, logit_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.ids import time_text, uuid7
+from pneumoserve.inference import decide_again
 from pneumoserve.monitoring.drift import BASELINE_STUDIES, WINDOW_STUDIES, Comparison, Studies, compare_studies
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Baseline, DriftAlarm, Entry, Record
+from pneumoserve.records import Baseline, DriftWindow, Entry, Record
 
 # Fewer say too little: chance in the baseline would decide how often its windows alarm.
 FEWEST_BASELINE_STUDIES: Final = 500
@@ -73,19 +74,22 @@ class SourceDrift:
 
 @dataclass(frozen=True)
 class History:
-    """What is on record of one release: its studies by source, in the order of their time, baselines and alarms."""
+    """What is on record of one release: its studies by source, in the order of their time, baselines and windows."""
 
     release: str
     studies: dict[Source, list[Study]]
     baselines: dict[Source, Baseline]
-    alarms: tuple[DriftAlarm, ...]
+    windows: tuple[DriftWindow, ...]
 
 
-def read_history(entries: Iterable[Entry], release: str, site: str | None = None) -> History:
-    """Sort out the entries of a release, of one site or all. Only answers to callers count, none in shadow."""
+def read_history(entries: Iterable[Entry], release: str, policy: Policy, site: str | None = None) -> History:
+    """Sort out the entries of a release, of one site or all. Only answers to callers count, none in shadow.
+
+    By its `policy` it is known what a release would have referred that was stopped.
+    """
     records: dict[tuple[Source, str], list[Record]] = defaultdict(list)
     baselines: dict[Source, Baseline] = {}
-    alarms: list[DriftAlarm] = []
+    windows: list[DriftWindow] = []
     for entry in entries:
         if entry.release != release:
             continue
@@ -97,14 +101,14 @@ def read_history(entries: Iterable[Entry], release: str, site: str | None = None
             place = Source(entry.site or "", entry.source)
             if place not in baselines or baselines[place].time < entry.time:
                 baselines[place] = entry
-        elif isinstance(entry, DriftAlarm):
-            alarms.append(entry)
+        elif isinstance(entry, DriftWindow):
+            windows.append(entry)
     studies: dict[Source, list[Study]] = defaultdict(list)
     for (source, _), images in records.items():
-        studies[source].append(_study_of(images))
+        studies[source].append(_study_of(images, policy))
     for found in studies.values():
         found.sort(key=lambda study: (study.time, study.person))
-    return History(release, dict(studies), baselines, tuple(alarms))
+    return History(release, dict(studies), baselines, tuple(windows))
 
 
 def choose_baselines(history: History, by: str, why: str, now: datetime) -> list[Baseline]:
@@ -149,21 +153,20 @@ def find_drift(history: History, assumed: float) -> list[SourceDrift]:
     return found
 
 
-def list_new_alarms(history: History, found: Sequence[SourceDrift], now: datetime) -> list[DriftAlarm]:
-    """Alarms that are not on record yet, to be put there."""
-    known = {(alarm.baseline_id, alarm.first) for alarm in history.alarms}
+def list_new_windows(history: History, found: Sequence[SourceDrift], now: datetime) -> list[DriftWindow]:
+    """Windows that are not on record yet, to be put there: each is a look, whether or not it is an alarm."""
+    known = {(window.baseline_id, window.first) for window in history.windows}
     return [
-        DriftAlarm(
+        DriftWindow(
             release=history.release, time=time_text(now), drift_id=uuid7(), baseline_id=each.baseline.baseline_id,
             site=each.source.site or None, source=each.source.kind, first=window.first, last=window.last,
             studies=window.studies, scores_p=window.comparison.scores_p, images_p=window.comparison.images_p,
             referrals_p=window.comparison.referrals_p, cause=window.comparison.cause,
+            baseline_share=window.comparison.baseline_share, sick_share=window.comparison.sick_share,
         )
         for each in found
-        for window in each.alarms
-        if each.baseline is not None
-        and window.comparison.cause is not None
-        and (each.baseline.baseline_id, window.first) not in known
+        for window in each.windows
+        if each.baseline is not None and (each.baseline.baseline_id, window.first) not in known
     ]  # fmt: skip
 
 
@@ -175,7 +178,7 @@ def _source_of(record: Record) -> Source | None:
     return Source(record.call.subject or "", record.image.modality or record.image.format)
 
 
-def _study_of(images: Sequence[Record]) -> Study:
+def _study_of(images: Sequence[Record], policy: Policy) -> Study:
     """Of several images the one most like a pneumonia counts, and the one least like a chest film."""
     first = min(images, key=lambda record: record.time)
     uses = [use for record in images for use in record.models if use.name == DETECTOR]
@@ -184,8 +187,16 @@ def _study_of(images: Sequence[Record]) -> Study:
         person=first.call.patient or first.call.study or first.prediction_id,
         logit=max(logit_of(use.probability) for use in uses),
         chest=min(0.0 if use.chest_probability is None else logit_of(use.chest_probability) for use in uses),
-        referred=any(record.decision is not None and record.decision.referred for record in images),
+        referred=any(_is_referred(record, policy) for record in images),
     )
+
+
+def _is_referred(record: Record, policy: Policy) -> bool:
+    """Whether an image is referred by its scores; that the release was stopped says nothing of the image."""
+    decision = record.decision
+    if record.stop is not None and record.image is not None:
+        decision = decide_again(policy, record.image, record.models)
+    return decision is not None and decision.referred
 
 
 def _one_a_person(studies: Iterable[Study]) -> list[Study]:

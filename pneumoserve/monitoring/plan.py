@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,17 +20,22 @@ LEAST: Final = ("sensitivity", "product_sensitivity", "specificity")
 OF_SICK: Final = ("sensitivity", "product_sensitivity", "referred_among_pneumonias")
 
 
-class AcceptancePlanError(PneumoserveError):
+class SitePlanError(PneumoserveError):
     """A plan that cannot be followed; the sentence says what to change."""
 
     exit_code = 2
 
 
-class _Settings(BaseModel):
+class PlanSettings(BaseModel):
+    """What all plans have in common: they are fixed, and say nothing that is not known."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, alias_generator=to_camel)
 
 
-class Figures(_Settings):
+_Plan = TypeVar("_Plan", bound=PlanSettings)
+
+
+class Figures(PlanSettings):
     """One value for each figure that the plan names."""
 
     sensitivity: Share | None = Field(default=None, description="of the threshold, whether or not an image is referred")
@@ -50,7 +55,7 @@ class Figures(_Settings):
         return {name: value for name, value in self if value is not None}
 
 
-class AcceptancePlan(_Settings):
+class AcceptancePlan(PlanSettings):
     """What a release must show at a site before it answers there. All criteria must hold.
 
     `criteria`: sensitivities and specificity are at least these, the other figures at most. Each must be shown by a
@@ -105,18 +110,27 @@ def load_acceptance_plan(path: Path) -> AcceptancePlan:
     """A plan from a YAML file.
 
     Raises:
-        AcceptancePlanError: it is no plan, or there is no such file.
+        SitePlanError: it is no plan, or there is no such file.
+    """
+    return load_plan(AcceptancePlan, path, "docs/how-to/accept-a-release.md")
+
+
+def load_plan(form: type[_Plan], path: Path, example: str) -> _Plan:
+    """A plan of a form from a YAML file; `example` is the document that has one.
+
+    Raises:
+        SitePlanError: it is no plan, or there is no such file.
     """
     try:
         document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return AcceptancePlan.model_validate(document)
+        return form.model_validate(document)
     except OSError:
-        raise AcceptancePlanError(f"There is no plan {path.name}; give the file of one.") from None
+        raise SitePlanError(f"There is no plan {path.name}; give the file of one.") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise AcceptancePlanError("The plan is no YAML; see the example in docs/how-to/accept-a-release.md.") from None
+        raise SitePlanError(f"The plan is no YAML; see the example in {example}.") from None
     except ValidationError as error:
         faults = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
-        raise AcceptancePlanError(f"The plan cannot be followed: {faults}.") from None
+        raise SitePlanError(f"The plan cannot be followed: {faults}.") from None
 
 
 def _sentence(where: tuple[int | str, ...], message: str) -> str:

@@ -156,8 +156,8 @@ def describe_figures(figures: Mapping[str, Figure]) -> list[Row]:
     ]
 
 
-def describe_counts(counted: Tally, still_open: int, closed_after: int) -> list[str]:
-    """How many studies count, and which do not."""
+def describe_counts(counted: Tally, still_open: int, closed_after: int, stopped: int) -> list[str]:
+    """How many studies count, and which do not: of days still open, or answered while the release was stopped."""
     answers = counted.answers
     lines = [
         f"{counted.studies:,} studies count: {answers.get('referred', 0):,} referred, "
@@ -167,6 +167,11 @@ def describe_counts(counted: Tally, still_open: int, closed_after: int) -> list[
     if still_open:
         lines.append(
             f"{still_open:,} newer studies do not count yet: a study counts {closed_after} days after its answer"
+        )
+    if stopped:
+        lines.append(
+            f"{stopped:,} studies were answered while the release was stopped; they count in no figure, since "
+            "it judged nothing then"
         )
     if counted.left_out:
         lines.append(f"{counted.left_out:,} more are of the same patients: one study of each counts, chosen by chance")

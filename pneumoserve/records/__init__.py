@@ -99,11 +99,13 @@ if TYPE_CHECKING:
         AlertStep,
         Baseline,
         Draw,
-        DriftAlarm,
+        DriftWindow,
         Incident,
         IncidentKind,
         Ordered,
         Page,
+        ReleaseResume,
+        ReleaseStop,
         ReviewEntry,
         SamplePlan,
         Severity,
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from pneumoserve.records.rollout_event import GateResult, Outcome, RolloutEvent, What
     from pneumoserve.records.short_chain import append
     from pneumoserve.records.site_use import SITE_WRITERS, SiteUse
+    from pneumoserve.records.stops import STOPS, StopBook, StopError, Stopping, record_stop, stop_key
     from pneumoserve.records.writer import ArchiveWriter
 
 __all__ = [
@@ -133,6 +136,7 @@ __all__ = [
     "REVIEW_ENTRIES",
     "REVIEW_WRITERS",
     "SITE_WRITERS",
+    "STOPS",
     "Acceptance",
     "AcceptanceApproval",
     "AcceptanceError",
@@ -150,7 +154,7 @@ __all__ = [
     "Certainty",
     "CriterionResult",
     "Draw",
-    "DriftAlarm",
+    "DriftWindow",
     "Encoding",
     "Entry",
     "EntryPlace",
@@ -182,6 +186,8 @@ __all__ = [
     "RecordKind",
     "ReferenceKeyError",
     "RefusedInput",
+    "ReleaseResume",
+    "ReleaseStop",
     "ReviewEntry",
     "RolloutEvent",
     "SamplePlan",
@@ -190,6 +196,9 @@ __all__ = [
     "SiteUse",
     "Source",
     "Statement",
+    "StopBook",
+    "StopError",
+    "Stopping",
     "StoreTarget",
     "Target",
     "View",
@@ -220,7 +229,9 @@ __all__ = [
     "parse_entry",
     "read_entries",
     "read_statements",
+    "record_stop",
     "seal_envelope",
+    "stop_key",
     "write_reading_folder",
 ]
 
@@ -239,6 +250,7 @@ _MODULES: Final = (
     "image_keys",
     "envelopes",
     "short_chain",
+    "stops",
     "writer",
     "find",
     "pages",

@@ -6,12 +6,14 @@ and numbers. The caller's request id is left out on purpose, since integrators p
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pneumoserve.canonical import Sha256
-from pneumoserve.decision import Decision
+from pneumoserve.decision import STOPPED, Decision
+from pneumoserve.imaging import Facts
 
 RecordKind = Literal["prediction", "refusal", "failure"]
 Protocol = Literal["v1", "v2", "grpc"]
@@ -40,6 +42,11 @@ class ImageDetail(_Strict):
     view_position: str | None
     age_years: float | None
     sex: str | None
+
+    @property
+    def facts(self) -> Facts:
+        """What the file said of itself, as decisions take it."""
+        return Facts(**{each.name: getattr(self, each.name) for each in fields(Facts)})
 
 
 class RefusedInput(_Strict):
@@ -102,7 +109,7 @@ class Record(_Strict):
         default="pneumoserve.record/6",
         alias="schema",
         description="1 had neither study nor patient, 2 no chest_probability, 3 no duration_ms, 4 neither leaning nor "
-        "type_probability, 5 no traceparent",
+        "type_probability, 5 neither traceparent nor stop",
     )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")
@@ -124,10 +131,15 @@ class Record(_Strict):
     refused: RefusedInput | None = None
     models: tuple[ModelUse, ...] = ()
     decision: Decision | None = None
+    stop: str | None = Field(
+        default=None, description="stop_id of the stop that stood over the release, so that the answer is referred"
+    )
     error: ErrorDetail | None = None
 
     def restate(self, decision: Decision) -> Decision:
-        """A decision as a record of this version states it, to compare it with the one on record."""
+        """A decision as this record states it, by its version and its stop, to compare it with the one on record."""
+        if self.stop is not None:
+            return STOPPED
         if self.schema_ not in _WITHOUT_LEANING:
             return decision
         return decision.model_copy(update={"leaning": None, "type_probability": None})

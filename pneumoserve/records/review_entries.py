@@ -149,10 +149,12 @@ class Baseline(_OfSource):
     why: str = Field(max_length=LONGEST_COMMENT)
 
 
-class DriftAlarm(_OfSource):
-    """A window of studies that does not look like its baseline."""
+class DriftWindow(_OfSource):
+    """A window of studies beside its baseline: one look at a source, whether or not it is an alarm."""
 
-    schema_: Literal["pneumoserve.drift/1"] = Field(default="pneumoserve.drift/1", alias="schema")
+    schema_: Literal["pneumoserve.drift/1", "pneumoserve.drift/2"] = Field(
+        default="pneumoserve.drift/2", alias="schema", description="1 was of alarms alone, and had no shares"
+    )
     drift_id: str = Field(description="UUIDv7, lower case with hyphens")
     baseline_id: str
     first: str = Field(description="time of the window's first study, RFC 3339, UTC")
@@ -161,12 +163,59 @@ class DriftAlarm(_OfSource):
     scores_p: float = Field(description="p-value of the test of Kolmogorov and Smirnov")
     images_p: float = Field(description="p-value of the maximum mean discrepancy")
     referrals_p: float = Field(description="p-value of Fisher's test")
-    cause: Literal["case_mix", "images"] = Field(
-        description="case_mix: another share of sick patients explains it; images: it does not"
+    cause: Literal["case_mix", "images"] | None = Field(
+        description="null: no alarm; case_mix: another share of sick patients explains it; images: it does not"
+    )
+    baseline_share: float | None = Field(
+        default=None, description="share of sick patients in the baseline, as the scores have it"
+    )
+    sick_share: float | None = Field(default=None, description="the same of the window")
+
+
+class _OfStop(_Entry):
+    """A person, or the site's plan, acts on a whole release. `signature` is theirs, over the entry without it."""
+
+    by: str = Field(max_length=255, description="staff id; of a plan, the site that it is of")
+    why: str = Field(min_length=1, max_length=LONGEST_COMMENT)
+    signature: str = Field(
+        default="",
+        description="one document of signatures, as release.json.sig, over this entry as canonical JSON with none",
     )
 
 
-ReviewEntry = Alert | AlertEvent | SamplePlan | Draw | View | Adjudication | Incident | Baseline | DriftAlarm
+class ReleaseStop(_OfStop):
+    """From now on every answer of the release is referred, until a `resume` names this stop."""
+
+    schema_: Literal["pneumoserve.stop/1"] = Field(default="pneumoserve.stop/1", alias="schema")
+    stop_id: str = Field(description="UUIDv7, lower case with hyphens")
+    plan: Sha256 | None = Field(
+        default=None, description="SHA-256 of the site's plan that stopped it, as canonical JSON; null: a person did"
+    )
+    evidence: tuple[str, ...] = Field(default=(), description="ids of the entries that it rests on")
+
+
+class ReleaseResume(_OfStop):
+    """A person ends stops of a release."""
+
+    schema_: Literal["pneumoserve.resume/1"] = Field(default="pneumoserve.resume/1", alias="schema")
+    resume_id: str = Field(description="UUIDv7, lower case with hyphens")
+    stop_ids: tuple[str, ...] = Field(min_length=1, description="the stops that it ends")
+
+
+ReviewEntry = (
+    Alert
+    | AlertEvent
+    | SamplePlan
+    | Draw
+    | View
+    | Adjudication
+    | Incident
+    | Baseline
+    | DriftWindow
+    | ReleaseStop
+    | ReleaseResume
+)
 REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
-    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident, Baseline, DriftAlarm,
+    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident, Baseline, DriftWindow, ReleaseStop,
+    ReleaseResume,
 )  # fmt: skip

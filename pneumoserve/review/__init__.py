@@ -9,7 +9,7 @@ in the database then.
 from pneumoserve.review.agreement import Agreement, Estimate, Pair, estimate_agreement, measure_agreement
 from pneumoserve.review.alerts import AlertDesk, Message, OpenAlert
 from pneumoserve.review.archive import Commit, commit_by, commit_to
-from pneumoserve.review.cases import Case, CaseBook, Counts, find_incidents, study_number
+from pneumoserve.review.cases import Case, CaseBook, Counts, find_incidents, find_stops, study_number
 from pneumoserve.review.chance import Chance, ChanceKeyError
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
@@ -67,6 +67,7 @@ __all__ = [
     "estimate_agreement",
     "find_finished",
     "find_incidents",
+    "find_stops",
     "list_cohorts",
     "list_waiting",
     "measure_agreement",

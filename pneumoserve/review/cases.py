@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select
 from pneumoserve.canonical import digest_of
 from pneumoserve.decision import Decision, of_study
 from pneumoserve.ids import time_text, uuid7
-from pneumoserve.records import Incident, IncidentKind, Label, parse_entry
+from pneumoserve.records import Incident, IncidentKind, Label, ReleaseResume, ReleaseStop, parse_entry
 from pneumoserve.review.alerts import OPEN_ALERT, OpenAlert, open_alert_of
 from pneumoserve.review.archive import Commit
 from pneumoserve.review.database import ReviewDatabase
@@ -55,6 +55,19 @@ def find_incidents(database: ReviewDatabase) -> list[Incident]:
     with database.read() as connection:
         bodies = list(connection.scalars(wanted.limit(_SHOWN_INCIDENTS)))
     return [parse_entry(body.encode()) for body in bodies]  # type: ignore[misc]
+
+
+def find_stops(database: ReviewDatabase) -> list[ReleaseStop]:
+    """The stops of releases that no resume has ended, the first first.
+
+    Raises:
+        DatabaseError: the database does not answer.
+    """
+    wanted = select(facts.c.body).where(facts.c.kind.in_(("stop", "resume"))).order_by(facts.c.time)
+    with database.read() as connection:
+        said = [parse_entry(body.encode()) for body in connection.scalars(wanted)]
+    ended = {stop for each in said if isinstance(each, ReleaseResume) for stop in each.stop_ids}
+    return [each for each in said if isinstance(each, ReleaseStop) and each.stop_id not in ended]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, exists, select
 
-from pneumoserve.decision import Finding
+from pneumoserve.decision import Finding, Reason
 from pneumoserve.ids import time_text
 from pneumoserve.records import Adjudication, Draw, Label, SamplePlan, View, parse_entry
 from pneumoserve.review.database import ReviewDatabase
@@ -26,6 +26,7 @@ from pneumoserve.review.tables import alerts, cases, facts, predictions
 
 Fate = Literal["read", "cannot_tell", "undecided", "not_blind", "unread", "not_drawn"]
 CLOSED_AFTER: Final = timedelta(days=14)
+_STOPPED: Final[Reason] = "release_stopped"
 _KINDS: Final = ("label", "draw", "adjudication", "view", "sample_plan")
 
 
@@ -77,12 +78,15 @@ class Tested(NamedTuple):
 class Cohort:
     """The closed studies of one release, the first first, and what they took.
 
-    `open`: studies whose cohort has not closed. `tested`: by blood test or follow-up, by the kind of answer.
+    `open`: studies whose cohort has not closed. `stopped`: closed studies with an answer while the release was stopped;
+    they are not among the others, since the release judged nothing then. `tested`: by blood test or follow-up, by the
+    kind of answer.
     """
 
     release: str
     studies: tuple[Studied, ...]
     open: int
+    stopped: int
     effort: Effort
     tested: dict[str, dict[str, Tested]]
 
@@ -195,7 +199,8 @@ def _list_orders(connection: Connection) -> Mapping[str, str]:
 def _cohort(
     release: str, rows: Sequence[Any], said: _Said, ordered: Mapping[str, str], closing: str, closed_after: timedelta
 ) -> Cohort:
-    closed = [row for row in rows if row.opened < closing]
+    all_closed = [row for row in rows if row.opened < closing]
+    closed = [row for row in all_closed if _STOPPED not in row.reasons.split()]
     studies = [_study(row, said, _closing_of(row.opened, closed_after)) for row in closed]
     names = {row.case_id for row in closed}
     minutes = [each for case_id in names for each in _minutes(said.labels[case_id], said.views[case_id])]
@@ -207,7 +212,8 @@ def _cohort(
         blood_tests=asked.count("blood_test"),
         experts=asked.count("expert"),
     )
-    return Cohort(release, tuple(studies), len(rows) - len(closed), effort, _count_tested(studies, said))
+    still_open, stopped = len(rows) - len(all_closed), len(all_closed) - len(closed)
+    return Cohort(release, tuple(studies), still_open, stopped, effort, _count_tested(studies, said))
 
 
 def _closing_of(opened: str, closed_after: timedelta) -> str:

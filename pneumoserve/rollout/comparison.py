@@ -69,7 +69,7 @@ def arm_of(release: str, found: Iterable[object]) -> Arm:
 
 
 def _calls(found: Iterable[object]) -> tuple[ObservedCall, ...]:
-    records = (entry for entry in found if isinstance(entry, Record) and entry.arm == "live")
+    records = (entry for entry in found if isinstance(entry, Record) and entry.arm == "live" and entry.stop is None)
     return tuple(sorted((_call(each) for each in records if each.kind != "refusal"), key=lambda call: call.time))
 
 

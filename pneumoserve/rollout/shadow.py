@@ -80,7 +80,9 @@ def run_shadow(
 
 def _tail(reader: Reader, stable: Release, films: int) -> list[Record]:
     of_stable = select_predictions(reader, None, stable.id, None, 0)
-    decided = (record for record in of_stable if record.call.model == DECISION and record.decision is not None)
+    asked = (record for record in of_stable if record.call.model == DECISION and record.decision is not None)
+    # While a release is stopped, its answers say nothing of it.
+    decided = (record for record in asked if record.stop is None)
     return sorted(heapq.nlargest(films, decided, key=lambda record: record.time), key=lambda record: record.time)
 
 

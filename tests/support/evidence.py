@@ -19,9 +19,11 @@ from pneumoserve.records import (
     AlertEvent,
     Baseline,
     CriterionResult,
-    DriftAlarm,
+    DriftWindow,
     GateResult,
     Incident,
+    ReleaseResume,
+    ReleaseStop,
     RolloutEvent,
     SiteUse,
     View,
@@ -90,6 +92,7 @@ def fill(ward: Ward, approvers: Approvers) -> str:
     study, label = case_of("normal 0"), uuid7()
     of = {"case_id": study, "time": now, "release": release}
     source = {"release": release, "time": now, "site": "hospital-a", "source": "DX", "first": now, "last": now}
+    stop, acted = uuid7(), {"release": release, "time": now, "by": "lead-2", "signature": ""}
     append(
         ward.store, KEY,
         [
@@ -100,8 +103,10 @@ def fill(ward: Ward, approvers: Approvers) -> str:
             View(**of, view_id=uuid7(), by="dr.5", page="case", why=SECRET),
             AlertEvent(**of, event_id=uuid7(), alert_id=uuid7(), what="acknowledged", by="dr.5"),
             Baseline(**source, baseline_id=uuid7(), studies=1000, by="lead-2", why="four quiet weeks"),
-            DriftAlarm(**source, drift_id=uuid7(), baseline_id=uuid7(), studies=200, scores_p=0.0001, images_p=0.2,
-                       referrals_p=0.5, cause="case_mix"),
+            DriftWindow(**source, drift_id=uuid7(), baseline_id=uuid7(), studies=200, scores_p=0.0001, images_p=0.2,
+                        referrals_p=0.5, cause="case_mix"),
+            ReleaseStop(**acted, stop_id=stop, why="an alarm of drift"),
+            ReleaseResume(**acted, resume_id=uuid7(), stop_ids=(stop,), why="the detector plate was changed"),
         ],
         "review",
     )  # fmt: skip

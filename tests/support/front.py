@@ -29,6 +29,7 @@ from pneumoserve.front.models import FrontModel
 from pneumoserve.front.pipeline import Pipeline
 from pneumoserve.front.server import FrontDataPlane, create_app
 from pneumoserve.front.service import MODEL_NAMES, Decoders, Service
+from pneumoserve.front.stops import Served
 from pneumoserve.imaging import PreparedImage
 from pneumoserve.imaging.pool import Budget
 from pneumoserve.imaging.prepare import prepare
@@ -162,7 +163,12 @@ class Front:
 
 @contextlib.asynccontextmanager
 async def run_service(
-    store: Store, callers: Callers, decoders: Decoders, models: FakeModels, alerting: Alerting | None = None
+    store: Store,
+    callers: Callers,
+    decoders: Decoders,
+    models: FakeModels,
+    alerting: Alerting | None = None,
+    served: Served | None = None,
 ) -> AsyncIterator[tuple[Service, Reader]]:
     """A service that puts calls on record in a store, and a reader of what it has written."""
     key, nobody = Ed25519PrivateKey.generate(), Trust({}, frozenset(), frozenset())
@@ -170,7 +176,9 @@ async def run_service(
     archive = ArchiveWriter(store, key, RELEASE_ID)
     await archive.start()
     try:
-        service = Service(make_release(), models, archive, Pseudonyms(REFERENCE_KEY), callers, decoders, alerting)
+        service = Service(
+            served or Served(make_release()), models, archive, Pseudonyms(REFERENCE_KEY), callers, decoders, alerting
+        )
         yield service, Reader(store, writers, nobody)
     finally:
         await archive.close()
@@ -181,10 +189,11 @@ async def run_front(
     callers: Callers = Callers(None),  # noqa: B008 - it is frozen
     origins: Sequence[str] = (),
     alerting: Alerting | None = None,
+    served: Served | None = None,
 ) -> AsyncIterator[Front]:
     """The front, for as long as the context lasts."""
     store, models, decoders, registry = MemoryStore(), FakeModels(), ThreadDecoders(), ModelRepository()
-    async with run_service(store, callers, decoders, models, alerting) as (service, reader):
+    async with run_service(store, callers, decoders, models, alerting, served) as (service, reader):
         for name in MODEL_NAMES:
             registry.update(FrontModel(name, service))
         dataplane = FrontDataPlane(registry, service)

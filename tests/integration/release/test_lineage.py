@@ -15,11 +15,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pneumoserve.canonical import canonical_json, digest_of
-from pneumoserve.decision import Scores, decide
+from pneumoserve.decision import STOPPED, Scores, decide
 from pneumoserve.ids import openlineage_run_of, uuid7
 from pneumoserve.imaging import PREPROCESSING_VERSION, PreparedImage
 from pneumoserve.imaging.prepare import prepare
 from pneumoserve.lineage import Lineage, trace
+from pneumoserve.lineage.nodes import nodes
 from pneumoserve.lineage.svg import draw
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.names import DETECTOR, TYPER
@@ -133,6 +134,16 @@ def test_a_record_from_before_answers_leaned_follows_from_its_policy_too(asked: 
     assert lineage.decision is not None
     assert lineage.decision.agrees
     assert lineage.faults == ()
+
+
+def test_the_answer_of_a_stopped_release_follows_from_its_stop(asked: Asked) -> None:
+    stop = uuid7()
+    with_stop = asked.record.model_copy(update={"stop": stop, "decision": STOPPED})
+    lineage = replace(asked, record=with_stop).lineage()
+    assert lineage.faults == ()
+    assert f"no confidence: stop {stop}" in str(nodes(lineage))
+    unexplained = replace(asked, record=asked.record.model_copy(update={"decision": STOPPED})).lineage()
+    assert "does not follow" in " ".join(unexplained.faults)
 
 
 def test_the_reference_release_learned_from_no_film_of_the_sample() -> None:

@@ -22,7 +22,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pneumoserve.canonical import canonical_json
-from pneumoserve.decision import Decision
+from pneumoserve.decision import STOPPED, Decision
 from pneumoserve.ids import uuid7
 from pneumoserve.imaging import PREPROCESSING_VERSION
 from pneumoserve.imaging.prepare import prepare
@@ -170,6 +170,22 @@ def test_the_same_release_repeats_every_answer_bit_for_bit(
     assert report.ok
     assert report.predictions == report.repeated.bit_for_bit == len(records)
     assert report.compared == ()
+
+
+def test_what_a_stopped_release_answered_is_repeated_too(
+    store: Store, made: Made, scorers: dict[str, Scorer], fifteen: list[Record]
+) -> None:
+    stopped = [changed(each, stop=uuid7(), decision=STOPPED.model_dump()) for each in fifteen[:2]]
+    # Its scores were those of a finding, and no stop is named: nothing explains this answer.
+    unexplained = changed(fifteen[2], decision=STOPPED.model_dump())
+    for data in FILMS[:3]:
+        put_image(store, data)
+    put(store, [*stopped, unexplained])
+    report = replayed(store, made.release, scorers)
+    assert report.repeated.bit_for_bit == 2
+    assert [(each.prediction_id, each.differs) for each in report.repeated.mismatches] == [
+        (unexplained.prediction_id, ("decision",))
+    ]
 
 
 def test_records_from_before_answers_leaned_are_repeated_too(

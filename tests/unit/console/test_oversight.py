@@ -6,9 +6,11 @@ import re
 
 import pytest
 
-from pneumoserve.records import Adjudication, Incident
+from pneumoserve.ids import uuid7
+from pneumoserve.records import Adjudication, Incident, ReleaseResume, ReleaseStop
 from pneumoserve.review import ReviewError, find_incidents, study_number
 from tests.support.consoles import Clinic
+from tests.support.entries import RELEASE
 from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE
 
 
@@ -96,6 +98,17 @@ async def test_the_overview_says_how_far_readers_agree(clinic: Clinic) -> None:
     page = (await clinic.someone("l.1", "lead").get("/overview")).text
     assert re.search(r"<dt>On pneumonia</dt><dd>0\.67 \(95 % interval", page)
     assert "2 studies count" in page
+
+
+async def test_a_banner_says_that_a_release_is_stopped_until_it_is_resumed(clinic: Clinic) -> None:
+    ward, auditor, stop_id = clinic.ward, clinic.someone("a.1", "auditor"), uuid7()
+    of = {"time": "2026-11-30T08:00:00.000Z", "release": RELEASE, "why": "pale images"}
+    ward.put(ReleaseStop(**of, stop_id=stop_id, by="lead-2"), role="review")
+    for page in ("/", "/overview", "/overview/numbers"):
+        shown = (await auditor.get(page)).text
+        assert f"Release {RELEASE} is stopped since 2026-11-30 08:00 UTC by lead-2 (pale images)" in shown
+    ward.put(ReleaseResume(**of, resume_id=uuid7(), by="lead-2", stop_ids=(stop_id,)), role="review")
+    assert "is stopped" not in (await auditor.get("/overview")).text
 
 
 async def test_a_banner_says_what_is_down(clinic: Clinic) -> None:

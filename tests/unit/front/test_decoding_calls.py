@@ -13,6 +13,7 @@ import pytest
 from pneumoserve.front import service as services
 from pneumoserve.front.identity import Callers
 from pneumoserve.front.service import Refusal, Service
+from pneumoserve.front.stops import Served
 from pneumoserve.front.wire import Call
 from pneumoserve.imaging import ImageError, PreparedImage
 from pneumoserve.imaging.prepare import prepare
@@ -47,7 +48,7 @@ class Front:
     def __init__(self) -> None:
         self.decoders, self.archive = Decoders(), FakeArchive()
         references, callers = Pseudonyms(REFERENCE_KEY), Callers(None)
-        self.service = Service(make_release(), FakeModels(), self.archive, references, callers, self.decoders)
+        self.service = Service(Served(make_release()), FakeModels(), self.archive, references, callers, self.decoders)
 
     async def asked(self, count: int, subject: str | None = None) -> asyncio.Task[Any]:
         call = Call([FILM] * count, "v1", "plain", subject=subject)

@@ -22,7 +22,7 @@ from pneumoserve.monitoring.acceptance import (
     run_look,
 )
 from pneumoserve.monitoring.acceptance_page import render_page
-from pneumoserve.monitoring.plan import AcceptancePlan, AcceptancePlanError, load_acceptance_plan
+from pneumoserve.monitoring.plan import AcceptancePlan, SitePlanError, load_acceptance_plan
 from pneumoserve.records import (
     ACCEPTANCE_WRITERS,
     Acceptance,
@@ -323,12 +323,12 @@ def test_two_trusted_people_approve_what_is_on_record(trusted: tuple[Trust, list
 def test_a_plan_that_cannot_be_followed_is_refused(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(canonical_json({**PLAN, **changes}).decode())
-    with pytest.raises(AcceptancePlanError, match=sentence):
+    with pytest.raises(SitePlanError, match=sentence):
         load_acceptance_plan(path)
 
 
 def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("a: [")
     for name, sentence in (("plan.yaml", "no YAML"), ("nowhere.yaml", "There is no plan nowhere.yaml")):
-        with pytest.raises(AcceptancePlanError, match=sentence):
+        with pytest.raises(SitePlanError, match=sentence):
             load_acceptance_plan(tmp_path / name)

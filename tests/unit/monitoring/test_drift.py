@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pneumoserve.decision import Band, Policy, Population
+from pneumoserve.decision import STOPPED, Band, Policy, Population
+from pneumoserve.ids import uuid7
 from pneumoserve.local.state import State
 from pneumoserve.monitoring import drift as module
 from pneumoserve.monitoring.drift import Studies, compare_studies, estimate_log_odds
@@ -24,8 +25,19 @@ from pneumoserve.monitoring.drift_watch import (
     read_history,
 )
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Baseline, CallDetail, Record, append
+from pneumoserve.records import (
+    Baseline,
+    CallDetail,
+    DriftWindow,
+    Record,
+    StopBook,
+    Stopping,
+    append,
+    read_entries,
+)
+from pneumoserve.signing import generate_key, load_trust, write_public_key
 from pneumoserve.store import MemoryStore
+from tests.support.archives import reader_of
 from tests.support.commands import Ran, invoke, use_store
 from tests.support.entries import RELEASE, id_made, prediction, use
 
@@ -52,6 +64,7 @@ def draw_studies(count: int, sick_share: float, seed: int, shift: float = 0.0) -
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RESAMPLES", 199)
+    monkeypatch.setattr(module, "_RESOLUTION", 1)
 
 
 def test_like_studies_do_not_alarm() -> None:
@@ -108,7 +121,7 @@ def record(
 
 
 def history_of(entries: Sequence[Record | Baseline], site: str | None = None) -> dict[Source, list[Study]]:
-    return read_history(entries, RELEASE, site).studies
+    return read_history(entries, RELEASE, POLICY, site).studies
 
 
 def test_only_live_answers_of_the_release_and_the_site_count() -> None:
@@ -135,9 +148,9 @@ def test_images_of_a_study_count_as_one_and_the_sickest_speaks() -> None:
 def test_a_patient_counts_once_in_a_window_and_windows_do_not_overlap() -> None:
     before = [record(minute, 0.1 + 0.001 * minute) for minute in range(500)]
     after = [record(1000 + minute, 0.3, patient=minute // 2) for minute in range(900)]
-    (baseline,) = choose_baselines(read_history(before, RELEASE), "lead", "first of this release", START)
+    (baseline,) = choose_baselines(read_history(before, RELEASE, POLICY), "lead", "first of this release", START)
     assert (baseline.studies, baseline.first, baseline.site) == (500, before[0].time, "pacs")
-    (found,) = find_drift(read_history([*before, baseline, *after], RELEASE), 0.5)
+    (found,) = find_drift(read_history([*before, baseline, *after], RELEASE, POLICY), 0.5)
     assert [window.studies for window in found.windows] == [200, 200]
     assert (found.windows[0].first, found.windows[1].first) == (after[0].time, after[399].time)
     assert found.waiting == 52
@@ -146,7 +159,7 @@ def test_a_patient_counts_once_in_a_window_and_windows_do_not_overlap() -> None:
 def test_a_baseline_takes_enough_patients_of_one_source() -> None:
     entries = [record(minute, 0.2, patient=minute % 499) for minute in range(600)]
     with pytest.raises(DriftError, match=r"the archive has 499 of release .* Wait for 1 more"):
-        choose_baselines(read_history(entries, RELEASE), "lead", "why", START)
+        choose_baselines(read_history(entries, RELEASE, POLICY), "lead", "why", START)
 
 
 @pytest.fixture
@@ -185,6 +198,61 @@ def test_a_person_chooses_a_baseline_and_an_alarm_goes_on_record_once(
         assert (window["alarm"], window["first"]) == (True, later[0].time)
     assert len(list(store.list("records/"))) == written + 1
     assert "1 of them unlike it" in drift().stdout
+
+
+def test_a_plan_stops_the_release_on_record_once_and_a_person_resumes_it(
+    run: tuple[Run, MemoryStore], tmp_path: Path
+) -> None:
+    drift, store = run
+    state, plan = State(tmp_path / "state"), tmp_path / "stop.yaml"
+    write_public_key(generate_key(tmp_path / "lead.pem"), state.trust)
+    stopping = Stopping(load_trust(state.trust), state.archive_key.public_key())
+    plan.write_text("alarm: any\nwindows: 2\nlooks: 2\n")
+    drift("--renew", "--by", "lead", "--why", "first")
+    later = [record(2000 + minute, 0.4 + minute % 100 / 1000) for minute in range(600)]
+    append(store, state.archive_key, later[:399], "front")
+    assert drift("--plan", str(plan)).returncode == 1
+    assert StopBook(store, RELEASE).list_standing(stopping) == []
+    append(store, state.archive_key, later[399:], "front")
+    for _ in range(2):
+        assert drift("--plan", str(plan)).returncode == 1
+    (stop,) = StopBook(store, RELEASE).list_standing(stopping)
+    entries = list(read_entries(reader_of(store, state.archive_key), None, RELEASE))
+    assert stop in entries
+    made = sorted((each for each in entries if isinstance(each, DriftWindow)), key=lambda each: each.first)
+    windows = [each.drift_id for each in made]
+    assert (stop.evidence, len(windows), stop.plan is None) == (tuple(windows[:2]), 3, False)
+    act = ["--by", "lead", "--why", "mended", "--key", str(tmp_path / "lead.pem"), "--state", str(state.folder)]
+    resumed = invoke(["release", "resume", RELEASE, *act], {})
+    assert (resumed.returncode, f"ended: {stop.stop_id}" in resumed.stdout) == (0, True)
+    drift("--plan", str(plan))
+    assert StopBook(store, RELEASE).list_standing(stopping) == []
+    assert invoke(["release", "resume", RELEASE, *act], {}).returncode == 2
+    # A name that no front serves would stop nothing, without a word.
+    assert invoke(["release", "stop", "919e240e7590", *act], {}).returncode == 2
+    assert invoke(["release", "stop", RELEASE, *act, "--evidence", windows[0]], {}).returncode == 0
+    (by_hand,) = StopBook(store, RELEASE).list_standing(stopping)
+    assert (by_hand.by, by_hand.plan, by_hand.evidence) == ("lead", None, (windows[0],))
+
+
+def test_the_exit_code_tells_that_a_plan_is_spent(run: tuple[Run, MemoryStore], tmp_path: Path) -> None:
+    drift, store = run
+    (tmp_path / "stop.yaml").write_text("alarm: any\nwindows: 1\nlooks: 1\n")
+    drift("--renew", "--by", "lead", "--why", "first")
+    alike = [record(2000 + minute, 0.05 + minute % 100 / 1000) for minute in range(400)]
+    append(store, State(tmp_path / "state").archive_key, alike, "front")
+    ran = drift("--plan", str(tmp_path / "stop.yaml"))
+    assert (ran.returncode, ran.stderr) == (
+        1, "All 1 looks of the plan are taken, so it stops nothing more for pacs, CR; renew the baseline.",
+    )  # fmt: skip
+
+
+def test_a_stopped_answer_counts_by_what_its_scores_would_have_been() -> None:
+    """Else all referrals while a release is stopped would be drift for ever."""
+    for probability, referred in ((0.05, False), (0.2, True)):
+        stopped = record(1, probability, stop=uuid7(), decision=STOPPED)
+        (study,) = history_of([stopped])[Source("pacs", "CR")]
+        assert study.referred is referred
 
 
 def test_what_cannot_be_compared_is_said_in_words(run: tuple[Run, MemoryStore]) -> None:

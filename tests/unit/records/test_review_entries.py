@@ -18,10 +18,12 @@ from pneumoserve.records import (
     AlertEvent,
     Baseline,
     Draw,
-    DriftAlarm,
+    DriftWindow,
     Incident,
     Label,
     ReadingDetail,
+    ReleaseResume,
+    ReleaseStop,
     ReviewEntry,
     SamplePlan,
     SiteUse,
@@ -54,10 +56,12 @@ ENTRIES: dict[str, ReviewEntry | SiteUse] = {
         release=RELEASE, time=now_text(), baseline_id=ID, site="pacs", source="DX", first=now_text(), last=now_text(),
         studies=1000, by="lead", why="a new detector plate",
     ),
-    "drift": DriftAlarm(
+    "drift": DriftWindow(
         release=RELEASE, time=now_text(), drift_id=ID, baseline_id=ID, source="jpeg", first=now_text(),
         last=now_text(), studies=200, scores_p=0.001, images_p=0.2, referrals_p=0.5, cause="case_mix",
     ),
+    "stop": ReleaseStop(release=RELEASE, time=now_text(), stop_id=ID, by="lead", why="pale images", evidence=(ID,)),
+    "resume": ReleaseResume(release=RELEASE, time=now_text(), resume_id=ID, by="lead", why="mended", stop_ids=(ID,)),
     "incident": Incident(**OF, **FILMS, incident_id=ID, by="r.17", kind="missed_pneumonia"),
     "site-use": SiteUse(
         release=RELEASE, time=now_text(), by="lead", site="hospital", owner="Dr A. Owner", role="radiologist",

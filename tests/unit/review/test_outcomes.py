@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pneumoserve.monitoring import describe_tested, measure, tally
+from pneumoserve.decision import STOPPED
+from pneumoserve.ids import uuid7
+from pneumoserve.monitoring import describe_counts, describe_tested, measure, tally
 from pneumoserve.review import Cohort, NoStudiesError, ReviewDatabase, Scope, Verdict, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import RELEASE, label_of
@@ -200,3 +202,13 @@ def test_calls_without_a_caller_have_no_site(ward: Ward) -> None:
 def test_names_of_studies_are_not_in_the_figures(done: Ward) -> None:
     counted = tally(only(done).studies, 0.5)
     assert case_of("referred 0") not in repr(counted)
+
+
+def test_what_was_answered_while_the_release_was_stopped_counts_in_no_figure(ward: Ward) -> None:
+    stopped = answer("meanwhile", "normal", ward.time).model_copy(update={"stop": uuid7(), "decision": STOPPED})
+    ward.put(answer("before", "normal", ward.time), stopped)
+    cohort = only(ward)
+    assert ([each.case_id for each in cohort.studies], cohort.stopped, cohort.open) == ([case_of("before")], 1, 0)
+    assert "1 studies were answered while the release was stopped" in " ".join(
+        describe_counts(tally(cohort.studies, None), cohort.open, 14, cohort.stopped)
+    )
