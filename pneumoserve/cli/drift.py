@@ -64,7 +64,13 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from pneumoserve.local.state import State
 
     with needs("This command needs {}; install pneumoserve[local]."):
-        from pneumoserve.monitoring.drift_watch import choose_baselines, find_drift, list_new_windows, read_history
+        from pneumoserve.monitoring.drift_watch import (
+            choose_baselines,
+            find_drift,
+            list_new_windows,
+            open_incidents,
+            read_history,
+        )
         from pneumoserve.monitoring.stop_plan import load_stop_plan
     from pneumoserve.records import REVIEW_WRITERS, append, read_entries
     from pneumoserve.release.fetch import find_policy
@@ -91,7 +97,7 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
         made = list_new_windows(history, found, datetime.now(UTC))
         signing = signing_key_of(state, key)
         if made:
-            append(store, signing, made, role)
+            append(store, signing, [*made, *open_incidents(history, made, datetime.now(UTC))], role)
         if rule is not None:
             windows = (*history.windows, *made)
             _follow(rule, _Acting(store, signing, stopping_of(state, trust, signing)), release, found, windows)

@@ -115,8 +115,9 @@ def incident(  # noqa: PLR0913, PLR0917 - each is an option of the command
     check_name(by)
     with review_of(state, database, archive_trust, sealer_trust) as review:
         cases = CaseBook(review.database, commit_to(review.store, signing_key_of(state, key)))
-        made = cases.report_incident(cases.find(study), by, stated, comment)
-    console.print(f"incident {made.incident_id} of study {study_number(made.case_id)} is on record", soft_wrap=True)
+        case_id = cases.find(study)
+        made = cases.report_incident(case_id, by, stated, comment)
+    console.print(f"incident {made.incident_id} of study {study_number(case_id)} is on record", soft_wrap=True)
 
 
 @reviews.command(epilog="Example: pneumoserve review incidents --json")
@@ -138,7 +139,8 @@ def incidents(
     elif found:
         table = Table("when", "what", "study", "by", "comment")
         for each in found:
-            table.add_row(each.time, each.kind, study_number(each.case_id), each.by, escape(each.comment))
+            study = "" if each.case_id is None else study_number(each.case_id)
+            table.add_row(each.time, each.kind, study, each.by, escape(each.comment))
         console.print(table)
     else:
         console.print("none was reported")

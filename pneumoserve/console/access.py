@@ -63,6 +63,7 @@ ACCESS: Final[dict[str, Access]] = {
     "show_overview": _OVERSIGHT,
     "show_numbers": _OVERSIGHT,
     "show_figures": _OVERSIGHT,
+    "show_drift": _OVERSIGHT,
     "list_incidents": _OVERSIGHT,
     "ask_for_incident": _CLINICAL,
     "report_incident": _CLINICAL,

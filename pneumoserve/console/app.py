@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from pneumoserve.console import figures, oversight, practice, reading, signing_in
+from pneumoserve.console import drift, figures, oversight, practice, reading, signing_in
 from pneumoserve.console.access import guard
 from pneumoserve.console.headers import AddHeaders
 from pneumoserve.console.metrics import CountRequests
@@ -70,7 +70,8 @@ def create_app(settings: ConsoleSettings, services: Services) -> FastAPI:
     key = _session_key(settings)
     app.state.settings, app.state.services = settings, services
     app.state.tokens, app.state.provider = FormTokens(key), signing_in.provider_of(settings)
-    for router in (health, signing_in.router, reading.router, practice.router, oversight.router, figures.router):
+    pages = (signing_in, reading, practice, oversight, figures, drift)
+    for router in (health, *(each.router for each in pages)):
         app.include_router(router, dependencies=[Depends(guard), Depends(check_form)])
     app.mount("/static", StaticFiles(directory=_STATIC))
     explain_errors(app)

@@ -20,6 +20,8 @@ WORDS: Final[dict[str | None, str]] = {
     "false_alarm": "A false alarm",
     "late_alert": "An alert came late",
     "other": "Something else",
+    "drift": "Studies drift",
+    "case_mix": "another case mix",
     "urgent": "urgent",
     "listed": "listed",
     "opened_alert": "opened the alert",

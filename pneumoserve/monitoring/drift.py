@@ -73,7 +73,7 @@ def compare_studies(baseline: Studies, window: Studies, assumed: float, groups: 
     `assumed` is the prevalence that the probabilities assume, `groups` how many sources are watched together: their
     tests share one rate of false alarms by Bonferroni's bound. The same seed gives the same p-values.
     """
-    alpha = FALSE_ALARMS / (_TESTS * groups)
+    alpha = alarm_level(groups)
     rng = np.random.default_rng(seed)
     points, others = (_map_features(each) for each in _standardise(baseline, window))
     scores_p = float(ks_2samp(baseline.logit, window.logit).pvalue)
@@ -83,6 +83,11 @@ def compare_studies(baseline: Studies, window: Studies, assumed: float, groups: 
     before, now = (float(expit(estimate_log_odds(each.logit, assumed))) for each in (baseline, window))
     cause = _explain((baseline.logit, points), (window.logit, others), assumed, rng) if alarm else None
     return Comparison(scores_p, images_p, referrals_p, alarm, cause, before, now)
+
+
+def alarm_level(groups: int) -> float:
+    """The p-value at or below which a test alarms, where `groups` sources are watched together."""
+    return FALSE_ALARMS / (_TESTS * groups)
 
 
 def estimate_log_odds(logit: Floats, assumed: float) -> float:

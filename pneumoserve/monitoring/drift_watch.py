@@ -17,7 +17,7 @@ from pneumoserve.ids import time_text, uuid7
 from pneumoserve.inference import decide_again
 from pneumoserve.monitoring.drift import BASELINE_STUDIES, WINDOW_STUDIES, Comparison, Studies, compare_studies
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Baseline, DriftWindow, Entry, Record
+from pneumoserve.records import Baseline, DriftWindow, Entry, Incident, Record
 
 # Fewer say too little: chance in the baseline would decide how often its windows alarm.
 FEWEST_BASELINE_STUDIES: Final = 500
@@ -74,12 +74,16 @@ class SourceDrift:
 
 @dataclass(frozen=True)
 class History:
-    """What is on record of one release: its studies by source, in the order of their time, baselines and windows."""
+    """What is on record of one release: its studies by source, in the order of their time, baselines and windows.
+
+    `reported` are the ids of windows that opened an incident.
+    """
 
     release: str
     studies: dict[Source, list[Study]]
     baselines: dict[Source, Baseline]
     windows: tuple[DriftWindow, ...]
+    reported: frozenset[str]
 
 
 def read_history(entries: Iterable[Entry], release: str, policy: Policy, site: str | None = None) -> History:
@@ -88,27 +92,29 @@ def read_history(entries: Iterable[Entry], release: str, policy: Policy, site: s
     By its `policy` it is known what a release would have referred that was stopped.
     """
     records: dict[tuple[Source, str], list[Record]] = defaultdict(list)
-    baselines: dict[Source, Baseline] = {}
-    windows: list[DriftWindow] = []
+    said: list[Baseline | DriftWindow | Incident] = []
     for entry in entries:
         if entry.release != release:
             continue
-        if isinstance(entry, Record):
+        if isinstance(entry, Baseline | DriftWindow | Incident):
+            said.append(entry)
+        elif isinstance(entry, Record):
             source = _source_of(entry)
             if source is not None and site in (None, source.site):
                 records[source, entry.call.study or entry.prediction_id].append(entry)
-        elif isinstance(entry, Baseline):
-            place = Source(entry.site or "", entry.source)
-            if place not in baselines or baselines[place].time < entry.time:
-                baselines[place] = entry
-        elif isinstance(entry, DriftWindow):
-            windows.append(entry)
     studies: dict[Source, list[Study]] = defaultdict(list)
     for (source, _), images in records.items():
         studies[source].append(_study_of(images, policy))
     for found in studies.values():
         found.sort(key=lambda study: (study.time, study.person))
-    return History(release, dict(studies), baselines, tuple(windows))
+    chosen = sorted((each for each in said if isinstance(each, Baseline)), key=lambda baseline: baseline.time)
+    return History(
+        release,
+        dict(studies),
+        {Source(each.site or "", each.source): each for each in chosen},
+        tuple(each for each in said if isinstance(each, DriftWindow)),
+        frozenset(each.drift_id for each in said if isinstance(each, Incident) and each.drift_id is not None),
+    )
 
 
 def choose_baselines(history: History, by: str, why: str, now: datetime) -> list[Baseline]:
@@ -168,6 +174,29 @@ def list_new_windows(history: History, found: Sequence[SourceDrift], now: dateti
         for window in each.windows
         if each.baseline is not None and (each.baseline.baseline_id, window.first) not in known
     ]  # fmt: skip
+
+
+def open_incidents(history: History, made: Sequence[DriftWindow], now: datetime) -> list[Incident]:
+    """An incident for the first alarm beside each baseline, to be put on record with the new windows `made`.
+
+    Later alarms of the source belong to the same incident, until a person renews the baseline.
+    """
+    known = {window.baseline_id for window in history.windows if window.drift_id in history.reported}
+    opened = []
+    for window in sorted(made, key=lambda window: window.first):
+        if window.cause is None or window.baseline_id in known:
+            continue
+        known.add(window.baseline_id)
+        comment = (
+            f"{window.site or 'callers without a name'}, {window.source}: {window.studies} studies to {window.last}"
+        )
+        opened.append(
+            Incident(
+                release=history.release, time=time_text(now), incident_id=uuid7(), drift_id=window.drift_id,
+                by="pneumoserve drift", kind="drift", comment=comment,
+            )
+        )  # fmt: skip
+    return opened
 
 
 def _source_of(record: Record) -> Source | None:

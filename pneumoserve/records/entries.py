@@ -13,7 +13,7 @@ from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval
 from pneumoserve.records.label import Label
 from pneumoserve.records.reading_request import ReadingRequest
 from pneumoserve.records.record import Record
-from pneumoserve.records.review_entries import REVIEW_ENTRIES, DriftWindow, ReviewEntry
+from pneumoserve.records.review_entries import REVIEW_ENTRIES, DriftWindow, Incident, ReviewEntry
 from pneumoserve.records.rollout_event import RolloutEvent
 from pneumoserve.records.site_use import SiteUse
 
@@ -35,6 +35,7 @@ _SCHEMAS: Final[dict[str, type[Entry]]] = {
     "pneumoserve.acceptance_approval/1": AcceptanceApproval,
     "pneumoserve.site_use/1": SiteUse,
     "pneumoserve.drift/1": DriftWindow,
+    "pneumoserve.incident/1": Incident,
     **{form.model_fields["schema_"].default: form for form in REVIEW_ENTRIES},
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Reason
@@ -121,15 +121,28 @@ class Adjudication(_OfCase):
     comment: str = Field(default="", max_length=LONGEST_COMMENT)
 
 
-class Incident(_OfCase):
-    """Something that went wrong with a study, and is to be reviewed: a pneumonia that was missed, for one."""
+class Incident(_Entry):
+    """Something that is to be reviewed: it went wrong with a study, or the studies of a source drift."""
 
-    schema_: Literal["pneumoserve.incident/1"] = Field(default="pneumoserve.incident/1", alias="schema")
+    schema_: Literal["pneumoserve.incident/1", "pneumoserve.incident/2"] = Field(
+        default="pneumoserve.incident/2", alias="schema", description="1 was of studies alone"
+    )
     incident_id: str = Field(description="UUIDv7, lower case with hyphens")
-    prediction_ids: tuple[str, ...] = Field(min_length=1)
+    case_id: str | None = Field(default=None, max_length=64, description="the study; null: it is of drift")
+    prediction_ids: tuple[str, ...] = Field(default=(), description="the study's")
+    drift_id: str | None = Field(default=None, description="the window that alarmed; null: it is of a study")
     by: str = Field(max_length=255)
-    kind: IncidentKind
+    kind: IncidentKind | Literal["drift"]
     comment: str = Field(default="", max_length=LONGEST_COMMENT)
+
+    @model_validator(mode="after")
+    def _check_subject(self) -> Incident:
+        is_drift = self.kind == "drift"
+        if is_drift != (self.drift_id is not None) or is_drift == (
+            self.case_id is not None and bool(self.prediction_ids)
+        ):
+            raise ValueError("an incident is of a study with its predictions, or of drift")
+        return self
 
 
 class _OfSource(_Entry):

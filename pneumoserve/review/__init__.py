@@ -12,6 +12,7 @@ from pneumoserve.review.archive import Commit, commit_by, commit_to
 from pneumoserve.review.cases import Case, CaseBook, Counts, find_incidents, find_stops, study_number
 from pneumoserve.review.chance import Chance, ChanceKeyError
 from pneumoserve.review.database import ReviewDatabase
+from pneumoserve.review.drift import WatchedSource, list_watched
 from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
 from pneumoserve.review.figures import AlertFigures, find_finished, measure_alerts
 from pneumoserve.review.outcomes import CLOSED_AFTER, Cohort, Effort, NoStudiesError, Scope, Studied, list_cohorts
@@ -59,6 +60,7 @@ __all__ = [
     "Verdict",
     "VerdictError",
     "Waiting",
+    "WatchedSource",
     "check_name",
     "choose_probabilities",
     "commit_by",
@@ -70,6 +72,7 @@ __all__ = [
     "find_stops",
     "list_cohorts",
     "list_waiting",
+    "list_watched",
     "measure_agreement",
     "measure_alerts",
     "readings_needed",

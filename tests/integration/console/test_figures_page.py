@@ -1,4 +1,4 @@
-"""The page of metrics in a browser, full of figures: axe looks at it, and the policy of contents lets it through.
+"""Pages of figures in a browser: axe looks at them, and the policy of contents lets them through.
 
 The browser's calls are answered by the application inside this process, so that the cohorts can be a hundred days old.
 """
@@ -6,6 +6,8 @@ The browser's calls are answered by the application inside this process, so that
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,16 +16,28 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Route, async_playwright
 
 from tests.support.consoles import new_clinic
+from tests.support.drift import put_drift
 from tests.support.metrics import read_ward
+from tests.support.reviews import Ward
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 URL = "http://127.0.0.1"
 
 
-async def test_axe_finds_nothing_on_a_page_full_of_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fill", "place", "shown", "mark"),
+    [
+        (partial(read_ward, capacity=500), "/overview/metrics?prevalence=0.01", "At a prevalence of 1 %", "line.range"),
+        (put_drift, "/overview/drift", "12 windows, 2 of them alarms", "rect.range"),
+    ],
+    ids=["metrics", "drift"],
+)
+async def test_axe_finds_nothing_on_a_page_full_of_figures(
+    fill: Callable[[Ward], object], place: str, shown: str, mark: str, tmp_path: Path
+) -> None:
     clinic = new_clinic(tmp_path)
-    read_ward(clinic.ward, capacity=500)
+    fill(clinic.ward)
     clinic.ward.later(days=30)
     auditor = clinic.someone("a.1", "auditor")
     faults: list[str] = []
@@ -39,15 +53,15 @@ async def test_axe_finds_nothing_on_a_page_full_of_figures(tmp_path: Path) -> No
         page = await context.new_page()
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         await page.route("**/*", answer)
-        await page.goto(f"{URL}/overview/metrics?prevalence=0.01")
-        await page.get_by_text("At a prevalence of 1 %").first.wait_for()
+        await page.goto(f"{URL}{place}")
+        await page.get_by_text(shown).first.wait_for()
         await page.wait_for_load_state("networkidle")
         found = await Axe().run(page)
-        await page.screenshot(path=tmp_path / "metrics.png", full_page=True)
+        await page.screenshot(path=tmp_path / "page.png", full_page=True)
         assert found.violations_count == 0, found.generate_report()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 1280
         # The style of the plots comes from our own sheet: without it a line has no colour.
-        assert await page.locator("line.range").first.evaluate("each => getComputedStyle(each).stroke") != "none"
+        assert await page.locator(mark).first.evaluate("each => getComputedStyle(each).stroke") != "none"
         await browser.close()
     clinic.ward.database.close()
     assert faults == []

@@ -29,6 +29,7 @@ from pneumoserve.records import (
     Baseline,
     CallDetail,
     DriftWindow,
+    Incident,
     Record,
     StopBook,
     Stopping,
@@ -197,6 +198,9 @@ def test_a_person_chooses_a_baseline_and_an_alarm_goes_on_record_once(
         (window,) = source["windows"]
         assert (window["alarm"], window["first"]) == (True, later[0].time)
     assert len(list(store.list("records/"))) == written + 1
+    entries = read_entries(reader_of(store, State(tmp_path / "state").archive_key), None, RELEASE)
+    (incident,) = (each for each in entries if isinstance(each, Incident))
+    assert (incident.kind, incident.comment.partition(" to ")[0]) == ("drift", "pacs, CR: 200 studies")
     assert "1 of them unlike it" in drift().stdout
 
 
@@ -221,6 +225,8 @@ def test_a_plan_stops_the_release_on_record_once_and_a_person_resumes_it(
     assert stop in entries
     made = sorted((each for each in entries if isinstance(each, DriftWindow)), key=lambda each: each.first)
     windows = [each.drift_id for each in made]
+    # Three alarms beside one baseline are one thing to look into.
+    assert len([each for each in entries if isinstance(each, Incident)]) == 1
     assert (stop.evidence, len(windows), stop.plan is None) == (tuple(windows[:2]), 3, False)
     act = ["--by", "lead", "--why", "mended", "--key", str(tmp_path / "lead.pem"), "--state", str(state.folder)]
     resumed = invoke(["release", "resume", RELEASE, *act], {})
