@@ -134,7 +134,7 @@ def test_no_field_of_an_entry_is_lost() -> None:
     # A field that is new to record or label must become a column, or be left out on purpose: here is the list.
     assert Record.model_fields.keys() == {
         "schema_", "kind", "prediction_id", "time", "arm", "release", "release_digest", "preprocessing_version",
-        "call", "duration_ms", "traceparent", "image", "refused", "models", "decision", "error",
+        "call", "duration_ms", "traceparent", "image", "refused", "models", "decision", "stop", "error",
     }  # fmt: skip
     assert {name.rstrip("_") for name in Label.model_fields} == label.keys() - {"writer", "sequence", "hash"} | {
         "release"
