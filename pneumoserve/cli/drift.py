@@ -95,11 +95,10 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
             return
         found = find_drift(history, policy.assumed_prevalence)
         made = list_new_windows(history, found, datetime.now(UTC))
-        signing = signing_key_of(state, key)
         if made:
-            append(store, signing, [*made, *open_incidents(history, made, datetime.now(UTC))], role)
+            append(store, signing_key_of(state, key), [*made, *open_incidents(history, made, datetime.now(UTC))], role)
         if rule is not None:
-            windows = (*history.windows, *made)
+            windows, signing = (*history.windows, *made), signing_key_of(state, key)
             _follow(rule, _Acting(store, signing, stopping_of(state, trust, signing)), release, found, windows)
     if as_json:
         print_json([_describe(each) for each in found])

@@ -11,9 +11,11 @@ from cryptography.fernet import Fernet
 
 from pneumoserve.alerts import ADVICE, WHY, LinkError, Links
 from pneumoserve.alerts.advice import write_alert
+from pneumoserve.decision import STOPPED
 from pneumoserve.ids import uuid7
 from pneumoserve.records import AlertReason
 from pneumoserve.review import study_number
+from pneumoserve.review.derive import alert_reasons, severity_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -77,3 +79,9 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
         Links.read(tmp_path / "links.key")
     with pytest.raises(LinkError):
         Links.read(tmp_path / "none")
+
+
+def test_a_stopped_release_alerts_nobody_for_each_image() -> None:
+    """All its answers are referred: the reading room has them, and urgent alerts would be a flood."""
+    assert severity_of(STOPPED) == "listed"
+    assert "as if there were no model" in write_alert("a" * 64, 0, alert_reasons(STOPPED), None).body

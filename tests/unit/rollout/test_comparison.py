@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pneumoserve.decision import STOPPED
+from pneumoserve.ids import uuid7
 from pneumoserve.records import append
 from pneumoserve.rollout.comparison import Arm, ComparisonSettings, ObservedCall, arm_of, compare, looks
 from pneumoserve.rollout.tail import Tail
@@ -130,3 +132,9 @@ def test_arms_are_read_from_the_archive() -> None:
     assert [call.failed for call in read[CANDIDATE].calls] == [True]
     assert 2 <= len(read[STABLE].calls) <= 3
     assert {call.probability for call in read[STABLE].calls} == {ours[0].models[0].probability}
+
+
+def test_what_was_answered_while_a_release_was_stopped_is_not_compared() -> None:
+    """All of it is referred: the candidate would seem to refer less than it does."""
+    stopped = prediction().model_copy(update={"stop": uuid7(), "decision": STOPPED})
+    assert [call.referred for call in arm_of(STABLE, [prediction(typed=False), stopped]).calls] == [False]
