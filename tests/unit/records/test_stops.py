@@ -62,7 +62,8 @@ def test_approvers_stop_and_resume_programs_only_stop(key: Ed25519PrivateKey, st
 
 
 def test_only_a_resume_that_names_it_ends_a_stop() -> None:
-    store, first, second = MemoryStore(), sign(new_stop(), APPROVER), sign(new_stop(), KEY)
+    store, second = MemoryStore(), sign(new_stop(), KEY)
+    first = sign(new_stop().model_copy(update={"time": "2026-01-01T00:00:00.000Z"}), APPROVER)
     put(store, second, first)
     book = StopBook(store, RELEASE)
     assert (book.list_standing(STOPPING), book.resumed) == ([first, second], None)
