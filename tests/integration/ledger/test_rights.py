@@ -281,16 +281,15 @@ async def test_the_fronts_credential_keeps_first_answers_and_removes_none(
 
 
 def test_the_fronts_credential_reads_stops_and_writes_none(credentials: dict[str, S3Settings], archive: Store) -> None:
-    for number, name in enumerate(("rollout", "console")):
-        S3Store(credentials[name]).put(f"stops/0123456789ab/{number}.json", b"{}", "application/json")
+    S3Store(credentials["rollout"]).put("stops/0123456789ab/1.json", b"{}", "application/json")
     front = S3Store(credentials["archive"])
-    keys = [stored.key for stored in front.list("stops/0123456789ab/")]
-    assert [front.get(key) for key in keys] == [b"{}", b"{}"]
-    for name in ("archive", "alerts", "seal", "setup", "releases"):
+    (key,) = [stored.key for stored in front.list("stops/0123456789ab/")]
+    assert front.get(key) == b"{}"
+    for name in ("archive", "console", "alerts", "seal", "setup", "releases"):
         with pytest.raises(StoreError, match="AccessDenied"):
-            S3Store(credentials[name]).put(keys[0], b"x", "application/json")
+            S3Store(credentials[name]).put(key, b"x", "application/json")
     with pytest.raises(StoreError, match="AccessDenied"):
-        S3Store(credentials["console"]).erase(keys[0])
+        S3Store(credentials["rollout"]).erase(key)
 
 
 def test_the_set_up_credential_does_what_it_is_for_and_writes_no_record(
