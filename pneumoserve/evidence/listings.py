@@ -136,7 +136,9 @@ LISTINGS: Final = (
     Listing(
         Incident, "incidents", "Incidents", "No incident is on record in this period.",
         ("study", "kind", "by"),
-        lambda each: (study_number(each.case_id), each.kind.replace("_", " "), each.by),
+        lambda each: (
+            "-" if each.case_id is None else study_number(each.case_id), each.kind.replace("_", " "), each.by,
+        ),
     ),
     Listing(
         Adjudication, "incidents", "Decisions where readers differ", "No reading had to be decided in this period.",
