@@ -41,8 +41,9 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
     │   ├── ClaimError           a study is not this reader's to read
     │   ├── VerdictError 2       a verdict cannot be one
-    │   ├── NoStudiesError 2     figures of studies that there are not
     │   └── DatabaseError        the review database does not answer
+    ├── NoStudiesError 2         figures of studies that there are not
+    ├── ExportedError 2          figures of an export that there is not
     ├── ConsoleError 2           the console cannot start as it is set
     ├── EvidencePackageError     a file of evidence is not as it was signed
     ├── SiteFileError 2          a file does not say how a site uses a release

@@ -28,8 +28,9 @@ from pneumoserve.monitoring import (
     tally,
     trace_ppv,
 )
+from pneumoserve.records import NoStudiesError, Scope
 from pneumoserve.release.fetch import find_policy
-from pneumoserve.review import CLOSED_AFTER, Cohort, NoStudiesError, ReviewError, Scope, list_cohorts
+from pneumoserve.review import CLOSED_AFTER, Cohort, ReviewError, list_cohorts
 
 router = APIRouter()
 # Where the plots stand in their pictures, in the picture's units.

@@ -7,7 +7,6 @@ makes a page and documents of that, and `pack` signs all of it. `check_package` 
 from pneumoserve.evidence.archive_reading import Reading, read_archive
 from pneumoserve.evidence.collecting import build_files, collect_evidence
 from pneumoserve.evidence.contents import Part, Period, Table
-from pneumoserve.evidence.figures import describe_cohort, measure_cohorts
 from pneumoserve.evidence.package import Checked, EvidencePackageError, Manifest, check_package, pack
 from pneumoserve.evidence.parts import Found, Trusts, build_parts
 from pneumoserve.evidence.site_file import SiteFileError, load_site_use
@@ -27,9 +26,7 @@ __all__ = [
     "build_parts",
     "check_package",
     "collect_evidence",
-    "describe_cohort",
     "load_site_use",
-    "measure_cohorts",
     "pack",
     "read_archive",
 ]

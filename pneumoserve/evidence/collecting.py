@@ -10,17 +10,16 @@ from typing import Any
 from cryptography.x509 import Certificate
 
 from pneumoserve.canonical import canonical_json
-from pneumoserve.decision import Policy
 from pneumoserve.evidence.archive_reading import Reading, read_archive
 from pneumoserve.evidence.contents import Period
-from pneumoserve.evidence.figures import Measured, measure_cohorts
 from pneumoserve.evidence.page import render_page
 from pneumoserve.evidence.parts import Found, Trusts, build_parts
 from pneumoserve.evidence.releases import ReleaseFacts, read_release
 from pneumoserve.ledger import Reader, verify
+from pneumoserve.monitoring import Counted, Metrics, count_cohorts, measure
 from pneumoserve.progress import Progress
-from pneumoserve.records import open_ledger
-from pneumoserve.review import NoStudiesError, ReviewDatabase, Scope, list_cohorts
+from pneumoserve.records import NoStudiesError, Scope, open_ledger
+from pneumoserve.review import ReviewDatabase, list_cohorts
 
 
 def collect_evidence(
@@ -50,20 +49,20 @@ def _list_releases(reading: Reading) -> list[str]:
     return sorted(listed | {release for release, use in reading.uses.items() if use.first is not None})
 
 
-def _measure(database: ReviewDatabase, period: Period, facts: dict[str, ReleaseFacts]) -> list[Measured]:
+def _measure(database: ReviewDatabase, period: Period, facts: dict[str, ReleaseFacts]) -> list[tuple[Counted, Metrics]]:
     """The figures of studies of the period whose cohorts had closed by its end, as far as that has come."""
     midnight = datetime.combine(datetime.now(UTC).date(), time(), UTC)
     since = None if period.since is None else datetime.combine(period.since, time(), UTC)
 
-    def policy_of(release: str) -> Policy | None:
+    def find_threshold(release: str) -> float | None:
         manifest = facts[release].manifest if release in facts else None
-        return None if manifest is None else manifest.policy
+        return None if manifest is None else manifest.policy.detector_threshold
 
     try:
         cohorts = list_cohorts(database, min(period.end, midnight), Scope(since=since, before=period.end))
     except NoStudiesError:
         return []
-    return measure_cohorts(cohorts, policy_of)
+    return [(each, measure(each.tally)) for each in count_cohorts(cohorts, find_threshold)]
 
 
 def build_files(found: Found, software: str) -> dict[str, bytes]:

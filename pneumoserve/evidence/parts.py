@@ -11,16 +11,18 @@ from typing import Any, Final
 
 from pneumoserve.evidence.archive_reading import Placed, Reading, Written
 from pneumoserve.evidence.contents import Part, Period, Table
-from pneumoserve.evidence.figures import Measured, describe_cohort
 from pneumoserve.evidence.listings import LISTINGS, Listing, state_entry
 from pneumoserve.evidence.pictures import draw_days, draw_figures
 from pneumoserve.evidence.releases import ReleaseFacts
 from pneumoserve.ledger import VerificationReport
 from pneumoserve.monitoring import (
     REFERENCE,
+    Counted,
+    Metrics,
     describe_counts,
     describe_effort,
     describe_figures,
+    describe_release,
     describe_tested,
 )
 from pneumoserve.records import APPROVERS, Acceptance, AcceptanceApproval, approvers_of
@@ -51,7 +53,7 @@ class Found:
 
     reading: Reading
     releases: Mapping[str, ReleaseFacts]
-    measured: Sequence[Measured]
+    measured: Sequence[tuple[Counted, Metrics]]
     verification: VerificationReport
     trusts: Trusts
 
@@ -230,23 +232,23 @@ def _build_rollouts(_: Found) -> Part:
 def _build_metrics(found: Found) -> Part:
     lines = [REFERENCE if found.measured else "No study was answered in this period, so that there are no figures."]
     tables, pictures = [], []
-    for each in found.measured:
-        cohort, counted = each.cohort, each.counted
-        said = describe_counts(counted, cohort.open, CLOSED_AFTER.days, cohort.stopped)
+    for release, metrics in found.measured:
+        counted = release.tally
+        said = describe_counts(counted, release.open, CLOSED_AFTER.days, release.stopped)
         if counted.studies:
-            said += [*describe_effort(counted, cohort.effort), *describe_tested(cohort.tested)]
-        lines.append(f"Release {cohort.release}: {'; '.join(said)}")
+            said += [*describe_effort(counted, release.effort), *describe_tested(release.tested)]
+        lines.append(f"Release {release.release}: {'; '.join(said)}")
         if not counted.studies:
             continue
         rows = [
             (row.name, row.sentence, row.shown, row.bounds or "-", row.naive, row.always_normal)
-            for row in describe_figures(each.metrics.observed)
+            for row in describe_figures(metrics.observed)
         ]
-        title = f"Figures of release {cohort.release}"
+        title = f"Figures of release {release.release}"
         tables.append(Table(title, _FIGURES, rows))
-        if picture := draw_figures(each.metrics.observed, title):
+        if picture := draw_figures(metrics.observed, title):
             pictures.append(picture)
-    data = {"releases": [describe_cohort(each, CLOSED_AFTER.days) for each in found.measured]}
+    data = {"releases": [describe_release(*each, CLOSED_AFTER.days) for each in found.measured]}
     asks = "How often is a release right among studies like these, at which prevalence, and how sure is that?"
     return Part("metrics", "Metrics", asks, lines, tables, pictures, {**data, "counted_from": _sources(found, "calls")})
 

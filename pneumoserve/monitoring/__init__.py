@@ -1,13 +1,14 @@
 """How a release does where it is used: figures with intervals, of what was answered and of what people read.
 
 `tally` counts studies, `measure` makes figures of them, `intervals` holds the statistics. Whoever asks passes the
-studies in. Two modules stand for themselves: `acceptance` judges a site's labelled films by a plan, and `drift_watch`
-compares studies with a baseline; `drift` holds its tests.
+studies in; `exported` counts those of an export, by SQL. Two modules stand for themselves: `acceptance` judges a site's
+labelled films by a plan, and `drift_watch` compares studies with a baseline; `drift` holds its tests.
 """
 
 from pneumoserve.monitoring.estimates import (
     LEAST,
     Cell,
+    Counted,
     Figure,
     Metrics,
     PrevalenceError,
@@ -17,6 +18,7 @@ from pneumoserve.monitoring.estimates import (
     answer_of,
     check_prevalence,
     choose_one_a_patient,
+    count_cohorts,
     measure,
     rank_of,
     tally,
@@ -31,6 +33,7 @@ from pneumoserve.monitoring.words import (
     describe_effort,
     describe_figure,
     describe_figures,
+    describe_release,
     describe_tested,
     describe_value,
 )
@@ -40,6 +43,7 @@ __all__ = [
     "MEANINGS",
     "REFERENCE",
     "Cell",
+    "Counted",
     "Figure",
     "Interval",
     "Metrics",
@@ -53,10 +57,12 @@ __all__ = [
     "answer_of",
     "check_prevalence",
     "choose_one_a_patient",
+    "count_cohorts",
     "describe_counts",
     "describe_effort",
     "describe_figure",
     "describe_figures",
+    "describe_release",
     "describe_tested",
     "describe_value",
     "limit_count",

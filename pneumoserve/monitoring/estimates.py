@@ -23,8 +23,8 @@ import numpy as np
 from pneumoserve.decision import Finding
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.monitoring.intervals import Interval, Share, Values, Weighted, limit_rate, limit_share
+from pneumoserve.records import Effort, ReadingOutcome, Tested
 
-Outcome = Literal["read", "cannot_tell", "undecided", "not_blind", "unread", "not_drawn"]
 Answer = Literal["referred", "normal", "pneumonia"]
 # With fewer readings in what a share is taken of, its interval is wider than .3 and says little (0 of 10: up to .31).
 LEAST: Final = 10
@@ -55,9 +55,26 @@ class Study(Protocol):
     @property
     def probability(self) -> float | None: ...
     @property
-    def outcome(self) -> Outcome: ...
+    def outcome(self) -> ReadingOutcome: ...
     @property
     def truth(self) -> Finding | None: ...
+
+
+class Cohort(Protocol):
+    """The closed studies of one release; fields are those of `Counted`."""
+
+    @property
+    def release(self) -> str: ...
+    @property
+    def studies(self) -> Sequence[Study]: ...
+    @property
+    def open(self) -> int: ...
+    @property
+    def stopped(self) -> int: ...
+    @property
+    def effort(self) -> Effort: ...
+    @property
+    def tested(self) -> Mapping[str, Mapping[str, Tested]]: ...
 
 
 class Cell(NamedTuple):
@@ -69,6 +86,20 @@ class Cell(NamedTuple):
     sick: bool | None
 
 
+class Group(NamedTuple):
+    """What counted studies of one group have in common; fields are those of `Study`, and `named`: with a patient.
+
+    `above`: whether the score is at the release's threshold or above; None without score or threshold.
+    """
+
+    stratum: str
+    above: bool | None
+    probability: float | None
+    outcome: ReadingOutcome
+    truth: Finding | None
+    named: bool
+
+
 @dataclass(frozen=True)
 class Stratum:
     """How many studies of a stratum there are, how many were to be read, and what came of these."""
@@ -76,7 +107,7 @@ class Stratum:
     name: str
     studies: int
     chosen: int
-    outcomes: dict[Outcome, int]
+    outcomes: dict[ReadingOutcome, int]
 
 
 @dataclass(frozen=True)
@@ -98,6 +129,22 @@ class Tally:
     def read(self) -> int:
         """How many have a truth."""
         return sum(count for cell, count in self.cells.items() if cell.sick is not None)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The closed studies of one release: their tally, what they took, and how many are still `open`.
+
+    `stopped`: closed studies that were answered while the release was stopped, which are in no figure.
+    `tested`: by blood test or follow-up, by the kind of answer.
+    """
+
+    release: str
+    tally: Tally
+    open: int
+    stopped: int
+    effort: Effort
+    tested: Mapping[str, Mapping[str, Tested]]
 
 
 @dataclass(frozen=True)
@@ -149,35 +196,62 @@ def rank_of(case_id: str) -> bytes:
 def tally(studies: Sequence[Study], threshold: float | None) -> Tally:
     """Count studies, one of each patient; `threshold` is the release's, None where nobody knows it."""
     counted = choose_one_a_patient(studies)
+    groups = Counter(_group_of(study, threshold) for study in counted)
+    return tally_groups(groups, len(studies) - len(counted))
+
+
+def _group_of(study: Study, threshold: float | None) -> Group:
+    above = None if study.score is None or threshold is None else study.score >= threshold
+    named = study.patient is not None
+    return Group(study.stratum, above, study.probability, study.outcome, study.truth, named)
+
+
+def tally_groups(groups: Mapping[Group, int], left_out: int) -> Tally:
+    """The tally of studies that count, by group; so many of the same patients are `left_out`."""
     answers: Counter[Answer] = Counter()
     cells: Counter[Cell] = Counter()
-    strata: dict[str, list[Study]] = defaultdict(list)
-    for study in counted:
-        answer = answer_of(study.stratum)
-        answers[answer] += 1
-        strata[study.stratum].append(study)
-        if study.probability is not None:
-            above = None if study.score is None or threshold is None else study.score >= threshold
-            sick = None if study.truth is None else study.truth == "pneumonia"
-            cells[Cell(answer, above, study.probability, sick)] += 1
+    studies: Counter[str] = Counter()
+    outcomes: dict[str, Counter[ReadingOutcome]] = defaultdict(Counter)
+    # In one order, so that sums of weights are the same to the last digit wherever groups come from.
+    for group, count in sorted(groups.items(), key=repr):
+        answer = answer_of(group.stratum)
+        answers[answer] += count
+        studies[group.stratum] += count
+        if group.probability is not None:
+            outcomes[group.stratum][group.outcome] += count
+            sick = None if group.truth is None else group.truth == "pneumonia"
+            cells[Cell(answer, group.above, group.probability, sick)] += count
     return Tally(
         answers=answers,
         cells=cells,
-        strata=tuple(_count(name, strata[name]) for name in sorted(strata)),
-        left_out=len(studies) - len(counted),
-        without_patient=sum(study.patient is None for study in counted),
+        strata=tuple(
+            Stratum(name, studies[name], outcomes[name].total(), dict(sorted(outcomes[name].items())))
+            for name in sorted(studies)
+        ),
+        left_out=left_out,
+        without_patient=sum(count for group, count in groups.items() if not group.named),
     )
+
+
+def count_cohorts(cohorts: Iterable[Cohort], find_threshold: Callable[[str], float | None]) -> list[Counted]:
+    """Count the closed studies of releases; `find_threshold` gives a release's, None where nobody knows it."""
+    return [
+        Counted(
+            each.release,
+            tally(each.studies, find_threshold(each.release)),
+            each.open,
+            each.stopped,
+            each.effort,
+            each.tested,
+        )
+        for each in cohorts
+    ]
 
 
 def answer_of(stratum: str) -> Answer:
     """The kind of answer that the studies of a stratum got."""
     name = stratum.partition("/")[0]
     return "normal" if name == "normal" else "pneumonia" if name == "pneumonia" else "referred"
-
-
-def _count(name: str, studies: Sequence[Study]) -> Stratum:
-    chosen = [study for study in studies if study.probability is not None]
-    return Stratum(name, len(studies), len(chosen), dict(sorted(Counter(study.outcome for study in chosen).items())))
 
 
 # --- figures

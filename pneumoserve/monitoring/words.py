@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
 
-from pneumoserve.monitoring.estimates import Figure, Tally
+from pneumoserve.monitoring.estimates import Counted, Figure, Metrics, Tally
+from pneumoserve.records import Effort
 
 
 class Meaning(NamedTuple):
@@ -25,21 +27,6 @@ class Row(NamedTuple):
     bounds: str
     naive: str
     always_normal: str
-
-
-class Effort(Protocol):
-    """What people did: studies read, readings, minutes of one (None: not known), and what alerts led to."""
-
-    @property
-    def read(self) -> int: ...
-    @property
-    def readings(self) -> int: ...
-    @property
-    def minutes(self) -> float | None: ...
-    @property
-    def blood_tests(self) -> int: ...
-    @property
-    def experts(self) -> int: ...
 
 
 _SOURCES: Final = {"blood_test": "blood tests", "follow_up": "follow-up"}
@@ -154,6 +141,26 @@ def describe_figures(figures: Mapping[str, Figure]) -> list[Row]:
         for name, meaning in MEANINGS.items()
         if name in figures
     ]
+
+
+def describe_release(counted: Counted, found: Metrics, closed_after: int) -> dict[str, Any]:
+    """All that was counted and found of a release, for machines; `closed_after` in days."""
+    return {
+        "release": counted.release,
+        "reference": "blind readings",
+        "closed_after_days": closed_after,
+        "studies": counted.tally.studies,
+        "open": counted.open,
+        "stopped": counted.stopped,
+        "left_out_same_patient": counted.tally.left_out,
+        "without_patient": counted.tally.without_patient,
+        "strata": [asdict(stratum) for stratum in counted.tally.strata],
+        "figures": {name: asdict(figure) for name, figure in found.observed.items()},
+        "prevalence": found.prevalence,
+        "at_prevalence": {name: asdict(figure) for name, figure in found.at_prevalence.items()},
+        "effort": asdict(counted.effort),
+        "tested": counted.tested,
+    }
 
 
 def describe_counts(counted: Tally, still_open: int, closed_after: int, stopped: int) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         check_acceptance,
         find_acceptance,
     )
-    from pneumoserve.records.entries import OF_RELEASES, Entry, parse_entry, read_entries
+    from pneumoserve.records.entries import OF_RELEASES, Entry, id_of, kind_of, parse_entry, read_entries
     from pneumoserve.records.envelopes import (
         ENVELOPES,
         Addressee,
@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from pneumoserve.records.short_chain import append
     from pneumoserve.records.site_use import SITE_WRITERS, SiteUse
     from pneumoserve.records.stops import STOPS, StopBook, StopError, Stopping, record_stop, stop_key
+    from pneumoserve.records.studies import Effort, NoStudiesError, ReadingOutcome, Scope, Tested
     from pneumoserve.records.writer import ArchiveWriter
 
 __all__ = [
@@ -155,6 +156,7 @@ __all__ = [
     "CriterionResult",
     "Draw",
     "DriftWindow",
+    "Effort",
     "Encoding",
     "Entry",
     "EntryPlace",
@@ -173,6 +175,7 @@ __all__ = [
     "LabelError",
     "LabelFormatError",
     "ModelUse",
+    "NoStudiesError",
     "NotBlind",
     "Ordered",
     "Outcome",
@@ -181,6 +184,7 @@ __all__ = [
     "Protocol",
     "Pseudonyms",
     "ReadingDetail",
+    "ReadingOutcome",
     "ReadingRequest",
     "Record",
     "RecordKind",
@@ -191,6 +195,7 @@ __all__ = [
     "ReviewEntry",
     "RolloutEvent",
     "SamplePlan",
+    "Scope",
     "Selection",
     "Severity",
     "SiteUse",
@@ -201,6 +206,7 @@ __all__ = [
     "Stopping",
     "StoreTarget",
     "Target",
+    "Tested",
     "View",
     "What",
     "append",
@@ -216,8 +222,10 @@ __all__ = [
     "find_records",
     "follow_up",
     "generate_envelope_key",
+    "id_of",
     "image_detail",
     "image_key",
+    "kind_of",
     "labels_of",
     "load_opening_key",
     "load_sealing_key",
@@ -244,6 +252,7 @@ _MODULES: Final = (
     "rollout_event",
     "acceptance",
     "site_use",
+    "studies",
     "pseudonyms",
     "entries",
     "approvals",

@@ -40,6 +40,19 @@ _SCHEMAS: Final[dict[str, type[Entry]]] = {
 }
 
 
+def kind_of(entry: Entry) -> str:
+    """What kind of entry it is, as its schema says it: `label`, `draw` and so on."""
+    return entry.schema_.removeprefix("pneumoserve.").partition("/")[0]
+
+
+def id_of(entry: Entry) -> str | None:
+    """The id of an entry, whatever its form calls it; None of a form that has none of its own."""
+    kind = kind_of(entry)
+    name = {"record": "prediction_id", "reading": "request_id", "alert_event": "event_id", "rollout": "event_id"}
+    found: str | None = getattr(entry, {**name, "sample_plan": "plan_id"}.get(kind, f"{kind}_id"), None)
+    return found
+
+
 def parse_entry(line: bytes) -> Entry:
     """An entry of any version that was ever written.
 

@@ -26,7 +26,7 @@ from pneumoserve.errors import PneumoserveError
 from pneumoserve.ledger import Batch, Reader, Segment, SegmentKey, Spans
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.records.acceptance import Acceptance, AcceptanceApproval
-from pneumoserve.records.entries import parse_entry
+from pneumoserve.records.entries import id_of, kind_of, parse_entry
 from pneumoserve.records.label import Label
 from pneumoserve.records.record import ModelUse, Record
 from pneumoserve.records.review_entries import REVIEW_ENTRIES
@@ -118,6 +118,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "certainty": "VARCHAR",
         "comment": "VARCHAR",
         "reading": "VARCHAR",
+        "blind": "BOOLEAN",
+        "probability": "DOUBLE",
         "schema": "VARCHAR",
         "writer": "VARCHAR",
         "sequence": "INTEGER",
@@ -135,8 +137,19 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "hash": "VARCHAR",
     },
     "reviews": {
+        "entry_id": "VARCHAR",
+        "kind": "VARCHAR",
         "case_id": "VARCHAR",
         "time": "TIMESTAMPTZ",
+        "person": "VARCHAR",
+        "alert_id": "VARCHAR",
+        "page": "VARCHAR",
+        "ordered": "VARCHAR",
+        "finding": "VARCHAR",
+        "stratum": "VARCHAR",
+        "probability": "DOUBLE",
+        "normal_below": "DOUBLE",
+        "pneumonia_from": "DOUBLE",
         "entry": "VARCHAR",
         "schema": "VARCHAR",
         "writer": "VARCHAR",
@@ -489,10 +502,16 @@ def _row(place: SegmentKey, line: bytes) -> tuple[str, Row]:
     if isinstance(entry, RolloutEvent):
         return "rollouts", {**columns, "verdicts": orjson.dumps(columns["verdicts"]).decode(), **receipt}
     if isinstance(entry, Label):
-        reading = None if entry.reading is None else orjson.dumps(columns["reading"]).decode()
-        return "labels", {**columns, "reading": reading, **receipt}
+        detail = entry.reading
+        columns |= {
+            "reading": None if detail is None else orjson.dumps(columns["reading"]).decode(),
+            "blind": None if detail is None else detail.blind,
+            "probability": None if detail is None else detail.probability,
+        }
+        return "labels", {**columns, **receipt}
     if isinstance(entry, (*REVIEW_ENTRIES, Acceptance, AcceptanceApproval, SiteUse)):
-        row = {name: columns.get(name) for name in ("case_id", "time", "schema")}
+        row = {name: columns.get(name) for name in COLUMNS["reviews"]}
+        row |= {"entry_id": id_of(entry), "kind": kind_of(entry), "person": columns.get("by")}
         return "reviews", {**row, "entry": line.decode(), **receipt}
     return "readings", {**columns, **receipt}
 

@@ -67,8 +67,8 @@ def download(release_id: str, store: Store, into: Path) -> Path | None:
     return folder if (folder / MANIFEST).is_file() else None
 
 
-def find_policy(release_id: str, releases: Path, store: Store) -> Policy | None:
-    """A release's policy, from the folder of releases or the store; None where neither has the release of that id.
+def find_policy(release_id: str, releases: Path, store: Store | None) -> Policy | None:
+    """A release's policy, from the folder of releases or a store; None where neither has the release of that id.
 
     Raises:
         StoreError: the store does not answer.
@@ -78,7 +78,17 @@ def find_policy(release_id: str, releases: Path, store: Store) -> Policy | None:
     return None if manifest is None else manifest.policy
 
 
-def find_file(release_id: str, name: str, releases: Path, store: Store) -> bytes | None:
+def find_threshold(release_id: str, releases: Path, store: Store | None) -> float | None:
+    """The detector's threshold of a release, from where `find_policy` looks.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    policy = find_policy(release_id, releases, store)
+    return None if policy is None else policy.detector_threshold
+
+
+def find_file(release_id: str, name: str, releases: Path, store: Store | None) -> bytes | None:
     """A file of a release, unverified, from the folder of releases or the store; None where neither has it.
 
     Raises:
@@ -86,7 +96,9 @@ def find_file(release_id: str, name: str, releases: Path, store: Store) -> bytes
     """
     file = releases / release_id / name
     try:
-        return file.read_bytes() if file.is_file() else store.get(f"releases/{release_id}/{name}")
+        if file.is_file():
+            return file.read_bytes()
+        return None if store is None else store.get(f"releases/{release_id}/{name}")
     except NotFoundError:
         return None
 

@@ -15,7 +15,7 @@ from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.drift import WatchedSource, list_watched
 from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
 from pneumoserve.review.figures import AlertFigures, find_finished, measure_alerts
-from pneumoserve.review.outcomes import CLOSED_AFTER, Cohort, Effort, NoStudiesError, Scope, Studied, list_cohorts
+from pneumoserve.review.outcomes import CLOSED_AFTER, Cohort, Studied, list_cohorts
 from pneumoserve.review.room import Image, ReadingRoom, Study, Verdict, Waiting, check_name, list_waiting
 from pneumoserve.review.sample import (
     GOAL_SENSITIVITY,
@@ -42,11 +42,9 @@ __all__ = [
     "Commit",
     "Counts",
     "DatabaseError",
-    "Effort",
     "Estimate",
     "Image",
     "Message",
-    "NoStudiesError",
     "OpenAlert",
     "Pair",
     "ReadingRoom",
@@ -54,7 +52,6 @@ __all__ = [
     "ReviewError",
     "Sampled",
     "Sampler",
-    "Scope",
     "Studied",
     "Study",
     "Verdict",

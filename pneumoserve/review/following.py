@@ -16,7 +16,17 @@ from pneumoserve.canonical import canonical_json
 from pneumoserve.decision import Decision, Scores, complete
 from pneumoserve.ledger import Reader, Segment
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import OF_RELEASES, Entry, Label, ReadingRequest, Record, ReviewEntry, parse_entry
+from pneumoserve.records import (
+    OF_RELEASES,
+    Entry,
+    Label,
+    ReadingRequest,
+    Record,
+    ReviewEntry,
+    id_of,
+    kind_of,
+    parse_entry,
+)
 from pneumoserve.review import tables
 from pneumoserve.review.archive import Commit
 from pneumoserve.review.derive import Derived, Fact, Prediction, Row, derive
@@ -161,20 +171,13 @@ def _fact_row(entry: Label | ReadingRequest | ReviewEntry) -> Row:
     if isinstance(entry, Label | ReadingRequest):
         prediction_id = entry.prediction_id
     return {
-        "entry_id": entry_id(entry),
-        "kind": entry.schema_.removeprefix("pneumoserve.").partition("/")[0],
+        "entry_id": id_of(entry),
+        "kind": kind_of(entry),
         "case_id": case_id,
         "prediction_id": prediction_id,
         "time": entry.time,
         "body": canonical_json(entry).decode(),
     }
-
-
-def entry_id(entry: Label | ReadingRequest | ReviewEntry) -> str:
-    """The id of an entry, whatever its form calls it."""
-    kind = entry.schema_.removeprefix("pneumoserve.").partition("/")[0]
-    name = {"reading": "request_id", "alert_event": "event_id", "sample_plan": "plan_id"}.get(kind, f"{kind}_id")
-    return str(getattr(entry, name))
 
 
 def _cases_of(connection: Connection, prediction_ids: Collection[Any]) -> set[object]:

@@ -11,29 +11,32 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, select
 
 from pneumoserve.decision import Finding, Reason
 from pneumoserve.ids import time_text
-from pneumoserve.records import Adjudication, Draw, Label, SamplePlan, View, parse_entry
+from pneumoserve.records import (
+    Adjudication,
+    Draw,
+    Effort,
+    Label,
+    ReadingOutcome,
+    SamplePlan,
+    Scope,
+    Tested,
+    View,
+    parse_entry,
+)
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.derive import first_readings
-from pneumoserve.review.errors import ReviewError
 from pneumoserve.review.sample import Edges, stratum_of
 from pneumoserve.review.tables import alerts, cases, facts, predictions
 
-Fate = Literal["read", "cannot_tell", "undecided", "not_blind", "unread", "not_drawn"]
 CLOSED_AFTER: Final = timedelta(days=14)
 _STOPPED: Final[Reason] = "release_stopped"
 _KINDS: Final = ("label", "draw", "adjudication", "view", "sample_plan")
-
-
-class NoStudiesError(ReviewError):
-    """Nothing was answered that could be counted; the text says what to do."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -47,31 +50,8 @@ class Studied:
     stratum: str
     score: float | None
     probability: float | None
-    outcome: Fate
+    outcome: ReadingOutcome
     truth: Finding | None
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What people did for some studies.
-
-    `read` studies were read by somebody, `readings` times in all, each in so many `minutes` from images to verdict
-    (the median; None: not known). Alerts led to `blood_tests` and `experts`.
-    """
-
-    read: int
-    readings: int
-    minutes: float | None
-    blood_tests: int
-    experts: int
-
-
-class Tested(NamedTuple):
-    """Of studies with one kind of answer: how many there are, how many were tested, and how many of these are sick."""
-
-    answered: int
-    tested: int
-    sick: int
 
 
 @dataclass(frozen=True)
@@ -89,16 +69,6 @@ class Cohort:
     stopped: int
     effort: Effort
     tested: dict[str, dict[str, Tested]]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Which studies: of days from `since` to before `before`, of one release, and of one site, a verified caller."""
-
-    since: datetime | None = None
-    release: str | None = None
-    site: str | None = None
-    before: datetime | None = None
 
 
 def list_cohorts(
@@ -124,13 +94,10 @@ def list_cohorts(
 
 def _select(connection: Connection, scope: Scope) -> list[Any]:
     """The rows of the studies in scope, the first first."""
-    releases = list(connection.scalars(select(cases.c.release).distinct().order_by(cases.c.release)))
-    if not releases:
-        raise NoStudiesError("No study has been answered yet; there is nothing to measure.")
-    if scope.release is not None and scope.release not in releases:
-        raise NoStudiesError(f"Release {scope.release} has answered no study; those that did: {', '.join(releases)}.")
-    if scope.site is not None:
-        _check_site(connection, scope.site)
+    releases = connection.scalars(select(cases.c.release).distinct().order_by(cases.c.release))
+    callers = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
+    sites = [] if scope.site is None else connection.scalars(callers.order_by(predictions.c.caller))
+    scope.check(list(releases), list(sites))
     conditions: list[ColumnElement[bool]] = []
     if scope.since is not None:
         conditions.append(cases.c.opened >= scope.since.date().isoformat())
@@ -142,18 +109,8 @@ def _select(connection: Connection, scope: Scope) -> list[Any]:
         of = predictions.c.case_id == cases.c.case_id
         conditions.append(exists().where(of, predictions.c.caller == scope.site))
     rows = list(connection.execute(select(cases).where(*conditions).order_by(cases.c.opened, cases.c.case_id)))
-    if not rows:
-        raise NoStudiesError("No study was answered in that time; name an earlier day, or leave --since out.")
+    scope.check_found(bool(rows))
     return rows
-
-
-def _check_site(connection: Connection, site: str) -> None:
-    named = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
-    known = list(connection.scalars(named.order_by(predictions.c.caller)))
-    if not known:
-        raise NoStudiesError("No call named its caller, so there are no sites; leave the site out.")
-    if site not in known:
-        raise NoStudiesError(f"No study came from that site; those that studies came from: {', '.join(known)}.")
 
 
 class _Said:
@@ -223,7 +180,7 @@ def _closing_of(opened: str, closed_after: timedelta) -> str:
 def _study(row: Any, said: _Said, closing: str) -> Studied:
     draw = said.draws.get(row.case_id)
     probability = 1.0 if row.referred else None if draw is None else draw.probability
-    outcome: Fate = "not_drawn"
+    outcome: ReadingOutcome = "not_drawn"
     truth: Finding | None = None
     if probability is not None:
         labels = [each for each in said.labels[row.case_id] if each.time < closing]
@@ -252,7 +209,7 @@ def _stratum(row: Any, draw: Draw | None, edges: Edges | None) -> str:
     return stratum_of(row.finding, row.pneumonia_probability, edges)
 
 
-def judge(labels: Sequence[Label], decided: Sequence[Adjudication]) -> tuple[Fate, Finding | None]:
+def judge(labels: Sequence[Label], decided: Sequence[Adjudication]) -> tuple[ReadingOutcome, Finding | None]:
     """What blind readers found of a study: a lead's decision, else what most of them say.
 
     Two who differ wait for a third. Readings that were not blind count for nothing.

@@ -56,8 +56,10 @@ def read_all(ward: Ward, verdicts: dict[str, Verdict]) -> None:
     """A reading of all that waits, as the reading room puts it on record, each of two minutes; in one transaction."""
     with ward.database.write() as connection:
         waiting = connection.execute(select(tasks)).all()
-        entries = [entry for task in waiting for entry in _reading(connection, task, verdicts[task.case_id], ward)]
-        put_on_record(connection, ward.commit, entries)
+        readings = [_reading(connection, task, verdicts[task.case_id], ward) for task in waiting]
+        # A writer writes entries of one kind.
+        put_on_record(connection, ward.commit, [view for view, _ in readings])
+        put_on_record(connection, ward.commit, [label for _, label in readings])
 
 
 def _reading(connection: Connection, task: Any, verdict: Verdict, ward: Ward) -> tuple[View, Label]:

@@ -11,12 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.ledger import Header, SegmentKey, key_id_of
 from pneumoserve.ledger.segment import sign_segment
-from pneumoserve.records import ExportError, ExportReport, FolderTarget, Label, Record, StoreTarget, Target, export
+from pneumoserve.records import (
+    Draw,
+    ExportError,
+    ExportReport,
+    FolderTarget,
+    Label,
+    Record,
+    StoreTarget,
+    Target,
+    View,
+    export,
+)
 from pneumoserve.records import parquet as module
 from pneumoserve.records.parquet import COLUMNS
 from pneumoserve.store import MemoryStore, StoreError
@@ -136,9 +149,44 @@ def test_no_field_of_an_entry_is_lost() -> None:
         "schema_", "kind", "prediction_id", "time", "arm", "release", "release_digest", "preprocessing_version",
         "call", "duration_ms", "traceparent", "image", "refused", "models", "decision", "stop", "error",
     }  # fmt: skip
-    assert {name.rstrip("_") for name in Label.model_fields} == label.keys() - {"writer", "sequence", "hash"} | {
-        "release"
-    }
+    of_label = label.keys() - {"writer", "sequence", "hash", "blind", "probability"}
+    assert {name.rstrip("_") for name in Label.model_fields} == of_label | {"release"}
+
+
+def test_a_draw_has_columns_of_its_own() -> None:
+    draw = Draw(
+        draw_id="a draw", case_id="a study", time="2026-01-01T00:00:00.000Z", release=RELEASE, prediction_ids=("1",),
+        plan_id="a plan", stratum="normal/near", probability=0.25, key_id="0" * 64,
+    )  # fmt: skip
+    table, row = module._row(SegmentKey("review-00000001", 1, "2026-01-01", RELEASE), canonical_json(draw))
+    assert (table, row["kind"], row["entry_id"], row["case_id"]) == ("reviews", "draw", "a draw", "a study")
+    assert (row["stratum"], row["probability"]) == ("normal/near", 0.25)
+    assert row.keys() <= COLUMNS["reviews"].keys()
+
+
+def test_other_readers_find_the_stated_types(store: MemoryStore, tmp_path: Path) -> None:
+    """What pyarrow reads, Spark and Trino do."""
+    film = prediction()
+    Chain(store, "front-00000001").write([film, refusal()])
+    Chain(store, "label-host-00000003").write([label_of(film)])
+    view = View(view_id="1", case_id="2", time=film.time, release=RELEASE, by="r.1", page="images")
+    Chain(store, "review-host-00000004").write([view])
+    export(reader_of(store, KEY), FolderTarget(tmp_path))
+    types = {
+        "VARCHAR": pyarrow.string(), "VARCHAR[]": pyarrow.list_(pyarrow.string()), "DOUBLE": pyarrow.float64(),
+        "INTEGER": pyarrow.int32(), "BIGINT": pyarrow.int64(), "BOOLEAN": pyarrow.bool_(),
+        "TIMESTAMPTZ": pyarrow.timestamp("us", "UTC"),
+    }  # fmt: skip
+    for table in ("predictions", "labels", "reviews"):
+        (file,) = (tmp_path / table).rglob("*.parquet")
+        schema = parquet.read_schema(file)
+        expected = {name: types[kind] for name, kind in COLUMNS[table].items()}
+        assert {name: _plain(schema.field(name).type) for name in schema.names} == expected
+
+
+def _plain(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """A list's type, whatever its elements are called."""
+    return pyarrow.list_(kind.value_type) if pyarrow.types.is_list(kind) else kind
 
 
 def test_a_second_run_adds_nothing_a_third_what_is_new(store: MemoryStore, target: Target, tmp_path: Path) -> None:

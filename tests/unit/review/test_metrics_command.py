@@ -12,6 +12,7 @@ import pytest
 
 from pneumoserve.cli import reviews
 from pneumoserve.cli.reviews import Review
+from pneumoserve.records import FolderTarget, export
 from pneumoserve.release import fetch
 from pneumoserve.review import ReviewDatabase
 from tests.support.commands import Ran, invoke
@@ -99,6 +100,19 @@ def test_what_cannot_be_measured_is_told(
     ran = run_on(done)(*words)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert sentence in ran.stderr
+
+
+def test_an_export_gives_the_same_without_a_database(
+    done: Ward, run_on: Callable[[Ward], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_on(done)
+    words = ("--json", "--prevalence", "0.01")
+    expected = json.loads(run(*words).stdout)
+    export(done.reader, FolderTarget(tmp_path))
+    monkeypatch.setattr(reviews, "review_of", None)
+    ran = run(*words, "--export", str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == expected
 
 
 def test_an_empty_archive_is_told(tmp_path: Path, run_on: Callable[[Ward], Run]) -> None:

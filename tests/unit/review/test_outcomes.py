@@ -13,7 +13,8 @@ import pytest
 from pneumoserve.decision import STOPPED
 from pneumoserve.ids import uuid7
 from pneumoserve.monitoring import describe_counts, describe_tested, measure, tally
-from pneumoserve.review import Cohort, NoStudiesError, ReviewDatabase, Scope, Verdict, list_cohorts
+from pneumoserve.records import NoStudiesError, Scope
+from pneumoserve.review import Cohort, ReviewDatabase, Verdict, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import RELEASE, label_of
 from tests.support.metrics import DAY, KINDS, POLICY, read_all, read_ward

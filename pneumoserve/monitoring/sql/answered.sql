@@ -1,0 +1,48 @@
+-- One row a study in scope, and how it was answered. The same rules as derive.py of pneumoserve/review has.
+WITH images AS (
+    SELECT
+        coalesce(study, prediction_id) AS case_id,
+        unix_millis(time) AS moment,
+        concat(unix_millis(time), prediction_id) AS place,
+        release,
+        subject,
+        patient,
+        finding,
+        referred,
+        pneumonia_probability,
+        stop
+    FROM predictions
+    WHERE kind = 'prediction' AND arm = 'live' AND referred IS NOT NULL AND stored_key IS NOT NULL
+),
+cases AS (
+    SELECT
+        case_id,
+        min(moment) AS opened,
+        -- Of the first image; a function of a null would pass over it.
+        min_by(release, place) AS release,
+        nullif(min_by(coalesce(patient, ''), place), '') AS patient,
+        max(CASE WHEN finding = 'pneumonia' THEN 2 WHEN finding IS NULL THEN 1 ELSE 0 END) AS gravity,
+        max(CASE WHEN referred THEN 1 ELSE 0 END) AS referred,
+        count(stop) AS stops,
+        max(pneumonia_probability) AS score,
+        max(CASE WHEN subject = asked.one_site THEN 1 ELSE 0 END) AS of_site
+    FROM images CROSS JOIN asked
+    GROUP BY case_id
+)
+SELECT
+    case_id,
+    opened,
+    cases.release,
+    patient,
+    CASE
+        WHEN gravity = 1 OR referred = 1 THEN 'referred' WHEN gravity = 2 THEN 'pneumonia' ELSE 'normal'
+    END AS answer,
+    score,
+    -- While a release was stopped it judged nothing.
+    CASE WHEN opened >= asked.closing THEN 'open' WHEN stops > 0 THEN 'stopped' ELSE 'closed' END AS state,
+    opened + asked.closed_after AS closes
+FROM cases CROSS JOIN asked
+WHERE (asked.since IS NULL OR opened >= asked.since)
+    AND (asked.ending IS NULL OR opened < asked.ending)
+    AND (asked.one_release IS NULL OR cases.release = asked.one_release)
+    AND (asked.one_site IS NULL OR of_site = 1)
