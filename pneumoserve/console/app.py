@@ -19,7 +19,7 @@ from pneumoserve.console.access import guard
 from pneumoserve.console.headers import AddHeaders
 from pneumoserve.console.metrics import CountRequests
 from pneumoserve.console.pages import explain_errors
-from pneumoserve.console.services import Follower, Services
+from pneumoserve.console.services import Estimator, Follower, Services
 from pneumoserve.console.session import FormTokens, LimitBody, check_form
 from pneumoserve.console.settings import ConsoleError, ConsoleSettings
 from pneumoserve.review import DatabaseError
@@ -63,7 +63,7 @@ def create_app(settings: ConsoleSettings, services: Services) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def follow(_: FastAPI) -> AsyncIterator[None]:
-        with Follower(services):
+        with Follower(services), Estimator(services):
             yield
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=follow)

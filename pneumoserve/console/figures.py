@@ -14,6 +14,7 @@ from pneumoserve.console.services import Services
 from pneumoserve.monitoring import (
     MEANINGS,
     REFERENCE,
+    Counted,
     Figure,
     Metrics,
     PrevalenceError,
@@ -25,12 +26,10 @@ from pneumoserve.monitoring import (
     describe_figures,
     describe_tested,
     measure,
-    tally,
     trace_ppv,
 )
 from pneumoserve.records import NoStudiesError, Scope
-from pneumoserve.release.fetch import find_policy
-from pneumoserve.review import CLOSED_AFTER, Cohort, ReviewError, list_cohorts
+from pneumoserve.review import CLOSED_AFTER, ReviewError
 
 router = APIRouter()
 # Where the plots stand in their pictures, in the picture's units.
@@ -78,13 +77,13 @@ def show_figures(
     try:
         asked = _read_prevalence(prevalence) or services.prevalence
         scope = Scope(_read_day(since), release.strip() or None, site.strip() or None)
-        cohorts = list_cohorts(services.database, services.now(), scope)
+        counted = services.count_studies(scope)
     except (_FormError, NoStudiesError, PrevalenceError) as error:
         status = 404 if isinstance(error, NoStudiesError) else 422
         # An archive without a study is no mistake of whoever looks.
         status = status if any(typed.values()) else 200
         return show(request, "figures.html", status, **{**common, "problem": sentence_of(error)})
-    common["parts"] = [_part(services, cohort, asked) for cohort in cohorts]
+    common["parts"] = [_part(each, asked) for each in counted]
     return show(request, "figures.html", **common)
 
 
@@ -108,18 +107,17 @@ def _read_day(text: str) -> datetime | None:
         raise _FormError("A first day is written like 2026-11-30; correct it, or leave it out.") from None
 
 
-def _part(services: Services, cohort: Cohort, prevalence: float | None) -> dict[str, Any]:
+def _part(release: Counted, prevalence: float | None) -> dict[str, Any]:
     """What the page shows of a release."""
-    policy = find_policy(cohort.release, services.releases, services.store)
-    counted = tally(cohort.studies, None if policy is None else policy.detector_threshold)
+    counted = release.tally
     found = measure(counted, prevalence)
     blocks = [("As observed", found.observed)] if counted.studies else []
     if prevalence is not None and counted.studies:
         blocks.append((f"At a prevalence of {100 * prevalence:g} %", found.at_prevalence))
-    lines = [*describe_effort(counted, cohort.effort), *describe_tested(cohort.tested)] if counted.studies else []
+    lines = [*describe_effort(counted, release.effort), *describe_tested(release.tested)] if counted.studies else []
     return {
-        "release": cohort.release,
-        "counts": describe_counts(counted, cohort.open, CLOSED_AFTER.days, cohort.stopped),
+        "release": release.release,
+        "counts": describe_counts(counted, release.open, CLOSED_AFTER.days, release.stopped),
         "strata": counted.strata,
         "observed": describe_figure("prevalence", found.observed["prevalence"]),
         "blocks": [(title, _lines(figures), describe_figures(figures)) for title, figures in blocks],

@@ -1,10 +1,10 @@
-"""The console's Prometheus metrics; their labels are closed lists, never words of a request."""
+"""The console's Prometheus metrics; their labels are closed lists and ids of releases, never words of a request."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 
 from pneumoserve.console.access import ACCESS
 from pneumoserve.logs import bind, log_event, request_id_of
+from pneumoserve.monitoring import Counted, measure
 from pneumoserve.review import Counts
 
 _log: Final = logging.getLogger(__name__)
@@ -28,6 +29,17 @@ OLDEST: Final = Gauge(
     "When the oldest study came that waits to be read, in Unix seconds; 0 where none waits.",
 )
 FOLLOWED: Final = Gauge("pneumoserve_console_followed_seconds", "When the archive was last followed, in Unix seconds.")
+ESTIMATE: Final = Gauge(
+    "pneumoserve_estimate", "What blind readings show of a release, with its 95 % limits; none with too few readings.",
+    ["release", "figure", "bound"],
+)  # fmt: skip
+READINGS: Final = Gauge(
+    "pneumoserve_estimate_readings", "Studies of a release that count and were read blind.", ["release"]
+)
+ASSUMED: Final = Gauge(
+    "pneumoserve_assumed_prevalence", "The prevalence that a release's probabilities assume.", ["release"]
+)
+ESTIMATED: Final = Gauge("pneumoserve_estimated_seconds", "When the estimates were last made, in Unix seconds.")
 
 
 def show_counts(counts: Counts) -> None:
@@ -35,6 +47,22 @@ def show_counts(counts: Counts) -> None:
     WAITING.set(counts.waiting)
     OVERDUE.set(counts.overdue)
     OLDEST.set(0 if counts.oldest is None else datetime.fromisoformat(counts.oldest).timestamp())
+
+
+def show_estimates(counted: Sequence[Counted], assumed: Mapping[str, float], now: datetime) -> None:
+    """Let the gauges show what readings say of each release, and nothing of what they do not."""
+    for gauge in (ESTIMATE, READINGS, ASSUMED):
+        gauge.clear()
+    for each in counted:
+        READINGS.labels(each.release).set(each.tally.read)
+        for name, figure in measure(each.tally).observed.items():
+            if figure.interval is not None:
+                found = figure.interval
+                for bound, value in (("low", found.low), ("estimate", found.value), ("high", found.high)):
+                    ESTIMATE.labels(each.release, name, bound).set(value)
+    for release, prevalence in assumed.items():
+        ASSUMED.labels(release).set(prevalence)
+    ESTIMATED.set(now.timestamp())
 
 
 class CountRequests:

@@ -1,4 +1,4 @@
-"""What the pages work with, and the thread that keeps the database up to what the archive says."""
+"""What the pages work with, and the threads that follow the archive and estimate."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from pneumoserve.console.heat_maps import HeatMaps
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Reader
 from pneumoserve.local.answers import describe_prevalence
-from pneumoserve.records import ReleaseStop
-from pneumoserve.release.fetch import find_policy
+from pneumoserve.monitoring import Counted, count_cohorts
+from pneumoserve.records import NoStudiesError, ReleaseStop, Scope
+from pneumoserve.release.fetch import find_policy, find_threshold
 from pneumoserve.review import (
     AlertDesk,
     Case,
@@ -29,10 +30,12 @@ from pneumoserve.review import (
     ReviewDatabase,
     ReviewError,
     find_stops,
+    list_cohorts,
 )
 from pneumoserve.store import Store, StoreError
 
 _FOLLOW_SECONDS: Final = 2.0
+_ESTIMATE_SECONDS: Final = 3600.0
 # Longer than a moment that heals by itself, short enough that nobody trusts a page that is out of date.
 _LATE: Final = timedelta(minutes=2)
 
@@ -76,6 +79,30 @@ class Services:
             self.followed[:] = [self.now()]
             metrics.FOLLOWED.set(self.now().timestamp())
 
+    def count_studies(self, scope: Scope = Scope()) -> list[Counted]:  # noqa: B008 - frozen
+        """The studies in scope that have closed, by release.
+
+        Raises:
+            NoStudiesError: there are none.
+            StoreError, DatabaseError: the store or the database does not answer.
+        """
+        cohorts = list_cohorts(self.database, self.now(), scope)
+        return count_cohorts(cohorts, lambda release: find_threshold(release, self.releases, self.store))
+
+    def estimate(self) -> None:
+        """Show what readings say of each release as metrics.
+
+        Raises:
+            StoreError, DatabaseError: the store or the database does not answer.
+        """
+        try:
+            counted = self.count_studies()
+        except NoStudiesError:
+            counted = []
+        policies = {each.release: find_policy(each.release, self.releases, self.store) for each in counted}
+        assumed = {release: policy.assumed_prevalence for release, policy in policies.items() if policy is not None}
+        metrics.show_estimates(counted, assumed, self.now())
+
     def describe_prevalence(self, case: Case) -> str:
         """Which prevalence the confidence of a study's answer assumes, and what it is at the site's.
 
@@ -110,16 +137,16 @@ def _describe_stop(stop: ReleaseStop) -> str:
     )
 
 
-class Follower:
-    """Follows the archive in a thread of its own, as long as the context lasts."""
+class _Repeated:
+    """Does one thing again and again in a thread of its own, as long as the context lasts."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, name: str, seconds: float, act: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._act = act
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        self._services.followed.append(self._services.now())
         self._thread.start()
         return self
 
@@ -130,8 +157,26 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._services.follow()
-                metrics.show_counts(self._services.cases.count())
+                self._act()
             except (StoreError, ReviewError) as error:
-                _log.warning("the archive could not be followed (%s)", type(error).__name__)
-            self._stop.wait(_FOLLOW_SECONDS)
+                _log.warning("%s failed (%s)", self._thread.name, type(error).__name__)
+            self._stop.wait(self._seconds)
+
+
+class Follower(_Repeated):
+    """Follows the archive."""
+
+    def __init__(self, services: Services) -> None:
+        def follow() -> None:
+            services.follow()
+            metrics.show_counts(services.cases.count())
+
+        services.followed.append(services.now())
+        super().__init__("following the archive", _FOLLOW_SECONDS, follow)
+
+
+class Estimator(_Repeated):
+    """Estimates each hour what readings say. It lists all studies, which following must not wait for."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__("estimating", _ESTIMATE_SECONDS, services.estimate)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
+from pneumoserve.console import services as services_module
 from pneumoserve.console.metrics import show_counts
-from pneumoserve.console.services import Follower
+from pneumoserve.console.services import Estimator, Follower
+from pneumoserve.monitoring import measure
 from tests.conftest import wait_for
 from tests.support.consoles import Clinic
+from tests.support.metrics import DAY, POLICY, RELEASE, read_ward
 
 
 def counted(page: str, status: int) -> float:
@@ -47,6 +50,37 @@ async def test_a_fault_of_ours_is_counted(clinic: Clinic, monkeypatch: pytest.Mo
     before = counted("show_home", 500)
     await clinic.someone("r.1", "reader").get("/")
     assert counted("show_home", 500) == before + 1
+
+
+def estimate(figure: str, bound: str, release: str = RELEASE) -> float | None:
+    labels = {"release": release, "figure": figure, "bound": bound}
+    return REGISTRY.get_sample_value("pneumoserve_estimate", labels)
+
+
+def test_estimates_are_shown_with_their_limits(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page and the command have them; once readings no longer count, the series end."""
+    monkeypatch.setattr(services_module, "find_policy", lambda *_: POLICY)
+    read_ward(clinic.ward, capacity=500)
+    clinic.ward.time = datetime.now(UTC)
+    with Estimator(clinic.services):
+        wait_for(lambda: estimate("product_sensitivity", "estimate") is not None)
+    (counted,) = clinic.services.count_studies()
+    found = measure(counted.tally).observed["product_sensitivity"].interval
+    assert found is not None
+    shown = [estimate("product_sensitivity", bound) for bound in ("low", "estimate", "high")]
+    assert shown == [found.low, found.value, found.high]
+    assert REGISTRY.get_sample_value("pneumoserve_estimate_readings", {"release": RELEASE}) == 173
+    assert REGISTRY.get_sample_value("pneumoserve_assumed_prevalence", {"release": RELEASE}) == 0.5
+    assert REGISTRY.get_sample_value("pneumoserve_estimated_seconds") == clinic.ward.time.timestamp()
+    clinic.ward.time = DAY + timedelta(days=1)
+    clinic.services.estimate()
+    assert estimate("product_sensitivity", "estimate") is None
+    assert REGISTRY.get_sample_value("pneumoserve_estimate_readings", {"release": RELEASE}) == 0
+
+
+def test_where_nothing_was_answered_there_is_no_estimate(clinic: Clinic) -> None:
+    clinic.services.estimate()
+    assert b"pneumoserve_estimate{" not in generate_latest()
 
 
 def test_what_waits_is_shown(clinic: Clinic) -> None:
