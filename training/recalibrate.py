@@ -1,6 +1,6 @@
 """Fit the policy of a release or run again, to a site's labelled films. Read it from `recalibrate` downwards.
 
-    pneumoserve recalibrate RELEASE --dataset FILMS --out runs/site
+    pneumoserve recalibrate RELEASE --dataset FILMS --out runs/site --drawn consecutive
 
 The models stay as they are, to the byte. What comes out is a run, which is packaged, signed and rolled out like any.
 """
@@ -56,7 +56,7 @@ class Recalibrated:
     same_patients: int
 
 
-def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn = "not stated") -> Recalibrated:
+def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn) -> Recalibrated:
     """Fit a new policy to the films of a dataset, and write the run of it into `out`, whose `run.json` comes last.
 
     Raises:

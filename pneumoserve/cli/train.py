@@ -147,7 +147,9 @@ def evaluate(
     console.print(f"metrics.json and pictures are in {out}")
 
 
-@app.command(epilog="Example: pneumoserve recalibrate releases/95edae8d89d1 --dataset films/ --out runs/site")
+@app.command(
+    epilog="Example: pneumoserve recalibrate releases/95edae8d89d1 --dataset films/ --out runs/site --drawn consecutive"
+)
 def recalibrate(
     source: Annotated[
         Path, typer.Argument(help="Folder of a run, or folder or id of a release, whose models stay as they are.")
@@ -157,9 +159,9 @@ def recalibrate(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new run; it must be empty or not there yet.")],
     drawn: Annotated[
-        Literal["consecutive", "random", "not stated"],
-        typer.Option(help="How the films were chosen: all of a period, or by chance."),
-    ] = "not stated",
+        Literal["consecutive", "random"],
+        typer.Option(help="How the films were chosen: all of a period, or by chance. No other set shows what will be."),
+    ],
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -194,12 +196,6 @@ def recalibrate(
         "fitted to all of them.",
         soft_wrap=True,
     )
-    if drawn == "not stated":
-        errors.print(
-            "How these films were chosen is not stated. Their figures stand for other films only if they are "
-            "consecutive or random; say so with --drawn.",
-            soft_wrap=True,
-        )
     if done.same_patients:
         errors.print(
             f"{done.same_patients} of the patients have a number that a patient of the training has too. If they are "

@@ -115,7 +115,7 @@ class Recalibration(_Strict):
 
     base: Sha256 = Field(description="SHA-256 of the release.json or run.json whose models these are")
     labels: Sha256 = Field(description="SHA-256 of data/labels.json: the images by digest, with class and patient")
-    drawn: Drawn = Field(description="how the site chose the images")
+    drawn: Drawn = Field(description="how the site chose the images; not stated: by a version that did not ask")
     counts: dict[ClassName, Count]
     code_version: str
 

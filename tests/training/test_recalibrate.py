@@ -203,11 +203,15 @@ def test_the_reference_release_keeps_its_bytes() -> None:
 
 
 def test_bad_input_is_answered_in_words(tmp_path: Path) -> None:
-    def refused(source: Path, dataset: Path, out: Path = tmp_path / "out") -> str:
-        done = invoke(["recalibrate", str(source), "--dataset", str(dataset), "--out", str(out)], {})
+    def refused(source: Path, dataset: Path, out: Path = tmp_path / "out", drawn: str = "random") -> str:
+        words = ["recalibrate", str(source), "--dataset", str(dataset), "--out", str(out), "--drawn", drawn]
+        done = invoke(words if drawn else words[:-2], {})
         assert (done.returncode, done.stdout) == (2, "")
         return done.stderr
 
+    # Of images that somebody picked, no figure stands for others.
+    assert "Missing option '--drawn'" in refused(REFERENCE_RUN, films.SAMPLE, drawn="")
+    assert "Invalid value for '--drawn'" in refused(REFERENCE_RUN, films.SAMPLE, drawn="picked")
     (tmp_path / "source").mkdir()
     assert "holds neither run.json nor release.json" in refused(tmp_path / "source", films.SAMPLE)
     assert "There is no release 000000000000" in refused(Path("0" * 12), films.SAMPLE)
