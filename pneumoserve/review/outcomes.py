@@ -94,10 +94,12 @@ def list_cohorts(
 
 def _select(connection: Connection, scope: Scope) -> list[Any]:
     """The rows of the studies in scope, the first first."""
-    releases = connection.scalars(select(cases.c.release).distinct().order_by(cases.c.release))
-    callers = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
-    sites = [] if scope.site is None else connection.scalars(callers.order_by(predictions.c.caller))
-    scope.check(list(releases), list(sites))
+    releases = list(connection.scalars(select(cases.c.release).distinct().order_by(cases.c.release)))
+    sites: list[str] = []
+    if scope.site is not None:
+        callers = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
+        sites = list(connection.scalars(callers.order_by(predictions.c.caller)))
+    scope.check(releases, sites)
     conditions: list[ColumnElement[bool]] = []
     if scope.since is not None:
         conditions.append(cases.c.opened >= scope.since.date().isoformat())
