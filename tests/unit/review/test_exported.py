@@ -11,8 +11,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pneumoserve.ids import time_text
-from pneumoserve.monitoring import Counted, measure, tally
+from pneumoserve.decision import STOPPED
+from pneumoserve.ids import time_text, uuid7
+from pneumoserve.monitoring import Counted, count_cohorts, measure
 from pneumoserve.monitoring.exported import ExportedError, count_exported
 from pneumoserve.records import Entry, FolderTarget, NoStudiesError, Scope, append, export
 from pneumoserve.review import CLOSED_AFTER, ReviewDatabase, list_cohorts
@@ -60,6 +61,10 @@ def fill(ward: Ward) -> None:
     ward.desk.order(alert.alert_id, "p.1", "blood_test")
     ward.desk.order(alert.alert_id, "p.1", "expert")
     put(ward, answer("new", "uncertain", NOW, 0.5))
+    # The third study of a patient, and the only one that was answered while the release was stopped.
+    stopped = answer("stopped", "normal", DAY, 0.02)
+    call = stopped.call.model_copy(update={"patient": "patient 3"})
+    put(ward, stopped.model_copy(update={"stop": uuid7(), "decision": STOPPED, "call": call}))
 
 
 def read_by_people(ward: Ward) -> None:
@@ -96,10 +101,7 @@ def folder(ward: Ward, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def followed(ward: Ward, scope: Scope) -> list[Counted]:
-    return [
-        Counted(each.release, tally(each.studies, THRESHOLD), each.open, each.effort, each.tested)
-        for each in list_cohorts(ward.database, NOW, scope, CLOSED_AFTER)
-    ]
+    return count_cohorts(list_cohorts(ward.database, NOW, scope, CLOSED_AFTER), lambda _: THRESHOLD)
 
 
 def exported(folder: Path, scope: Scope = Scope()) -> list[Counted]:  # noqa: B008 - frozen
@@ -108,8 +110,14 @@ def exported(folder: Path, scope: Scope = Scope()) -> list[Counted]:  # noqa: B0
 
 @pytest.mark.parametrize(
     "scope",
-    [Scope(), Scope(release=OTHER), Scope(site="hospital-b"), Scope(since=DAY + timedelta(days=1))],
-    ids=["all", "release", "site", "since"],
+    [
+        Scope(),
+        Scope(release=OTHER),
+        Scope(site="hospital-b"),
+        Scope(since=DAY + timedelta(days=1)),
+        Scope(before=DAY + timedelta(days=1)),
+    ],
+    ids=["all", "release", "site", "since", "before"],
 )
 def test_both_count_the_same(ward: Ward, folder: Path, scope: Scope) -> None:
     expected, found = followed(ward, scope), exported(folder, scope)
@@ -127,7 +135,7 @@ def test_the_ward_has_whatever_there_can_be(folder: Path) -> None:
         "normal/far", "normal/middle", "normal/near", "pneumonia/far", "pneumonia/middle", "referred"
     }  # fmt: skip
     assert first.tally.left_out == 33
-    assert (first.open, other.open) == (1, 0)
+    assert (first.open, other.open, first.stopped) == (1, 0, 1)
     assert first.effort.experts == 1
     assert first.tested == {"blood_test": {"normal": (181, 1, 1)}, "follow_up": {"normal": (181, 1, 0)}}
 
