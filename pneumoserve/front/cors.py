@@ -17,7 +17,7 @@ ANY_ORIGIN: Final = "*"
 _ORIGIN: Final = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 # What callers may send beside what any page may, and what they may read.
 REQUEST_HEADERS: Final = (
-    "Authorization", "Content-Type", "Idempotency-Key", "Inference-Header-Content-Length",
+    "Authorization", "Content-Type", "Idempotency-Key", "Inference-Header-Content-Length", "Pneumoserve-Origin",
     "Pneumoserve-Patient", "Pneumoserve-Practitioner", "Pneumoserve-Reference", "Pneumoserve-Study",
 )  # fmt: skip
 RESPONSE_HEADERS: Final = (

@@ -17,6 +17,7 @@ from pneumoserve.front.admission import MAX_BODY_BYTES
 from pneumoserve.front.models import DECISION_OUTPUTS
 from pneumoserve.front.service import MODEL_NAMES
 from pneumoserve.front.wire import INPUT_NAME, MAX_IMAGES
+from pneumoserve.records import CallOrigin
 
 _TITLE: Final = "pneumoserve"
 _SUMMARY: Final = "Reads chest X-rays for pneumonia. Not cleared for clinical use."
@@ -82,6 +83,7 @@ class _Named(BaseModel):
     patient: str | None = _reference("the patient; a keyed hash is kept")
     practitioner: str | None = _reference("who is to be told; sealed to the alert service")
     reference: str | None = _reference("what the hospital calls the study; sealed to the alert service")
+    origin: CallOrigin | None = Field(None, description="routed by a rule, or flagged by a radiologist; recorded")
 
 
 class Parameters(_Named):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FILE: Final = "file"
-FIELDS: Final = ("study", "patient", "practitioner", "reference")
+FIELDS: Final = ("study", "patient", "practitioner", "reference", "origin")
 # What a sender may call bytes that it sends as they are.
 _AS_IT_IS: Final = {b"7bit", b"8bit", b"binary"}
 

@@ -75,7 +75,8 @@ class FirstAnswers:
         """What identifies a call that names an idempotency key; one caller's keys are not another's."""
         digests = await self._in_thread(lambda: [digest_of(image) for image in call.images])
         stated = [model, version, call.protocol, call.encoding, call.id, call.outputs, call.binary_default]
-        named = astuple(call.named)
+        # Without an origin as front ends before 0.3.0 hashed it, which may have kept the first answer.
+        named = astuple(call.named) if call.named.origin else astuple(call.named)[:-1]
         folder = self._hashes.hash("idempotency", json_text([call.subject, call.idempotency_key]))
         request = self._hashes.hash("request", json_text([*stated, *named, *digests]))
         return KeyedCall(f"{FIRST_ANSWERS}{folder}/", request)

@@ -204,7 +204,7 @@ class Service:
                 protocol=call.protocol,
                 encoding=call.encoding,
                 subject=call.subject,
-                **self._pseudonyms(call if isinstance(call, Call) else None),
+                **self._named(call if isinstance(call, Call) else None),
             ),
             refused=RefusedInput(
                 input_sha256=digest,
@@ -284,7 +284,7 @@ class Service:
                     protocol=call.protocol,
                     encoding=call.encoding,
                     subject=call.subject,
-                    **self._pseudonyms(call),
+                    **self._named(call),
                 ),
                 image=image_detail(film),
                 models=inference.models,
@@ -305,11 +305,16 @@ class Service:
         sealed = {each: envelope for each in ids if (envelope := self._alerting.seal(each, call.named)) is not None}
         await asyncio.gather(*(self._archive.put_envelope(*each) for each in sealed.items()))
 
-    def _pseudonyms(self, call: Call | None) -> dict[str, str | None]:
+    def _named(self, call: Call | None) -> dict[str, str | None]:
+        """What a record says of what the caller named."""
         if call is None:
             return {}
-        hashed = self._references.hash
-        return {"study": hashed("study", call.named.study), "patient": hashed("patient", call.named.patient)}
+        named, hashed = call.named, self._references.hash
+        return {
+            "study": hashed("study", named.study),
+            "patient": hashed("patient", named.patient),
+            "origin": named.origin,
+        }
 
     def _record(self, **details: object) -> Record:
         return Record.model_validate(

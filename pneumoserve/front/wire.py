@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import orjson
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -22,7 +22,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from pneumoserve.front.errors import CallError
 from pneumoserve.front.forms import FIELDS, parse_form
 from pneumoserve.imaging import TEXT, looks_like_image, name_form
-from pneumoserve.records import Encoding, Protocol
+from pneumoserve.records import CallOrigin, Encoding, Protocol
 
 INPUT_NAME: Final = "image"
 MAX_IMAGES: Final = 16
@@ -45,12 +45,14 @@ class Named:
     """What the caller calls the film's study and patient. It may name a person: it is hashed, and never shown.
 
     `practitioner` is who is to be told of it, and `reference` what the hospital calls the study: they are sealed.
+    `origin` is recorded as it is.
     """
 
     study: str | None = field(default=None, repr=False)
     patient: str | None = field(default=None, repr=False)
     practitioner: str | None = field(default=None, repr=False)
     reference: str | None = field(default=None, repr=False)
+    origin: CallOrigin | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ def _parse_form(body: bytes, headers: Mapping[str, str], given: Mapping[str, str
 
 def _read_names(given: Mapping[str, Any]) -> Named:
     """The caller's references among parameters or headers."""
-    named = Named(*(_reference(given, name) for name in FIELDS))
+    named = Named(**{name: _reference(given, name) for name in FIELDS})  # type: ignore[arg-type]  # origin: as below
     for name in ("practitioner", "reference"):
         # They come to stand in messages, where a new line would begin another field.
         if not (getattr(named, name) or "").isprintable():
             raise CallError(400, f"{name} has characters that cannot be printed, such as a new line; correct it.")
+    if named.origin not in (None, *get_args(CallOrigin)):
+        raise CallError(400, f"origin is one of {', '.join(get_args(CallOrigin))}; correct it or leave it out.")
     return named
 
 

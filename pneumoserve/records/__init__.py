@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from pneumoserve.records.reading_request import READING_WRITERS, ReadingRequest
     from pneumoserve.records.record import (
         CallDetail,
+        CallOrigin,
         Encoding,
         ErrorDetail,
         ImageDetail,
@@ -152,6 +153,7 @@ __all__ = [
     "Asked",
     "Baseline",
     "CallDetail",
+    "CallOrigin",
     "Certainty",
     "CriterionResult",
     "Draw",

@@ -18,6 +18,8 @@ from pneumoserve.imaging import Facts
 RecordKind = Literal["prediction", "refusal", "failure"]
 Protocol = Literal["v1", "v2", "grpc"]
 Encoding = Literal["json", "binary", "plain"]
+# How an image came to be sent: by a rule that sends all like it, or since somebody chose it.
+CallOrigin = Literal["routed", "flagged"]
 
 _WITHOUT_LEANING: Final = frozenset(f"pneumoserve.record/{version}" for version in range(1, 5))
 
@@ -93,6 +95,9 @@ class CallDetail(_Strict):
     subject: str | None = Field(default=None, description="the verified caller, where the gateway gives one")
     study: Sha256 | None = Field(default=None, description="keyed HMAC-SHA-256 of the caller's study reference")
     patient: Sha256 | None = Field(default=None, description="keyed HMAC-SHA-256 of the caller's patient reference")
+    origin: CallOrigin | None = Field(
+        default=None, description="routed by a rule, or flagged by a radiologist, as the caller says; null: not said"
+    )
 
 
 class Record(_Strict):
@@ -109,7 +114,7 @@ class Record(_Strict):
         default="pneumoserve.record/6",
         alias="schema",
         description="1 had neither study nor patient, 2 no chest_probability, 3 no duration_ms, 4 neither leaning nor "
-        "type_probability, 5 neither traceparent nor stop",
+        "type_probability, 5 no traceparent, stop or origin",
     )
     kind: RecordKind
     prediction_id: str = Field(description="UUIDv7, lower case with hyphens")

@@ -216,3 +216,20 @@ async def test_no_caller_loads_or_unloads_a_model(front: Front) -> None:
         await stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="pneumonia"))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert (await front.http.get("/v2/models/pneumonia/ready")).status_code == 200
+
+
+async def test_an_origin_is_recorded_by_each_way_of_calling(front: Front) -> None:
+    v1 = await front.http.post("/v1/models/pneumonia:predict", json={**V1, "parameters": {"origin": "flagged"}})
+    plain = await front.predict(FILM, {"content-type": "image/jpeg", "Pneumoserve-Origin": "routed"})
+    form = await front.http.post(
+        "/v1/models/pneumonia:predict", files={"file": ("x", FILM)}, data={"origin": "flagged"}
+    )
+    without = await front.predict(FILM, {"content-type": "image/jpeg"})
+    ids = [answer.json()["predictions"][0]["prediction_id"] for answer in (v1, plain, form, without)]
+    assert [front.record(each).call.origin for each in ids] == ["flagged", "routed", "flagged", None]
+
+
+async def test_an_origin_that_there_is_none_of_is_refused(front: Front) -> None:
+    refused = await front.http.post("/v1/models/pneumonia:predict", json={**V1, "parameters": {"origin": "Meier"}})
+    assert (refused.status_code, "origin is one of routed, flagged" in refused.json()["error"]) == (400, True)
+    assert "Meier" not in refused.text
