@@ -14,6 +14,6 @@ _BUILD: Final = Gauge(
 )  # fmt: skip
 
 
-def show_build(part: Literal["front", "alerts", "console"], release: str = "") -> None:
+def show_build(part: Literal["front", "alerts", "console", "intake"], release: str = "") -> None:
     """Let the metrics say which part this process is, and which release it serves."""
     _BUILD.labels(part, pneumoserve.__version__, release).set(1)

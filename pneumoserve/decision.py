@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pneumoserve.imaging import Facts
 
 __all__ = [
+    "LATERAL_VIEWS",
     "STOPPED",
     "Band",
     "Decision",
@@ -50,7 +51,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 _CHEST: Final = {"CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "HEART"}
 # A logit of 0 or 1 would be infinite.
 _LEAST_PROBABILITY: Final = 1e-6
-_LATERAL: Final = {"LL", "RL", "LATERAL", "LAT", "RLD", "LLD"}
+LATERAL_VIEWS: Final = {"LL", "RL", "LATERAL", "LAT", "RLD", "LLD"}
 
 
 class _Frozen(BaseModel):
@@ -309,7 +310,7 @@ def _decide_type(policy: Policy, pneumonia: float, bacterial: float) -> Decision
 
 def _unfit(population: Population, facts: Facts, is_dicom: bool) -> tuple[Reason, ...]:
     reasons: list[Reason] = []
-    if facts.view_position in _LATERAL:
+    if facts.view_position in LATERAL_VIEWS:
         reasons.append("lateral_view")
     age = facts.age_years
     unknown = age is None and is_dicom and population.unknown_dicom_age == "refer"

@@ -37,6 +37,12 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── AlertPolicyError 2       a policy of alerts cannot be followed
     ├── LinkError                a link leads to no alert
     ├── ChannelError             a channel of alerts did not take a message
+    ├── IntakeError              what DICOM intake is asked for cannot be done
+    │   ├── IntakeRulesError 2   rules of intake, or an address, cannot be followed
+    │   ├── ServiceAwayError     the service gives intake no answer now
+    │   ├── ServiceRefusalError  the service refuses intake's call for good
+    │   ├── PeerAwayError        a destination of results takes nothing now
+    │   └── PeerRefusalError     a destination of results refuses for good
     ├── EnvelopeError 2          an envelope, or a key for it, cannot be used
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
     │   ├── ClaimError           a study is not this reader's to read

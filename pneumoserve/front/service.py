@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 from pneumoserve.canonical import digest_of
 from pneumoserve.decision import STOPPED, Decision
@@ -305,7 +305,7 @@ class Service:
         sealed = {each: envelope for each in ids if (envelope := self._alerting.seal(each, call.named)) is not None}
         await asyncio.gather(*(self._archive.put_envelope(*each) for each in sealed.items()))
 
-    def _named(self, call: Call | None) -> dict[str, str | None]:
+    def _named(self, call: Call | None) -> dict[str, Any]:
         """What a record says of what the caller named."""
         if call is None:
             return {}

@@ -179,7 +179,7 @@ def _open(stored: bytes) -> tuple[Image.Image, Facts]:
     )
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         np.subtract(255, pixels, out=pixels)
-    return Image.fromarray(pixels), _facts(dataset)
+    return Image.fromarray(pixels), read_facts(dataset)
 
 
 def _display(stored: bytes) -> DisplayImage:
@@ -342,7 +342,8 @@ def _check_finite(values: npt.NDArray[Any]) -> None:
         raise ImageError(400, "The DICOM object's rescale or window leads to no finite values; correct it.")
 
 
-def _facts(dataset: Dataset) -> Facts:
+def read_facts(dataset: Dataset) -> Facts:
+    """What a data set says of the film, free of anything that names a person."""
     return Facts(
         modality=_allowed_value(dataset, "Modality"),
         body_part=_allowed_value(dataset, "BodyPartExamined"),

@@ -12,7 +12,7 @@ from pneumoserve.errors import PneumoserveError
 from pneumoserve.signing import SHORTEST_SECRET, read_secret
 
 # What is hashed: the same text is another hash as each of them.
-Kind = Literal["study", "patient", "idempotency", "request", "answer"]
+Kind = Literal["study", "patient", "idempotency", "request", "answer", "instance", "report"]
 
 
 class ReferenceKeyError(PneumoserveError, ValueError):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from pneumoserve.alerts import AlertPolicy
 from pneumoserve.evidence import Manifest
+from pneumoserve.intake import IntakeRules
 from pneumoserve.ledger import Header, Seal
 from pneumoserve.ledger.acknowledgements import Acknowledgement
 from pneumoserve.lineage import Lineage
@@ -52,6 +53,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     "drift": DriftWindow,
     "evidence": Manifest,
     "incident": Incident,
+    "intake-rules": IntakeRules,
     "label": Label,
     "lineage": Lineage,
     "reading": ReadingRequest,

@@ -1,0 +1,29 @@
+"""X-rays that come by DICOM: taken into a spool, answered as studies, and their results sent back.
+
+`Spool` is the state of all of it. `Receiver` puts objects there, `Studies` has them answered, and a `Destination` sends
+results; `python -m pneumoserve.intake` runs them. `IntakeRules` is what a site decides.
+"""
+
+import logging
+
+from pneumoserve.intake.errors import IntakeError, IntakeRulesError
+from pneumoserve.intake.rules import IntakeRules, load_rules
+from pneumoserve.intake.sender import echo, parse_address
+from pneumoserve.intake.spool import Batch, Failure, Spool
+
+# Their lines hold what was sent, and UIDs.
+for _library in ("highdicom", "pynetdicom"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
+    logging.getLogger(_library).propagate = False
+
+__all__ = [
+    "Batch",
+    "Failure",
+    "IntakeError",
+    "IntakeRules",
+    "IntakeRulesError",
+    "Spool",
+    "echo",
+    "load_rules",
+    "parse_address",
+]

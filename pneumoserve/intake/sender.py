@@ -1,0 +1,191 @@
+"""Destinations of results, each with a queue, a thread and a backoff of its own: none holds up another."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from pneumoserve.canonical import digest_of
+from pneumoserve.intake import metrics
+from pneumoserve.intake.backoff import Backoff
+from pneumoserve.intake.errors import IntakeRulesError, PeerAwayError, PeerRefusalError
+from pneumoserve.intake.rules import VERIFICATION
+from pneumoserve.intake.spool import Batch, Spool
+from pneumoserve.store import NotFoundError, StoreError
+
+_ADDRESS: Final = re.compile(r"(?P<title>[\x21-\x3f\x41-\x5b\x5d-\x7e]{1,16})@(?P<host>[^\s@]+):(?P<port>[0-9]{1,5})")
+_SYNTAXES: Final = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_TIMEOUT_SECONDS: Final = 30
+_ID_DIGITS: Final = 12
+_PERMANENT: Final = 1
+_SUCCESS: Final = 0x0000
+_WARNINGS: Final = range(0xB000, 0xC000)
+_OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+_SHOWN_DIGITS: Final = 8
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Another application entity."""
+
+    title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """An address such as ORTHANC@127.0.0.1:4242.
+
+    Raises:
+        IntakeRulesError: it is none.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise IntakeRulesError("A DICOM address is AE@HOST:PORT, such as ORTHANC@10.0.0.7:4242; correct it.")
+    return Address(match["title"], match["host"].strip("[]"), int(match["port"]))
+
+
+def echo(own_title: str, to: Address) -> None:
+    """C-ECHO.
+
+    Raises:
+        PeerAwayError, PeerRefusalError: it does not answer as it should, and why.
+    """
+    association = _associate(own_title, to, VERIFICATION)
+    try:
+        status = association.send_c_echo()
+    finally:
+        association.release()
+    if status.get("Status") != _SUCCESS:
+        raise PeerAwayError(f"{to} did not answer C-ECHO; look at its log.")
+
+
+def send(own_title: str, to: Address, dataset: Dataset) -> None:
+    """C-STORE of a report.
+
+    Raises:
+        PeerAwayError: it may take it later.
+        PeerRefusalError: it never will, unless somebody changes its settings or ours.
+    """
+    association = _associate(own_title, to, Comprehensive3DSRStorage)
+    try:
+        answer = association.send_c_store(dataset)
+    finally:
+        if association.is_established:
+            association.release()
+    status = answer.get("Status")
+    if status is None:
+        raise PeerAwayError(f"{to} ended the association before it took a result.")
+    if status in _OUT_OF_RESOURCES:
+        raise PeerAwayError(f"{to} has no room for a result now ({status:04X}).")
+    if status != _SUCCESS and status not in _WARNINGS:
+        raise PeerRefusalError(f"{to} refuses a result with {status:04X}; see PS3.4 B.2.3, and its log.")
+
+
+def _associate(own_title: str, to: Address, sop_class: str) -> Association:
+    entity = AE(own_title)
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_SECONDS
+    entity.add_requested_context(sop_class, _SYNTAXES)
+    association = entity.associate(to.host, to.port, ae_title=to.title)
+    if association.is_established:
+        return association
+    if association.is_rejected:
+        primitive = association.acceptor.primitive
+        reason = "no reason given" if primitive is None else primitive.reason_str.lower()
+        if primitive is not None and primitive.result == _PERMANENT:
+            raise PeerRefusalError(f"{to} rejects the association ({reason}); add {own_title} to its AE titles.")
+        raise PeerAwayError(f"{to} takes no association now ({reason}).")
+    if association.rejected_contexts:
+        raise PeerRefusalError(f"{to} does not take {UID(sop_class).name}; let it.")
+    raise PeerAwayError(f"{to} cannot be reached; see that it runs, and that nothing is between.")
+
+
+class Destination:
+    """One destination of results; `start` it, and `stop` it in the end."""
+
+    def __init__(self, spool: Spool, own_title: str, address: Address) -> None:
+        self.id = digest_of(str(address).encode())[:_ID_DIGITS]
+        self.name = str(address)
+        self._spool = spool
+        self._own_title = own_title
+        self._address = address
+        self._backoff = Backoff()
+        self._waiting: dict[Batch, None] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+
+    def start(self) -> None:
+        """Send from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being sent, and send no more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def offer(self, batch: Batch) -> None:
+        """Have a batch's report sent; one that waits already waits once."""
+        with self._changed:
+            self._waiting.setdefault(batch)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            outcome = self._deliver(batch)
+            metrics.SENT.labels(self.name, outcome).inc()
+            with self._changed:
+                # Only now: while it is under way, it must not be offered once more.
+                del self._waiting[batch]
+                if outcome == "later":
+                    self._waiting[batch] = None
+
+    def _next(self) -> Batch | None:
+        """The batch to send now; None at the end."""
+        with self._changed:
+            while not self._stopping:
+                pause = self._backoff.seconds
+                if self._waiting and pause == 0:
+                    return next(iter(self._waiting))
+                self._changed.wait(pause if self._waiting else None)
+        return None
+
+    def _deliver(self, batch: Batch) -> str:
+        """Send a batch's report; what became of it."""
+        number = batch.study[:_SHOWN_DIGITS]
+        try:
+            # It may have been offered again before it was noted.
+            if not self._spool.is_sent(batch, self.id):
+                report = pydicom.dcmread(io.BytesIO(self._spool.report_of(batch)))
+                send(self._own_title, self._address, report)
+                self._spool.note_sent(batch, self.id)
+        except NotFoundError:
+            # It was finished or dropped meanwhile.
+            return "sent"
+        except (PeerAwayError, StoreError) as error:
+            self._backoff.wait()
+            _log.warning("the result of study %s waits %.0f s: %s", number, self._backoff.seconds, error)
+            return "later"
+        except PeerRefusalError as error:
+            self._spool.fail(batch, self.id, str(error))
+            _log.error("the result of study %s: a person must look: %s", number, error)
+            return "failed"
+        self._backoff = Backoff()
+        return "sent"

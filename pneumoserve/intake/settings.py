@@ -1,0 +1,45 @@
+"""What intake reads when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
+
+from pneumoserve.intake.errors import IntakeRulesError
+from pneumoserve.intake.sender import parse_address
+from pneumoserve.settings import ProcessSettings
+
+
+def _check_address(text: str) -> str:
+    try:
+        parse_address(text)
+    except IntakeRulesError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+class IntakeSettings(ProcessSettings):
+    """Take X-rays by DICOM, have them answered, and send the results.
+
+    The spool's bucket is read from S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET and S3_REGION. It is one of its
+    own: what lies there must be possible to erase, and names patients.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m pneumoserve.intake")
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod's own address
+    port: int = Field(11112, ge=0, le=65535, description="port of C-STORE and C-ECHO; 0 is a free one")
+    rules: Path | None = Field(None, description="YAML of who may send and what is read; default: the built-in rules")
+    front: str = Field("http://127.0.0.1:8080", description="address of the service that answers")
+    reference_key: Path = Field(
+        Path("/etc/pneumoserve/reference/key"), description="key that hashes studies and instances, as the front's"
+    )
+    min_age_years: float | None = Field(None, ge=0, description="age from which on patients are the release's")
+    below_age_years: float | None = Field(None, gt=0, description="age from which on they are no more")
+    to: list[Annotated[str, AfterValidator(_check_address)]] = Field(
+        [], description="AE@HOST:PORT of a destination of results; without one, none is sent. May be given repeatedly"
+    )
+    metrics_port: int | None = Field(None, ge=1, le=65535, description="port of Prometheus metrics; default: none")

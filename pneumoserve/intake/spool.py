@@ -1,0 +1,287 @@
+"""Objects between their arrival and their results: a bucket of its own, where identifiers stay as long as needed.
+
+    instances/<instance>/claim         which content counts as this instance, by its digest; stays
+    instances/<instance>/done          what became of it; stays, so that nothing is answered twice
+    objects/<study>/<instance>         the object as it came; erased when its results are delivered
+    flagged/<study>                    a radiologist chose it
+    refused/<instance>-<digest>        the same instance with other content; kept for a person to see
+    studies/<study>/<number>/plan      the instances of one result, fixed before the service is called
+    studies/<study>/<number>/answer    what the service answered; stays, and names nobody
+    studies/<study>/<number>/report    the result as it is sent; erased with the objects
+    studies/<study>/<number>/sent-…    a destination has it
+    studies/<study>/<number>/failed-…  why a person must look
+    studies/<study>/<number>/done      nothing is left to do
+
+Each is created where there is none, and never written over. So a process may be killed between any two steps, and
+several may do the same step: one of them succeeds, and the others find what it did. Keys hold keyed hashes alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pneumoserve.canonical import Sha256, canonical_json, digest_of
+from pneumoserve.decision import Decision
+from pneumoserve.ledger import now_text
+from pneumoserve.records import Pseudonyms
+from pneumoserve.store import Store
+
+_JSON: Final = "application/json"
+_DICOM: Final = "application/dicom"
+_OBJECTS: Final = "objects/"
+_STUDIES: Final = "studies/"
+_REFUSED: Final = "refused/"
+_FAILED: Final = "failed-"
+_SHOWN_DIGITS: Final = 12
+# What fails: the call of the service, or a destination by its id.
+ANSWER: Final = "answer"
+
+Kept = Literal["kept", "repeat", "refused"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Plan(_Strict):
+    """The instances of one result."""
+
+    instances: tuple[Sha256, ...]
+    flagged: bool
+
+
+class ReadImage(_Strict):
+    """An instance that the service answered."""
+
+    instance: Sha256
+    prediction_id: str
+    decision: Decision
+
+
+class LeftOut(_Strict):
+    """An instance that has no answer: the sentence of the service, or the rule that keeps it unread."""
+
+    instance: Sha256
+    why: str
+
+
+class StudyAnswer(_Strict):
+    """What is known of a study once the service has answered: of these instances, and of all of it (`study`).
+
+    `notice` goes with a stated type.
+    """
+
+    time: str
+    release: str
+    intended_use: str
+    assumed_prevalence: float | None
+    notice: str | None
+    read: tuple[ReadImage, ...]
+    unreadable: tuple[LeftOut, ...]
+    unread: tuple[LeftOut, ...]
+    study: Decision | None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An object as it came: `file` is one of PS3.10."""
+
+    study_uid: str
+    instance_uid: str
+    file: bytes
+
+
+@dataclass(frozen=True, order=True)
+class Batch:
+    """The objects of one result: a study, and the how-manieth result of it, from 1."""
+
+    study: Sha256
+    number: int
+
+    @property
+    def folder(self) -> str:
+        """The prefix of what is known of it."""
+        return f"{_STUDIES}{self.study}/{self.number:04d}/"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a person must look at a batch: the call, or a destination by its id, and since when."""
+
+    batch: Batch
+    what: str
+    reason: str
+    since: datetime
+
+
+class Spool:
+    """The bucket. All calls raise StoreError where it does not answer."""
+
+    def __init__(self, store: Store, hashes: Pseudonyms) -> None:
+        self._store = store
+        self._hashes = hashes
+
+    def keep(self, incoming: Incoming, *, flagged: bool) -> Kept:
+        """Keep an object until its results are delivered; it is durable when this returns.
+
+        `repeat` is one that is here or was answered before, `refused` another content under the same UID.
+        """
+        instance = self._hashes.hash("instance", incoming.instance_uid)
+        study = self._hashes.hash("study", incoming.study_uid)
+        digest = digest_of(incoming.file)
+        if flagged:
+            self._create(f"flagged/{study}", {})
+        claim, done = f"instances/{instance}/claim", f"instances/{instance}/done"
+        is_first = self._create(claim, {"digest": digest, "study": study})
+        if not is_first:
+            if self._read(claim)["digest"] != digest:
+                self._create(f"{_REFUSED}{instance}-{digest[:_SHOWN_DIGITS]}", {"study": study, "time": now_text()})
+                return "refused"
+            if self._store.exists(done):
+                return "repeat"
+        key = _object_key(study, instance)
+        is_new = self._store.create(key, incoming.file, _DICOM)
+        if not is_first and self._store.exists(done):
+            # It was done with while the repeat was on its way.
+            self._store.erase(key)
+            return "repeat"
+        return "kept" if is_new else "repeat"
+
+    def studies(self) -> list[Sha256]:
+        """Studies that something is to be done for."""
+        # Not by folders: some stores show those of objects that are erased.
+        return list(dict.fromkeys(each.key.split("/")[1] for each in self._store.list(_OBJECTS)))
+
+    def objects(self, study: Sha256) -> dict[Sha256, datetime]:
+        """The instances that are here of a study, and when each came."""
+        found = self._store.list(f"{_OBJECTS}{study}/")
+        return {each.key.rpartition("/")[2]: each.last_modified for each in found}
+
+    def batches(self, study: Sha256) -> dict[Batch, set[str]]:
+        """The batches of a study in their order, each with the names of what is known of it."""
+        found: dict[Batch, set[str]] = {}
+        for each in self._store.list(f"{_STUDIES}{study}/"):
+            _, _, number, name = each.key.split("/")
+            found.setdefault(Batch(study, int(number)), set()).add(name)
+        return found
+
+    def plan(self, batch: Batch, instances: list[Sha256]) -> None:
+        """Fix the instances of a batch; another process's plan of the same number stands."""
+        plan = Plan(instances=tuple(sorted(instances)), flagged=self._store.exists(f"flagged/{batch.study}"))
+        self._create(f"{batch.folder}plan", plan.model_dump())
+
+    def read_plan(self, batch: Batch) -> Plan:
+        """The instances of a batch."""
+        return Plan.model_validate_json(self._store.get(f"{batch.folder}plan"))
+
+    def read_object(self, study: Sha256, instance: Sha256) -> bytes:
+        """An object's bytes.
+
+        Raises:
+            NotFoundError: it is erased.
+        """
+        return self._store.get(_object_key(study, instance))
+
+    def put_answer(self, batch: Batch, answer: StudyAnswer) -> None:
+        """Keep a batch's answer; another process's stands where that was faster."""
+        self._create(f"{batch.folder}answer", answer.model_dump(mode="json"))
+
+    def answer_of(self, batch: Batch) -> StudyAnswer:
+        """A batch's answer.
+
+        Raises:
+            NotFoundError: it has none.
+        """
+        return StudyAnswer.model_validate_json(self._store.get(f"{batch.folder}answer"))
+
+    def put_report(self, batch: Batch, report: bytes) -> None:
+        """Keep a batch's report, so that each destination and each try gets the same bytes."""
+        self._store.create(f"{batch.folder}report", report, _DICOM)
+
+    def report_of(self, batch: Batch) -> bytes:
+        """A batch's report.
+
+        Raises:
+            NotFoundError: it has none, or none any more.
+        """
+        return self._store.get(f"{batch.folder}report")
+
+    def note_sent(self, batch: Batch, destination: str) -> None:
+        """A destination has a batch's report."""
+        self._create(f"{batch.folder}sent-{destination}", {"time": now_text()})
+
+    def is_sent(self, batch: Batch, destination: str) -> bool:
+        """Whether a destination has a batch's report."""
+        return self._store.exists(f"{batch.folder}sent-{destination}")
+
+    def fail(self, batch: Batch, what: str, reason: str) -> None:
+        """A person must look at a batch."""
+        self._create(f"{batch.folder}{_FAILED}{what}", {"reason": reason, "time": now_text()})
+
+    def failures(self, batch: Batch, names: set[str]) -> Iterator[Failure]:
+        """Why a person must look at a batch, given the names of what is known of it."""
+        for name in sorted(names):
+            if name.startswith(_FAILED):
+                found = self._read(f"{batch.folder}{name}")
+                since = datetime.fromisoformat(found["time"])
+                yield Failure(batch, name.removeprefix(_FAILED), found["reason"], since)
+
+    def all_failures(self) -> list[Failure]:
+        """Why a person must look at whatever is here."""
+        found = (self.batches(study).items() for study in self.studies())
+        return [failure for batches in found for batch, names in batches for failure in self.failures(batch, names)]
+
+    def retry(self, failure: Failure) -> None:
+        """Let what failed be tried again."""
+        self._store.erase(f"{failure.batch.folder}{_FAILED}{failure.what}")
+
+    def finish(self, batch: Batch, outcomes: dict[Sha256, str]) -> None:
+        """Note what became of each instance, then erase the objects and the report."""
+        for instance, outcome in outcomes.items():
+            self._create(f"instances/{instance}/done", {"outcome": outcome, "time": now_text()})
+        for instance in outcomes:
+            self._store.erase(_object_key(batch.study, instance))
+        self._store.erase(f"{batch.folder}report")
+        self._create(f"{batch.folder}done", {"time": now_text()})
+
+    def drop(self, batch: Batch, outcome: str) -> int:
+        """Give a batch up, whatever it waits for; how many objects it had."""
+        instances = self.read_plan(batch).instances
+        self.finish(batch, dict.fromkeys(instances, outcome))
+        return len(instances)
+
+    def list_refused(self) -> list[tuple[Sha256, str]]:
+        """Studies of which an instance came again with other content, and when."""
+        found = [self._read(each.key) for each in self._store.list(_REFUSED)]
+        return [(each["study"], each["time"]) for each in found]
+
+    def forget_refused(self, study: Sha256) -> None:
+        """List a study's refused objects no more."""
+        for each in self._store.list(_REFUSED):
+            if self._read(each.key)["study"] == study:
+                self._store.erase(each.key)
+
+    def uid(self, what: str) -> str:
+        """A DICOM UID (PS3.5 B.2) for what is named so, always the same one."""
+        return f"2.25.{int(self._hashes.hash('report', what)[:32], 16)}"
+
+    def key(self, what: str) -> str:
+        """An idempotency key for what is named so, always the same one."""
+        return self._hashes.hash("request", what)
+
+    def _create(self, key: str, document: dict[str, object]) -> bool:
+        return self._store.create(key, canonical_json(document), _JSON)
+
+    def _read(self, key: str) -> dict[str, str]:
+        document: dict[str, str] = json.loads(self._store.get(key))
+        return document
+
+
+def _object_key(study: Sha256, instance: Sha256) -> str:
+    return f"{_OBJECTS}{study}/{instance}"

@@ -1,0 +1,266 @@
+"""From objects to answers: which are one study, which are read, and what the service says of them.
+
+One look goes over all studies that have objects, and does of each what can be done now. It holds no state that the
+spool does not: what was begun and not finished is found there, by this process or another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from pneumoserve.canonical import Sha256
+from pneumoserve.decision import of_study
+from pneumoserve.imaging.turns import CALL_PIXELS
+from pneumoserve.intake import metrics
+from pneumoserve.intake.backoff import Backoff
+from pneumoserve.intake.calls import MAX_BYTES, MAX_IMAGES, Answers, Caller
+from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.header import read_header
+from pneumoserve.intake.results import make_report
+from pneumoserve.intake.rules import IntakeRules, Unread
+from pneumoserve.intake.sender import Destination
+from pneumoserve.intake.spool import ANSWER, Batch, LeftOut, Plan, ReadImage, Spool, StudyAnswer
+from pneumoserve.ledger import now_text
+from pneumoserve.store import StoreError
+
+# Studies that are worked on at once; each holds one call's images.
+_AT_ONCE: Final = 4
+_SHOWN_DIGITS: Final = 8
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One object of a batch, its bytes read again when they are needed: a study may have hundreds."""
+
+    instance: Sha256
+    size: int
+    pixels: int
+    header: Dataset
+    unread: Unread | None
+
+
+class Studies:
+    """Answers studies that are complete, and lets each destination have their results."""
+
+    def __init__(
+        self, spool: Spool, rules: IntakeRules, caller: Caller, destinations: Sequence[Destination] = ()
+    ) -> None:
+        self._spool = spool
+        self._rules = rules
+        self._caller = caller
+        self._destinations = destinations
+        self._later: dict[Batch, Backoff] = {}
+        self._at_work: dict[Sha256, Future[None]] = {}
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="studies")
+
+    def look(self) -> None:
+        """Begin what can be done now, without waiting for it.
+
+        Raises:
+            StoreError: the spool does not answer.
+        """
+        waiting = self._spool.studies()
+        metrics.WAITING.set(len(waiting))
+        self._at_work = {study: work for study, work in self._at_work.items() if not work.done()}
+        for study in waiting:
+            if study not in self._at_work:
+                self._at_work[study] = self._threads.submit(self._advance, study)
+        metrics.LAST_LOOK.set_to_current_time()
+
+    def finish(self) -> None:
+        """Wait for what was begun."""
+        # What has not begun, the next process does.
+        self._threads.shutdown(cancel_futures=True)
+
+    def _advance(self, study: Sha256) -> None:
+        try:
+            self.advance(study)
+        except StoreError as error:
+            _log.warning("study %s waits, since the spool does not answer: %s", study[:_SHOWN_DIGITS], error)
+        except Exception as error:  # noqa: BLE001 - nobody else hears of it; its text may name somebody
+            _log.error("study %s waits by a fault of intake (%s)", study[:_SHOWN_DIGITS], type(error).__name__)
+
+    def advance(self, study: Sha256) -> None:
+        """Do of one study what can be done now.
+
+        Raises:
+            StoreError: the spool does not answer.
+        """
+        here, known = self._spool.objects(study), self._spool.batches(study)
+        is_answered = True
+        for batch, names in known.items():
+            if "done" not in names:
+                is_answered = self._go_on(batch, names) and is_answered
+        if not is_answered:
+            # A later result counts the images of the earlier ones.
+            return
+        planned = {each for batch in known for each in self._spool.read_plan(batch).instances}
+        new = here.keys() - planned
+        quiet_since = max((here[each] for each in new), default=None)
+        if quiet_since is None or _age(quiet_since) < self._rules.quiet_seconds:
+            return
+        batch = Batch(study, len(known) + 1)
+        self._spool.plan(batch, sorted(new))
+        self._go_on(batch, {"plan"})
+
+    def _go_on(self, batch: Batch, names: set[str]) -> bool:
+        """Do of one batch what can be done now; whether later ones may go on."""
+        failures = list(self._spool.failures(batch, names))
+        if any(_age(failure.since) > timedelta(days=self._rules.keep_days).total_seconds() for failure in failures):
+            count = self._spool.drop(batch, "expired")
+            metrics.OUTCOMES.labels("expired").inc(count)
+            _log.warning("study %s: nobody looked, so %d objects are dropped", batch.study[:_SHOWN_DIGITS], count)
+            return True
+        if any(failure.what == ANSWER for failure in failures):
+            return True
+        if "answer" not in names:
+            if not self._answer(batch):
+                return False
+            names = self._spool.batches(batch.study)[batch]
+        answer = self._spool.answer_of(batch)
+        # Without a report, nobody was to have one when it was answered, or there is nothing to say.
+        due = self._destinations if "report" in names else ()
+        open_for = [each for each in due if f"sent-{each.id}" not in names]
+        failed = {failure.what for failure in failures}
+        for destination in open_for:
+            if destination.id not in failed:
+                destination.offer(batch)
+        if not open_for:
+            self._finish(batch, answer)
+        return True
+
+    def _finish(self, batch: Batch, answer: StudyAnswer) -> None:
+        outcomes = (
+            {each.instance: "answered" for each in answer.read}
+            | {each.instance: "unreadable" for each in answer.unreadable}
+            | {each.instance: each.why for each in answer.unread}
+        )
+        self._spool.finish(batch, outcomes)
+        self._later.pop(batch, None)
+        for outcome in outcomes.values():
+            metrics.OUTCOMES.labels(outcome).inc()
+        _log.info("study %s: result %d is done", batch.study[:_SHOWN_DIGITS], batch.number)
+
+    def _answer(self, batch: Batch) -> bool:
+        """Have a batch answered, and its report written; whether it is now."""
+        backoff = self._later.setdefault(batch, Backoff())
+        if backoff.seconds > 0:
+            return False
+        try:
+            self._make_answer(batch)
+        except ServiceAwayError as error:
+            backoff.wait()
+            _log.warning("study %s waits %.0f s: %s", batch.study[:_SHOWN_DIGITS], backoff.seconds, error)
+            return False
+        except ServiceRefusalError as error:
+            self._spool.fail(batch, ANSWER, str(error))
+            _log.error("study %s: a person must look: %s", batch.study[:_SHOWN_DIGITS], error)
+            return False
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it would come again; its text may name somebody
+            self._spool.fail(batch, ANSWER, f"A fault of intake ({type(error).__name__}); report it.")
+            _log.error("study %s: a fault of intake (%s)", batch.study[:_SHOWN_DIGITS], type(error).__name__)
+            return False
+        return True
+
+    def _make_answer(self, batch: Batch) -> None:
+        plan, earlier = self._spool.read_plan(batch), self._earlier(batch)
+        objects = [self._read(batch, instance) for instance in plan.instances]
+        answer = self._ask(batch, plan, objects, list(earlier.values()))
+        if self._destinations and (answer.read or answer.unreadable):
+            # Before the answer, which says that all is there to go on with.
+            headers = {each.instance: each.header for each in objects}
+            before = max((each for each, one in earlier.items() if one.read or one.unreadable), default=None)
+            self._spool.put_report(batch, make_report(batch, answer, headers, self._spool.uid, before))
+        self._spool.put_answer(batch, answer)
+
+    def _earlier(self, batch: Batch) -> dict[Batch, StudyAnswer]:
+        """The answers of a study's earlier batches; one that was given up has none."""
+        known = self._spool.batches(batch.study).items()
+        return {each: self._spool.answer_of(each) for each, names in known if each < batch and "answer" in names}
+
+    def _read(self, batch: Batch, instance: Sha256) -> _Object:
+        file = self._spool.read_object(batch.study, instance)
+        header = read_header(file)
+        pixels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
+        return _Object(instance, len(file), pixels, header, self._rules.read.find_reason(header))
+
+    def _ask(self, batch: Batch, plan: Plan, objects: Sequence[_Object], earlier: Sequence[StudyAnswer]) -> StudyAnswer:
+        """What the service says of a batch, and with its earlier ones of the whole study."""
+        read: list[ReadImage] = []
+        unreadable: list[LeftOut] = []
+        last: Answers | None = None
+        notice: str | None = None
+        for part in _split([each for each in objects if each.unread is None]):
+            answered = self._ask_part(batch, plan, part, unreadable)
+            if answered is not None:
+                asked, last = answered
+                notice = notice or last.notice
+                read += [
+                    ReadImage(instance=each.instance, prediction_id=prediction_id, decision=decision)
+                    for each, (prediction_id, decision) in zip(asked, last.predictions, strict=True)
+                ]
+        decisions = [each.decision for answer in earlier for each in answer.read] + [each.decision for each in read]
+        return StudyAnswer(
+            time=now_text(),
+            release=last.release if last else "",
+            intended_use=last.intended_use if last else "",
+            assumed_prevalence=last.assumed_prevalence if last else None,
+            notice=notice,
+            read=tuple(read),
+            unreadable=tuple(unreadable),
+            unread=tuple(LeftOut(instance=each.instance, why=each.unread) for each in objects if each.unread),
+            study=of_study(decisions) if decisions else None,
+        )
+
+    def _ask_part(
+        self, batch: Batch, plan: Plan, part: list[_Object], unreadable: list[LeftOut]
+    ) -> tuple[list[_Object], Answers] | None:
+        """The answers for one call's images but for those that the service cannot read, which are named."""
+        left = list(part)
+        while left:
+            header = left[0].header
+            names = {
+                "study": str(header.StudyInstanceUID),
+                "origin": "flagged" if plan.flagged else "routed",
+                **({"patient": str(header.PatientID)} if header.get("PatientID") else {}),
+                **self._rules.name(header),
+            }
+            key = self._spool.key("\n".join([batch.folder, *(each.instance for each in left)]))
+            images = [self._spool.read_object(batch.study, each.instance) for each in left]
+            try:
+                return left, self._caller.ask(images, names, key)
+            except ServiceRefusalError as error:
+                if error.index is None:
+                    raise
+                unreadable.append(LeftOut(instance=left.pop(error.index).instance, why=str(error)))
+        return None
+
+
+def _split(objects: Sequence[_Object]) -> Iterator[list[_Object]]:
+    """Objects as calls take them."""
+    part: list[_Object] = []
+    for each in objects:
+        more = [*part, each]
+        size, pixels = sum(one.size for one in more), sum(one.pixels for one in more)
+        if part and (len(more) > MAX_IMAGES or size > MAX_BYTES or pixels > CALL_PIXELS):
+            yield part
+            more = [each]
+        part = more
+    if part:
+        yield part
+
+
+def _age(moment: datetime) -> float:
+    """Seconds since a moment."""
+    return (datetime.now(UTC) - moment).total_seconds()

@@ -1,0 +1,178 @@
+"""What a sender may do right and wrong, and what it is told; by DCMTK, and by pynetdicom where DCMTK is too honest."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.uid import ComprehensiveSRStorage, EncapsulatedPDFStorage
+from pynetdicom.dimse_messages import C_STORE_RQ
+
+from pneumoserve.intake import IntakeRules, Spool, scp
+from pneumoserve.intake.rules import CR, DX, Peer
+from pneumoserve.intake.scp import Receiver
+from pneumoserve.store import MemoryStore, StoreError
+from tests.conftest import wait_for
+from tests.support.dicom_peers import associate, data_set_of, make_request, needs_dcmtk, store
+from tests.support.intake import STUDY, make_object, make_spool
+
+INSTANCE = f"{STUDY}.1.1"
+DATA_SET = data_set_of(make_object())
+
+
+class Listening:
+    """A receiver with a bucket in memory."""
+
+    def __init__(self, rules: IntakeRules) -> None:
+        self.bucket = MemoryStore()
+        self.spool: Spool = make_spool(self.bucket)
+        self.receiver = Receiver(self.spool, rules, ("127.0.0.1", 0))
+        self.port = self.receiver.port
+
+    @property
+    def objects(self) -> int:
+        return sum(len(self.spool.objects(study)) for study in self.spool.studies())
+
+
+@pytest.fixture
+def listening(request: pytest.FixtureRequest) -> Iterator[Listening]:
+    made = Listening(getattr(request, "param", IntakeRules()))
+    yield made
+    made.receiver.close()
+
+
+def send(listening: Listening, data_set: bytes, sop_class: str = CR, instance: str = INSTANCE) -> tuple[int, str]:
+    with associate(listening.port, CR) as association:
+        return store(association, data_set, sop_class, instance)
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("program", ["storescu", "dcmsend"])
+def test_dcmtk_sends_and_is_told_success(program: str, listening: Listening, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.dcm").write_bytes(make_object(number))
+    files = sorted(tmp_path.glob("*.dcm"))
+    called = ("-aec", "PNEUMOFLAG", "127.0.0.1", str(listening.port))
+    assert subprocess.run(["echoscu", *called], check=False).returncode == 0
+    assert subprocess.run([program, *called, *files], check=False).returncode == 0
+    assert listening.objects == 2
+    assert [each.key.partition("/")[0] for each in listening.bucket.list("flagged/")] == ["flagged"]
+
+
+def test_an_object_that_comes_again_succeeds_and_is_kept_once(listening: Listening) -> None:
+    assert [send(listening, DATA_SET) for _ in range(2)] == [(scp.SUCCESS, "")] * 2
+    assert listening.objects == 1
+
+
+REFUSED: dict[str, tuple[bytes, str, str, int]] = {
+    "cut short": (DATA_SET[:-50], CR, INSTANCE, scp.NOT_UNDERSTOOD),
+    "no DICOM": (b"Beispiel" * 100, CR, INSTANCE, scp.NOT_UNDERSTOOD),
+    "no study": (data_set_of(make_object(StudyInstanceUID="")), CR, INSTANCE, scp.NOT_UNDERSTOOD),
+    "another instance": (DATA_SET, CR, f"{STUDY}.9", scp.MISMATCH),
+    "another class inside": (data_set_of(make_object(SOPClassUID=DX)), CR, INSTANCE, scp.MISMATCH),
+    "a report under the context of images": (DATA_SET, ComprehensiveSRStorage, INSTANCE, scp.NOT_SUPPORTED),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_taken_is_refused_by_its_status_and_named_nowhere(
+    name: str, listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    data_set, sop_class, instance, status = REFUSED[name]
+    found, comment = send(listening, data_set, sop_class, instance)
+    assert (found, bool(comment), listening.objects) == (status, True, 0)
+    assert f"{status:04X}" in caplog.text
+    assert not any(word in caplog.text for word in ("Beispiel", "4711", STUDY))
+
+
+def test_the_same_uid_with_other_content_is_refused(listening: Listening) -> None:
+    send(listening, DATA_SET)
+    status, comment = send(listening, data_set_of(make_object(PatientID="OTHER")))
+    assert (status, "came before with other content" in comment) == (scp.NOT_UNDERSTOOD, True)
+    assert (listening.objects, len(listening.spool.list_refused())) == (1, 1)
+
+
+def test_an_object_that_is_too_large_is_not_kept_in_memory_and_costs_no_association(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scp, "_MAX_OBJECT", 100_000)
+    large = data_set_of(make_object(side=1000))
+    with associate(listening.port, CR) as association:
+        status, comment = store(association, large, CR, INSTANCE)
+        assert (status, "larger than" in comment) == (scp.NOT_UNDERSTOOD, True)
+        assert store(association, DATA_SET, CR, INSTANCE) == (scp.SUCCESS, "")
+
+
+def test_without_a_spool_a_sender_is_told_to_try_again_and_then_succeeds(listening: Listening) -> None:
+    def fail(operation: str, key: str) -> None:
+        raise StoreError("The store is away; start it.")
+
+    listening.bucket.before = fail
+    assert send(listening, DATA_SET)[0] == scp.OUT_OF_RESOURCES
+    listening.bucket.before = lambda operation, key: None
+    assert send(listening, DATA_SET) == (scp.SUCCESS, "")
+
+
+def test_an_association_that_ends_in_an_object_leaves_nothing(listening: Listening) -> None:
+    with associate(listening.port, CR) as association:
+        message = C_STORE_RQ()
+        message.primitive_to_message(make_request(data_set_of(make_object(side=500)), CR, INSTANCE))
+        (context,) = association.accepted_contexts
+        for part in list(message.encode_msg(context.context_id, 16_000))[:5]:
+            association.dul.send_pdu(part)
+        association.abort()
+    wait_for(lambda: not listening.receiver._server.active_associations)
+    assert (listening.objects, send(listening, DATA_SET)[0]) == (0, scp.SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax"),
+    [
+        (EncapsulatedPDFStorage, "1.2.840.10008.1.2.1"),
+        (ComprehensiveSRStorage, "1.2.840.10008.1.2.1"),
+        (CR, "1.2.840.10008.1.2.1.99"),
+    ],
+)
+def test_what_is_not_supported_is_not_negotiated(sop_class: str, syntax: str, listening: Listening) -> None:
+    with associate(listening.port, sop_class, syntax) as association:
+        assert not association.is_established
+        assert [context.result for context in association.rejected_contexts] in ([3], [4])
+
+
+@pytest.mark.parametrize(
+    "listening", [IntakeRules(peers=(Peer(ae_title="PACS", networks=("127.0.0.0/8",)),))], indirect=True
+)
+@pytest.mark.parametrize(
+    ("titles", "reason"),
+    [
+        ({"calling": "OTHER"}, "Calling AE title not recognised"),
+        ({"called": "OTHER"}, "Called AE title not recognised"),
+    ],
+)
+def test_only_who_is_listed_is_let_in(titles: dict[str, str], reason: str, listening: Listening, caplog: Any) -> None:
+    with associate(listening.port, CR, **titles) as association:
+        assert association.is_rejected
+        assert association.acceptor.primitive.reason_str == reason
+    assert "was rejected" in caplog.text
+    with associate(listening.port, CR) as association:
+        assert association.is_established
+
+
+@pytest.mark.parametrize("listening", [IntakeRules(max_associations=1)], indirect=True)
+def test_one_association_too_many_is_told_to_come_later(listening: Listening) -> None:
+    with associate(listening.port, CR) as first, associate(listening.port, CR) as second:
+        assert (first.is_established, second.is_rejected) == (True, True)
+        assert second.acceptor.primitive.result == 2
+        assert store(first, DATA_SET, CR, INSTANCE) == (scp.SUCCESS, "")
+
+
+def test_the_file_that_is_kept_is_what_was_sent(listening: Listening) -> None:
+    send(listening, DATA_SET)
+    (each,) = listening.bucket.list("objects/")
+    assert io.BytesIO(listening.bucket.get(each.key)).getvalue().endswith(DATA_SET)

@@ -1,0 +1,127 @@
+"""DICOM peers for tests: Orthanc as a PACS, and what a sender may do wrong, by pynetdicom."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+
+from pneumoserve.local.process import free_ports
+from tests.conftest import wait_for
+
+needs_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not on every machine")
+needs_orthanc = pytest.mark.skipif(
+    shutil.which("Orthanc") is None or shutil.which("dciodvfy") is None,
+    reason="Orthanc and dicom3tools are not on every machine",
+)
+# pynetdicom leaves the socket of a connection that failed to the garbage collector.
+leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+_ROUTES = """
+function OnStoredInstance(id, tags, metadata)
+  if tags['Modality'] == 'CR' then SendToModality(id, 'pneumoserve') end
+end
+"""
+
+
+@dataclass
+class Pacs:
+    """A running Orthanc; `address` is AE@HOST:PORT."""
+
+    http: httpx.Client
+    address: str
+
+    def store(self, file: bytes) -> None:
+        self.http.post("/instances", content=file).raise_for_status()
+
+    def reports(self) -> list[bytes]:
+        """The structured reports that it has."""
+        query = {"Level": "Instance", "Query": {"Modality": "SR"}}
+        found = self.http.post("/tools/find", json=query).json()
+        return [self.http.get(f"/instances/{each}/file").content for each in found]
+
+
+@contextlib.contextmanager
+def run_orthanc(folder: Path, routes_to: int) -> Iterator[Pacs]:
+    """A PACS that routes each CR to our port on loopback as soon as it has it."""
+    folder.mkdir()
+    http_port, dicom_port = free_ports(2)
+    (folder / "routes.lua").write_text(_ROUTES)
+    settings = {
+        "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": http_port,
+        "DicomPort": dicom_port, "DicomAet": "ORTHANC", "AuthenticationEnabled": False, "Plugins": [],
+        "LuaScripts": [str(folder / "routes.lua")], "OverwriteInstances": True,
+        "DicomModalities": {"pneumoserve": ["PNEUMOSERVE", "127.0.0.1", routes_to]},
+    }  # fmt: skip
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=30)
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return http.get("/system").status_code == 200
+        return False
+
+    try:
+        wait_for(answers, 60)
+        yield Pacs(http, f"ORTHANC@127.0.0.1:{dicom_port}")
+    finally:
+        http.close()
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def associate(
+    port: int, sop_class: str, syntax: str = "1.2.840.10008.1.2.1", calling: str = "PACS", called: str = "PNEUMOSERVE"
+) -> Iterator[Association]:
+    """An association with our port, whatever became of it."""
+    entity = AE(calling)
+    entity.add_requested_context(sop_class, syntax)
+    association = entity.associate("127.0.0.1", port, ae_title=called)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def make_request(data_set: bytes, sop_class: str, instance: str) -> C_STORE:
+    """A C-STORE of these very bytes."""
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, instance
+    request.DataSet = io.BytesIO(data_set)
+    return request
+
+
+def store(association: Association, data_set: bytes, sop_class: str, instance: str) -> tuple[int, str]:
+    """Status and comment of a C-STORE of these very bytes."""
+    (context,) = association.accepted_contexts
+    # As pynetdicom's own calls do: the answer is read here, and not by the association's thread.
+    association._reactor_checkpoint.clear()
+    wait_for(lambda: association._is_paused)
+    association.dimse.send_msg(make_request(data_set, sop_class, instance), context.context_id)
+    answer: Any
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return int(answer.Status), str(answer.ErrorComment or "")
+
+
+def data_set_of(file: bytes) -> bytes:
+    """The data set of a file in explicit VR little endian: what follows the file meta information."""
+    length = int.from_bytes(file[140:144], "little")
+    return file[144 + length :]

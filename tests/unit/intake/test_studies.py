@@ -1,0 +1,251 @@
+"""From objects to results: what is one study, what is asked, what is left out, and what a kill at any step leaves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pneumoserve.intake import IntakeRules
+from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.rules import Reading
+from pneumoserve.intake.spool import ANSWER, Batch
+from pneumoserve.intake.studies import Studies
+from pneumoserve.store import MemoryStore
+from tests.support.intake import NORMAL, STUDY, FakeDestination, FakeService, make_incoming, make_spool
+
+RULES = IntakeRules(quiet_seconds=0, read=Reading(min_age_years=1, below_age_years=6))
+
+
+class World:
+    """A spool in memory, with all that works on it."""
+
+    def __init__(self, rules: IntakeRules = RULES) -> None:
+        self.store = MemoryStore()
+        self.spool = make_spool(self.store)
+        self.service = FakeService()
+        self.destination = FakeDestination(self.spool)
+        self.studies = Studies(self.spool, rules, self.service, [self.destination])
+
+    def keep(self, *numbers: int, flagged: bool = False, **attributes: object) -> None:
+        for number in numbers:
+            assert self.spool.keep(make_incoming(number, **attributes), flagged=flagged) != "refused"
+
+    def advance(self, times: int = 2) -> None:
+        for _ in range(times):
+            for study in self.spool.studies():
+                self.studies.advance(study)
+
+    @property
+    def study(self) -> str:
+        return self.spool._hashes.hash("study", STUDY)
+
+    def outcome(self, number: int) -> str:
+        instance = self.spool._hashes.hash("instance", f"{STUDY}.1.{number}")
+        return self.spool._read(f"instances/{instance}/done")["outcome"]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.studies.finish()
+
+
+def test_one_study_is_one_call_and_one_result(world: World) -> None:
+    world.keep(1, 2, 3)
+    world.advance()
+    (asked,) = world.service.asked
+    assert asked == {
+        "study": STUDY, "patient": "MRN-4711", "origin": "routed", "practitioner": "Meier^Anna",
+        "reference": "ACC-4711",
+    }  # fmt: skip
+    assert [len(taken) for taken in world.destination.taken.values()] == [1]
+    assert world.spool.studies() == []
+    assert {world.outcome(number) for number in (1, 2, 3)} == {"answered"}
+
+
+def test_identifiers_go_when_the_result_is_delivered(world: World) -> None:
+    world.destination.open = False
+    world.keep(1)
+    world.advance()
+    assert any(b"MRN-4711" in world.store.get(each.key) for each in world.store.list("objects/"))
+    world.destination.open = True
+    world.advance()
+    for each in world.store.versions(""):
+        assert each.etag is None or b"4711" not in world.store.get(each.key, each.version)
+
+
+def test_a_study_that_is_still_coming_waits(world: World) -> None:
+    studies = Studies(world.spool, RULES.model_copy(update={"quiet_seconds": 60}), world.service)
+    world.keep(1)
+    studies.advance(world.study)
+    assert world.service.asked == []
+    world.store.clock = lambda: datetime.now(UTC) - timedelta(seconds=61)
+    world.keep(2)
+    studies.advance(world.study)
+    assert world.service.asked == []
+    studies.finish()
+
+
+def test_a_flagged_study_says_so(world: World) -> None:
+    world.keep(1, flagged=True)
+    world.advance()
+    assert [asked["origin"] for asked in world.service.asked] == ["flagged"]
+
+
+def test_what_exceeds_a_call_is_split_and_joined(world: World) -> None:
+    world.keep(*range(1, 20))
+    world.advance()
+    assert sorted(len(answers.predictions) for answers in world.service.first.values()) == [3, 16]
+    assert len(world.spool.answer_of(Batch(world.study, 1)).read) == 19
+    assert len(world.destination.taken) == 1
+
+
+def test_a_call_asks_for_no_more_pixels_than_the_service_takes(world: World) -> None:
+    world.keep(1, 2, 3, Rows=8000, Columns=5000)
+    world.advance()
+    assert sorted(len(answers.predictions) for answers in world.service.first.values()) == [1, 2]
+
+
+def test_an_unreadable_object_is_named_and_spoils_no_other(world: World) -> None:
+    world.service.bad = {make_incoming(2).file}
+    world.keep(1, 2, 3)
+    world.advance()
+    answer = world.spool.answer_of(Batch(world.study, 1))
+    assert [len(answer.read), [each.why for each in answer.unreadable]] == [2, ["The DICOM object is damaged."]]
+    assert [world.outcome(number) for number in (1, 2, 3)] == ["answered", "unreadable", "answered"]
+
+
+def test_what_a_rule_leaves_out_is_not_asked_and_counted_with_its_reason(world: World) -> None:
+    world.keep(1, ViewPosition="LL")
+    world.advance()
+    assert (world.service.asked, world.destination.taken, world.outcome(1)) == ([], {}, "lateral")
+
+
+def test_a_later_object_makes_a_new_result_and_lowers_no_finding(world: World) -> None:
+    world.keep(1)
+    world.advance()
+    world.service.decision = NORMAL
+    world.keep(2)
+    world.advance()
+    first, second = (world.spool.answer_of(Batch(world.study, number)).study for number in (1, 2))
+    assert first is not None
+    assert first == second
+    assert len(world.destination.taken) == 2
+
+
+def test_a_later_object_goes_on_where_the_first_was_given_up(world: World) -> None:
+    world.service.failing = [ServiceRefusalError("no")]
+    world.keep(1)
+    world.advance()
+    world.spool.drop(Batch(world.study, 1), "dropped")
+    world.keep(2)
+    world.advance()
+    assert [batch.number for batch in world.destination.taken] == [2]
+    assert (world.outcome(1), world.outcome(2)) == ("dropped", "answered")
+
+
+def test_a_later_object_waits_for_the_answer_before_it(world: World) -> None:
+    world.service.failing = [ServiceAwayError("away")]
+    world.keep(1)
+    world.advance(1)
+    world.keep(2)
+    world.advance(1)
+    assert list(world.spool.batches(world.study)) == [Batch(world.study, 1)]
+
+
+def test_a_service_that_is_away_is_asked_again_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumoserve.intake.backoff._FIRST_SECONDS", 0.0)
+    world.service.failing = [ServiceAwayError("away"), ServiceAwayError("away")]
+    world.keep(1)
+    world.advance(5)
+    assert (len(world.service.asked), len(world.destination.taken)) == (3, 1)
+
+
+def test_what_the_service_refuses_waits_for_a_person(world: World) -> None:
+    world.service.failing = [ServiceRefusalError("The service answers 404: no.")]
+    world.keep(1)
+    world.advance(5)
+    (failure,) = world.spool.all_failures()
+    assert (failure.what, len(world.service.asked)) == (ANSWER, 1)
+    world.spool.retry(failure)
+    world.advance()
+    assert (world.spool.all_failures(), len(world.destination.taken)) == ([], 1)
+
+
+def test_a_fault_of_ours_waits_for_a_person_too(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.service.failing = [ValueError("Beispiel^Änne")]
+    world.keep(1)
+    world.advance(5)
+    assert [failure.reason for failure in world.spool.all_failures()] == ["A fault of intake (ValueError); report it."]
+    assert (len(world.service.asked), "Beispiel" in caplog.text) == (1, False)
+
+
+def test_what_nobody_looked_at_expires_with_its_identifiers(world: World) -> None:
+    world.service.failing = [ServiceRefusalError("no")]
+    world.keep(1)
+    world.advance()
+    batch = Batch(world.study, 1)
+    key = f"{batch.folder}failed-{ANSWER}"
+    old = world.store.get(key).replace(str(datetime.now(UTC).year).encode(), b"2020")
+    world.store.put(key, old, "application/json")
+    world.advance()
+    assert (world.spool.studies(), world.outcome(1)) == ([], "expired")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def live(world: World) -> None:
+    """What happens to a study of two objects: the sender sends until it is told that each is durable."""
+    world.keep(1, 2)
+    world.advance(3)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_at_any_step_loses_nothing_and_answers_nothing_twice(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real one takes most of this test's time; two tries of one differ by their time.
+    monkeypatch.setattr("pneumoserve.intake.studies.make_report", lambda batch, answer, *_: answer.time.encode())
+    for step in itertools.count(1):
+        world = World()
+        setattr(world.store, moment, kill_at(step))
+        try:
+            live(world)
+        except Killed:
+            setattr(world.store, moment, lambda operation, key: None)
+        else:
+            break
+        finally:
+            world.studies.finish()
+        # What starts again has the bucket alone; the service and the PACS stand.
+        again = World()
+        again.store, again.service = world.store, world.service
+        again.spool = make_spool(world.store)
+        again.destination = FakeDestination(again.spool, taken=world.destination.taken)
+        again.studies = Studies(again.spool, RULES, again.service, [again.destination])
+        live(again)
+        again.studies.finish()
+        assert again.spool.studies() == [], step
+        assert [again.outcome(number) for number in (1, 2)] == ["answered", "answered"], step
+        answered = [image for images in again.service.images.values() for image in images]
+        assert len(answered) == len(set(answered)) == 2, step
+        reports = [report for taken in again.destination.taken.values() for report in taken]
+        assert reports, step
+        assert len(set(reports)) == len(again.destination.taken), step
+    assert step > 20
+
+
+def kill_at(step: int) -> Callable[[str, str], None]:
+    left = itertools.count(1)
+
+    def kill(operation: str, key: str) -> None:
+        if next(left) == step:
+            raise Killed
+
+    return kill
