@@ -45,8 +45,8 @@ help:  ## what this Makefile does
 
 install: .venv/.local  ## make .venv with all that serving needs
 
-demo: .venv/.local $(if $(TRAIN),.venv/.train)  ## the main job, from nothing; TRAIN=1 trains a release first, KEEP=1 leaves all running
-	.venv/bin/python -m pneumoserve.local.demo $(if $(TRAIN),--train) $(if $(KEEP),--keep)
+demo: .venv/.local $(if $(TRAIN),.venv/.train)  ## the main job, from nothing; TRAIN=1 trains a release first, DICOM=1 speaks DICOM too, KEEP=1 leaves all running
+	.venv/bin/python -m pneumoserve.local.demo $(if $(TRAIN),--train) $(if $(DICOM),--dicom) $(if $(KEEP),--keep)
 
 # One more than there are cores: most tests wait for servers half of their time.
 TESTS_AT_ONCE ?= $(shell expr $$(nproc) + 1)

@@ -1,4 +1,4 @@
-"""Names of the models, and of a place in the store. This imports nothing: a probe that runs often stays cheap."""
+"""Names of the models, and of places in the store. This imports nothing: a probe that runs often stays cheap."""
 
 from typing import Final
 
@@ -8,3 +8,5 @@ DETECTOR: Final = "pneumonia-detector"
 TYPER: Final = "pneumonia-typer"
 # Where the store has the first answers of calls that name an idempotency key.
 FIRST_ANSWERS: Final = "idempotency/"
+# The bucket of intake's spool, on one machine.
+INTAKE_BUCKET: Final = "pneumoserve-intake"

@@ -11,7 +11,7 @@ from pneumoserve.errors import exit_code_of
 # isort: off
 # They add their commands, those of one noun in the order in which its --help shows them.
 from pneumoserve.cli import archive_list, archive_show, archive, archive_replay, archive_export  # noqa: F401
-from pneumoserve.cli import serve, predict, label, queue, console, sample, review, alerts, lineage  # noqa: F401
+from pneumoserve.cli import serve, predict, intake, label, queue, console, sample, review, alerts, lineage  # noqa: F401
 from pneumoserve.cli import metrics, drift, evidence, train, release, release_stop, accept, rollout  # noqa: F401
 # isort: on
 

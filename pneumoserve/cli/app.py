@@ -11,7 +11,7 @@ import pneumoserve
 
 # What --help shows, by what somebody comes to do, in the order in which most people meet it.
 PANELS: Final = {
-    "Try and serve": ("serve", "predict"),
+    "Try and serve": ("serve", "predict", "intake"),
     "Audit": ("archive", "lineage", "evidence"),
     "Read and label": ("console", "alerts", "queue", "label", "sample", "review"),
     "Measure": ("metrics", "drift"),
@@ -48,6 +48,8 @@ app.add_typer(archive, name="archive")
 app.add_typer(reviews, name="review")
 alerts = typer.Typer(help="Who is told of a study, and who answered.", no_args_is_help=True)
 app.add_typer(alerts, name="alerts")
+intake = typer.Typer(help="X-rays that come by DICOM, and results that go back by it.", no_args_is_help=True)
+app.add_typer(intake, name="intake")
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from pneumoserve.cli.app import app
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
+from pneumoserve.cli.output import Failure
 
 
 @app.command(epilog="Example: pneumoserve serve --port 8080   then   pneumoserve predict film.jpeg")
@@ -19,10 +20,26 @@ def serve(
     show_secrets: Annotated[
         bool, typer.Option("--show-secrets", help="Print the store's secret key too; stack.json always has it.")
     ] = False,
+    dicom_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port that takes X-rays by DICOM; default: none is taken.")
+    ] = None,
+    dicom_to: Annotated[
+        list[str] | None,
+        typer.Option(help="AE@HOST:PORT that results go to by DICOM; may be given repeatedly. Default: none is sent."),
+    ] = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Run the local stack (S3, TorchServe, front) until Ctrl-C; prints one line of JSON when it is ready."""
+    from pneumoserve.local.stack import Dicom
     from pneumoserve.local.stack import serve as run
     from pneumoserve.local.state import State
 
-    raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets))
+    dicom = None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()))
+    if dicom_to:
+        from pneumoserve.intake import parse_address
+
+        for address in dicom_to:
+            parse_address(address)
+        if dicom is None:
+            raise Failure("Results answer what comes by DICOM; give --dicom-port too.", 2)
+    raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom))

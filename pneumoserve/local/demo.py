@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import queue
 import shlex
 import signal
 import statistics
@@ -21,10 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pydicom
 import tritonclient.http as triton
+from highdicom.sr import Comprehensive3DSR
+from pydicom.uid import Comprehensive3DSRStorage
+from pynetdicom import AE, evt
 from rich.console import Console
 
 from pneumoserve.local.answers import FileAnswer, decision_of, describe_assumption, print_answers
+from pneumoserve.local.process import free_ports
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release.schema import RunFacts
 from pneumoserve.store import BUCKET
@@ -38,6 +44,9 @@ LABELS: Final = {
     "dicom": "none: an adult's chest, and a leg",
 }
 _STEPS: Final = 30
+# The sample's DICOM is of adults, and resampled: by the default rules, both images would be kept unread.
+_RULES: Final = "quietSeconds: 1\nread: {derived: true, minAgeYears: 0, belowAgeYears: 120}\n"
+_REPORT_SECONDS: Final = 60.0
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
 
@@ -46,6 +55,7 @@ def main() -> int:
     """Run the demo; 1 where a step fails."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--train", action="store_true", help="ingest the sample and train a small release from it")
+    parser.add_argument("--dicom", action="store_true", help="send the sample's DICOM as a PACS does, and show reports")
     parser.add_argument("--keep", action="store_true", help="leave the stack running until Ctrl-C")
     options = parser.parse_args()
     if not SAMPLE.is_dir():
@@ -54,12 +64,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pneumoserve-demo-") as folder:
         state = Path(folder) / "state"
         release = train_release(state, Path(folder)) if options.train else None
-        with serving(state, release) as stack:
+        with contextlib.ExitStack() as pacs:
+            reports = pacs.enter_context(taking_reports()) if options.dicom else None
+            stack = pacs.enter_context(serving(state, release, reports))
             if release is not None:
                 console.print(
                     "This release was trained on the very films below: the answers show how it works, not how well."
                 )
             case = show_answers(stack, state)
+            if reports is not None:
+                show_reports(stack, reports)
             if options.keep:
                 keep(stack, case)
     console.print("The stack is stopped; nothing is left running. Its records are gone with it.")
@@ -118,10 +132,41 @@ def describe_training() -> str:
     return f"Train both models on it, briefly: {_STEPS} steps, where the reference release had {steps}"
 
 
+class Reports(queue.Queue[Comprehensive3DSR]):
+    """The reports that a PACS of the demo's got; `address` is that of the PACS."""
+
+    address = ""
+
+
 @contextlib.contextmanager
-def serving(state: Path, release: Path | None) -> Iterator[dict[str, Any]]:
-    """The local stack: S3, TorchServe and the front."""
-    words: list[str | Path] = ["serve", "--state", state]
+def taking_reports() -> Iterator[Reports]:
+    """A PACS that takes reports."""
+    reports = Reports()
+    entity = AE("DEMO")
+    entity.add_supported_context(Comprehensive3DSRStorage)
+
+    def take(event: evt.Event) -> int:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        reports.put(Comprehensive3DSR.from_dataset(dataset))
+        return 0
+
+    server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    reports.address = f"DEMO@127.0.0.1:{server.server_address[1]}"
+    try:
+        yield reports
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def serving(state: Path, release: Path | None, reports: Reports | None = None) -> Iterator[dict[str, Any]]:
+    """The local stack: S3, TorchServe and the front; and DICOM, where somebody takes reports."""
+    words: list[str | Path | int] = ["serve", "--state", state]
+    if reports is not None:
+        state.mkdir(exist_ok=True)
+        (state / "intake.yaml").write_text(_RULES)
+        words += ["--dicom-port", free_ports(1)[0], "--dicom-to", reports.address]
     if release is not None:
         words += ["--release", release]
     with step("Start the stack: an S3 server, TorchServe with both models, the front"):
@@ -188,6 +233,30 @@ def show_answers(stack: dict[str, Any], state: Path) -> str:
         identifier = answers[-3]["prediction_id"]
         subprocess.run(command("archive", "show", identifier, "--state", state, "--json"), check=True)
     return next(str(answer["prediction_id"]) for answer in answers if answer["referred"])
+
+
+def show_reports(stack: dict[str, Any], reports: Reports) -> None:
+    """Send the sample's DICOM as a PACS does, and print the report of each study."""
+    with step("Send the sample's DICOM as a PACS does, and take a structured report of each study"):
+        files = [pydicom.dcmread(path) for path in sorted((SAMPLE / "dicom").iterdir())]
+        to = stack["dicom"]
+        entity = AE("DEMO")
+        for file in files:
+            entity.add_requested_context(file.SOPClassUID, file.file_meta.TransferSyntaxUID)
+        association = entity.associate(to["host"], to["port"], ae_title=to["ae_title"])
+        for file in files:
+            status = association.send_c_store(file)
+            console.print(f"C-STORE to {to['ae_title']}: status {status.Status:04X}")
+        association.release()
+        for _ in files:
+            report = reports.get(timeout=_REPORT_SECONDS)
+            group: Any = report.content.get_image_measurement_groups()[0]  # type: ignore[attr-defined]  # of TID 1500
+            console.print(f"\n{report.SeriesDescription}; {report.PreliminaryFlag}, {report.VerificationFlag}")
+            console.print(f"  Finding: {group.finding_type.meaning}")
+            for each in group.get_measurements():
+                console.print(f"  {each.name.meaning}: {each.value} %")
+            for each in group.get_qualitative_evaluations():
+                console.print(f"  {each.name.meaning}: {each.value.meaning}")
 
 
 def ask(client: triton.InferenceServerClient, data: bytes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from pneumoserve.local.process import Child, StackError, free_ports, hold, liste
 from pneumoserve.local.s3 import S3_SERVER, s3_child, start_s3, wait_for_s3
 from pneumoserve.local.state import State
 from pneumoserve.models.probe import answers, has_worker
-from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.names import DETECTOR, INTAKE_BUCKET, TYPER
 from pneumoserve.release import Release, ReleaseError, verify
 from pneumoserve.release.package import package
 from pneumoserve.release.verify import stated_id
@@ -38,8 +39,11 @@ _FRONT_GRACE_SECONDS: Final = 75.0
 _MODELS_GRACE_SECONDS: Final = 20.0
 _TORCHSERVE: Final = "TorchServe"
 _FRONT: Final = "the front"
+_INTAKE: Final = "DICOM intake"
 _SENDER_GRACE_SECONDS: Final = 30.0
 _CONSOLE_GRACE_SECONDS: Final = 15.0
+# A call of the front, and an association with a destination.
+_INTAKE_GRACE_SECONDS: Final = 60.0
 _DEATHS: Final = 3
 _DEATHS_WITHIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
@@ -51,6 +55,14 @@ _WORKERS_SOCKET: Final = "tmp/.ts.sock.12345"
 _IN_FLIGHT: Final = re.compile(rb"^pneumoserve_calls_in_flight (\d+)", re.MULTILINE)
 # Doubled with each death of the same child within the minute: a cause that passes gets time to pass.
 _BACKOFF_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Dicom:
+    """X-rays are taken by DICOM on this port of loopback; results go to each `AE@HOST:PORT` of `to`."""
+
+    port: int
+    to: tuple[str, ...] = ()
 
 
 def find_release(state: State, wanted: str | None) -> Release:
@@ -95,7 +107,14 @@ def s3_alone(state: State) -> Iterator[S3Settings]:
             child.stop()
 
 
-def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | None, show_secrets: bool = False) -> int:
+def serve(
+    state: State,
+    wanted: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    show_secrets: bool = False,
+    dicom: Dicom | None = None,
+) -> int:
     """Run the stack in the foreground until SIGTERM or SIGINT; when ready, print one line of JSON.
 
     The secret key of the store is in that line only with `show_secrets`; `stack.json` always has it.
@@ -121,11 +140,13 @@ def serve(state: State, wanted: str | None, port: int | None, grpc_port: int | N
         # Before the release, which may take a while to make: that a port is in use is told at once.
         with listen(port) as rest:
             grpc = free_ports(1)[0] if grpc_port is None else hold(grpc_port)
+            if dicom is not None:
+                hold(dicom.port)
             release = find_release(state, wanted)
             torchserve = state.folder.resolve() / "tmp" / "torchserve"
             torchserve.mkdir(exist_ok=True)
             with short_path(torchserve, _WORKERS_SOCKET) as work:
-                return _Stack(state, release, (rest, grpc), work, (stop, redeploy)).run(show_secrets)
+                return _Stack(state, release, (rest, grpc), work, (stop, redeploy), dicom).run(show_secrets)
 
 
 class _Stack:
@@ -138,6 +159,7 @@ class _Stack:
         called_at: tuple[socket.socket, int],
         torchserve: Path,
         asked: tuple[threading.Event, threading.Event],
+        dicom: Dicom | None,
     ) -> None:
         self._state = state
         self._release = release
@@ -146,7 +168,8 @@ class _Stack:
         self._redeploys = 0
         self._console = Console(stderr=True, highlight=False, markup=False)
         s3, self._metrics, inference, self._management, metrics, ts_grpc, ts_manage = free_ports(7)
-        self._hints, self._console_port = free_ports(2)
+        self._hints, self._console_port, self._intake_metrics = free_ports(3)
+        self._dicom = dicom
         self._rest, self._grpc = called_at
         self._port = self._rest.getsockname()[1]
         self._s3 = state.s3_settings(s3)
@@ -168,6 +191,7 @@ class _Stack:
             self._start_front(children, models)
             # Nobody waits for it: an alert comes after its answer.
             self._launch(children, self._sender())
+            self._start_intake(children)
             self._wait_until_ready(console, lambda: answers(self._console_port, "/health", _ANSWER_SECONDS))
             if self._stop.is_set():
                 return 0
@@ -211,6 +235,13 @@ class _Stack:
         self._wait_until_ready(models, self._models_ready)
         self._wait_until_ready(front, self._front_ready)
 
+    def _start_intake(self, children: list[Child]) -> None:
+        """Start what takes X-rays by DICOM, and wait for it; nothing where none are taken."""
+        if self._dicom is not None:
+            intake = self._intake(self._dicom)
+            self._launch(children, intake)
+            self._wait_until_ready(intake, lambda: answers(self._intake_metrics, "/metrics", _ANSWER_SECONDS))
+
     def _wait_until_ready(self, child: Child, ready: Callable[[], bool]) -> None:
         """Wait until a child is ready; no longer once a signal has come."""
         child.wait_until(lambda: self._stop.is_set() or ready(), _READY_SECONDS)
@@ -238,10 +269,13 @@ class _Stack:
             "redeploys": self._redeploys,
             "refused": refused,
         }
-        addresses = {
+        if self._dicom is not None:
+            private["intake_metrics"] = f"http://127.0.0.1:{self._intake_metrics}/metrics"
+        addresses: dict[str, Any] = {
             "url": f"http://127.0.0.1:{self._port}",
             "grpc": f"127.0.0.1:{self._grpc}",
             "console": f"http://127.0.0.1:{self._console_port}",
+            **({} if self._dicom is None else {"dicom": self._read_dicom()}),
         }
         return self._state.announce(addresses, self._release.id, self._s3, private, show_secrets)
 
@@ -268,14 +302,15 @@ class _Stack:
             self._announce(refused)
 
     def _replace(self, children: list[Child]) -> None:
-        """Stop front and models, and start those of the present release; the others stay."""
-        served = [child for child in children if child.name in {_TORCHSERVE, _FRONT}]
+        """Stop what knows the release, and start it with the present one; the others stay."""
+        served = [child for child in children if child.name in {_TORCHSERVE, _FRONT, _INTAKE}]
         for child in reversed(served):
             child.stop()
             children.remove(child)
         models = self._models()
         self._launch(children, models)
         self._start_front(children, models)
+        self._start_intake(children)
 
     def _watch(self, children: list[Child]) -> int:
         """Start again what dies, and go over to another release when asked, until a signal or a death too many."""
@@ -390,6 +425,34 @@ class _Stack:
             self._log("alerts"),
             _SENDER_GRACE_SECONDS,
         )
+
+    def _intake(self, dicom: Dicom) -> Child:
+        population, rules = self._release.manifest.policy.population, self._state.intake_rules
+        command = [
+            *(sys.executable, "-m", "pneumoserve.intake", "--host=127.0.0.1"),
+            f"--port={dicom.port}",
+            f"--metrics-port={self._intake_metrics}",
+            f"--front=http://127.0.0.1:{self._port}",
+            f"--reference-key={self._state.reference_key.resolve()}",
+            f"--min-age-years={population.min_age_years}",
+            f"--below-age-years={population.below_age_years}",
+            *([f"--rules={rules.resolve()}"] if rules.is_file() else []),
+            *(f"--to={each}" for each in dicom.to),
+        ]
+        return Child(
+            _INTAKE,
+            command,
+            {**os.environ, **self._s3.in_bucket(INTAKE_BUCKET).to_env()},
+            self._log("intake"),
+            _INTAKE_GRACE_SECONDS,
+            lambda: answers(self._intake_metrics, "/metrics", _ANSWER_SECONDS),
+        )
+
+    def _read_dicom(self) -> dict[str, Any]:
+        """Where intake says that it listens."""
+        lines = self._log("intake").read_text(errors="replace").splitlines()
+        announced: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith('{"ae_title"')))
+        return announced
 
     def _module(self, name: str) -> list[str]:
         release = [f"--release={self._release.folder.resolve()}", f"--release-id={self._release.id}"]

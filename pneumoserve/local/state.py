@@ -124,6 +124,11 @@ class State:
         return f"sqlite:///{self.folder.resolve() / 'review.sqlite'}"
 
     @property
+    def intake_rules(self) -> Path:
+        """The file of the rules of DICOM intake; there may be none."""
+        return self.folder / "intake.yaml"
+
+    @property
     def journal(self) -> Path:
         """The folder of the front's journal."""
         return self.folder / "journal"
@@ -161,7 +166,7 @@ class State:
 
     def announce(
         self,
-        addresses: dict[str, str],
+        addresses: dict[str, Any],
         release: str,
         s3: S3Settings,
         private: dict[str, Any],

@@ -20,7 +20,7 @@ from tests.support import films
 
 
 def test_the_demo_shows_every_film_of_the_sample_and_one_record() -> None:
-    words = [sys.executable, "-m", "pneumoserve.local.demo", "--keep"]
+    words = [sys.executable, "-m", "pneumoserve.local.demo", "--dicom", "--keep"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         output = process.stdout or io.StringIO()
         stdout = study = ""
@@ -51,8 +51,12 @@ def test_the_demo_shows_every_film_of_the_sample_and_one_record() -> None:
     shown = rest.partition("archive show ")[2]
     assert re.match("[0-9a-f-]{36} ", shown)
     assert shown[:36] in shown[36:]
-    # Start, send, read back, stop: each says how long it took.
-    assert len(re.findall(r"^took \d+\.\d s$", stdout, re.MULTILINE)) == 4
+    # Both are of adults, and one is of a leg: a report each, by DICOM.
+    assert stdout.count("C-STORE to PNEUMOSERVE: status 0000") == 2
+    assert stdout.count("A human must look: Yes") == 2
+    assert "Reason why a human must look: The image shows no upright chest" in stdout
+    # Start, send, read back, send by DICOM, stop: each says how long it took.
+    assert len(re.findall(r"^took \d+\.\d s$", stdout, re.MULTILINE)) == 5
     assert "pneumoserve serve --port 8080" in stdout.rpartition("took")[2]
 
 

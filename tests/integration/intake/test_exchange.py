@@ -1,0 +1,87 @@
+"""The whole exchange with a PACS: Orthanc routes X-rays to the local stack, and takes the result."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom.sr import srread
+from PIL import Image
+
+from pneumoserve.local.process import free_ports
+from pneumoserve.records import find_record
+from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
+from tests.support import dicoms
+from tests.support.dicom_peers import Pacs, needs_orthanc, run_orthanc
+from tests.support.intake import STUDY, groups_of, make_object
+
+pytestmark = needs_orthanc
+_ORIGINALS = sorted((Path(__file__).parents[2] / "data" / "xray-sample" / "originals" / "virus").iterdir())
+
+
+def child_xray(number: int, **attributes: str) -> bytes:
+    """A child's X-ray of the sample as a CR."""
+    values = np.asarray(Image.open(_ORIGINALS[0]).convert("L")).astype(np.int32)
+    template = {each.keyword: each.value for each in pydicom.dcmread(io.BytesIO(make_object(number))) if each.keyword}
+    pixels = {"Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData"}
+    return dicoms.film("explicit", values, 8, **{k: v for k, v in template.items() if k not in pixels} | attributes)
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pacs, Stack]]:
+    folder = tmp_path_factory.mktemp("exchange")
+    (port,) = free_ports(1)
+    (folder / "state").mkdir()
+    (folder / "state" / "intake.yaml").write_text("quietSeconds: 2\n")
+    with run_orthanc(folder / "orthanc", port) as pacs:
+        stack = start_stack(folder / "state", f"--dicom-port={port}", f"--dicom-to={pacs.address}")
+        assert stack.announced["dicom"] == {"ae_title": "PNEUMOSERVE", "host": "127.0.0.1", "port": port}
+        yield pacs, stack
+        assert stack.stop() == 0
+
+
+def test_a_study_that_the_pacs_routes_comes_back_as_a_report(exchange: tuple[Pacs, Stack], tmp_path: Path) -> None:
+    pacs, stack = exchange
+    for number in (1, 2):
+        pacs.store(child_xray(number))
+    pacs.store(child_xray(3, PatientAge="040Y"))
+    wait_for(lambda: len(pacs.reports()) == 1, 60)
+    (report,) = pacs.reports()
+    document = srread(io.BytesIO(report))
+    assert (document.StudyInstanceUID, document.PreliminaryFlag) == (STUDY, "PRELIMINARY")
+    groups = groups_of(document)
+    records = [find_record(stack.reader, group.tracking_identifier) for group in groups[1:]]
+    assert [record.call.origin for record in records if record] == ["routed", "routed"]
+    assert {record.call.study for record in records if record} == {records[0].call.study}
+    file = tmp_path / "report.dcm"
+    file.write_bytes(report)
+    checked = subprocess.run(["dciodvfy", file], check=False, capture_output=True, text=True).stderr
+    assert "Comprehensive3DSR" in checked
+    assert "Error" not in checked
+    printed = subprocess.run(["dsrdump", file], check=True, capture_output=True, text=True, errors="replace").stdout
+    assert "Imaging Measurement Report" in printed
+
+
+def test_what_is_done_leaves_the_spool_empty_and_no_name_in_the_log(exchange: tuple[Pacs, Stack]) -> None:
+    pacs, stack = exchange
+    pacs.store(child_xray(1))
+    state = ("--state", str(stack.state))
+    waiting = [PNEUMOSERVE, "intake", "list", "--json", *state]
+
+    def listed() -> dict[str, list[object]]:
+        return json.loads(subprocess.run(waiting, check=True, capture_output=True).stdout)
+
+    wait_for(lambda: listed() == {"studies": [], "refused": []}, 60)
+    assert subprocess.run([PNEUMOSERVE, "intake", "echo", pacs.address], check=False).returncode == 0
+    for command in ("retry", "drop"):
+        missing = subprocess.run([PNEUMOSERVE, "intake", command, "0" * 8, *state], check=False, capture_output=True)
+        assert (missing.returncode, b"intake list" in missing.stderr) == (1, True)
+    log = (stack.logs / "intake.log").read_text()
+    assert "result 1 is done" in log
+    assert not any(word in log for word in ("Beispiel", "4711", "Meier", STUDY))
