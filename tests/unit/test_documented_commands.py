@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import pneumoserve
 from pneumoserve.cli.app import PANELS, app
 from pneumoserve.front.settings import FrontSettings
+from pneumoserve.intake.settings import IntakeSettings
 from pneumoserve.models.settings import ModelsSettings
 from pneumoserve.rollout.plan import Plan, Step, read_plan
 from pneumoserve.settings import ProcessSettings
@@ -118,7 +119,8 @@ def test_modules_that_are_run_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "settings"), [("The front", FrontSettings), ("The models container", ModelsSettings)]
+    ("heading", "settings"),
+    [("The front", FrontSettings), ("The models container", ModelsSettings), ("DICOM intake", IntakeSettings)],
 )
 def test_the_reference_lists_every_option_of_a_container(heading: str, settings: type[ProcessSettings]) -> None:
     section = (REFERENCE / "settings.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
