@@ -52,13 +52,17 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(prepare: Callable[[Path], None] = lambda _: None) -> Iterator[Stack]:
-    """A stack on a state folder of its own, with the reference release; `prepare` is given that folder before."""
+def stack(prepare: Callable[[Path], None] = lambda _: None, *options: str) -> Iterator[Stack]:
+    """A stack on a state folder of its own, with the reference release and options of `serve`.
+
+    `prepare` is given that folder before.
+    """
     with tempfile.TemporaryDirectory(prefix="pneumoserve-benchmark-") as folder:
         state = State(Path(folder) / "state")
         state.folder.mkdir()
         prepare(state.folder)
         command = [sys.executable, "-c", "from pneumoserve.cli import main; main()", "serve", "--state", state.folder]
+        command += options
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield Stack(state, process, json.loads(process.stdout.readline() if process.stdout else ""))
