@@ -93,6 +93,7 @@ def test_an_operator_is_alerted_to_what_stops_or_spoils_the_service(watched: lis
         "PneumoserveErrorBudgetBurnsFast",
         "PneumoserveErrorBudgetBurnsSlowly",
         "PneumoserveSlowAnswers",
+        "PneumoserveReleaseStopped",
         "PneumoserveStoreAway",
         "PneumoserveArchiveFault",
         "PneumoserveNotSealed",

@@ -103,6 +103,12 @@ SERVICE: Final = Dashboard(
                 kind="stat",
             ),
             Panel(
+                "Releases stopped",
+                "Releases of which every answer is referred to a human, until a person resumes them.",
+                {"": f"sum (max by (release) (pneumoserve_release_stopped{{{FRONT}}}))"},
+                kind="stat",
+            ),
+            Panel(
                 "Fronts",
                 "Front pods that Prometheus reads metrics from.",
                 {"": f'count (pneumoserve_build_info{{{HERE},part="front"}})'},
@@ -486,7 +492,114 @@ PEOPLE: Final = Dashboard(
     },
 )
 
-DASHBOARDS: Final = {"service": SERVICE, "archive": ARCHIVE, "people": PEOPLE}
+
+def _estimate(figure: str) -> dict[str, str]:
+    """A figure of each release with its interval."""
+    return {"{{release}} {{bound}}": f'max by (release, bound) (pneumoserve_estimate{{{HERE},figure="{figure}"}})'}
+
+
+QUALITY: Final = Dashboard(
+    "pneumoserve: how often it is right",
+    "What blind readings say of each release. Without enough of them nothing is shown.",
+    {
+        "Estimates, each with its 95 % interval": (
+            Panel(
+                "Sensitivity of the product",
+                "Of 100 sick patients, so many are found.",
+                _estimate("product_sensitivity"),
+                "percentunit",
+            ),
+            Panel(
+                "Specificity of the product",
+                "Of 100 well patients, so many are confidently called normal.",
+                _estimate("product_specificity"),
+                "percentunit",
+            ),
+            Panel("Prevalence", "Of 100 patients, so many are sick.", _estimate("prevalence"), "percentunit"),
+        ),
+        "What they rest on": (
+            Panel(
+                "Readings",
+                "Studies that count and were read blind.",
+                {"{{release}}": f"max by (release) (pneumoserve_estimate_readings{{{HERE}}})"},
+            ),
+            Panel(
+                "Assumed prevalence",
+                "The share of sick patients that a release's probabilities assume.",
+                {"{{release}}": f"max by (release) (pneumoserve_assumed_prevalence{{{HERE}}})"},
+                "percentunit",
+            ),
+            Panel(
+                "Age of the estimates",
+                "They are made each hour.",
+                {"": _age("pneumoserve_estimated_seconds", "max")},
+                "s",
+            ),
+        ),
+    },
+)
+
+INTAKE: Final = Dashboard(
+    "pneumoserve: DICOM intake",
+    "What a PACS sends, what becomes of it, and who gets the results.",
+    {
+        "Objects": (
+            Panel(
+                "Objects",
+                "Objects a second by the DICOM status of the answer; 0000 is success.",
+                {"{{status}}": _rate("pneumoserve_intake_objects_total", "status", HERE)},
+                "reqps",
+            ),
+            Panel(
+                "Seconds until an object is durable",
+                "Only then its sender is told success.",
+                _quantiles("pneumoserve_intake_store_seconds", "", HERE, (0.5, 0.95)),
+                "s",
+            ),
+            Panel(
+                "Rejected associations",
+                "An hour, by reason.",
+                {
+                    "{{reason}}": "sum by (reason) "
+                    f"(increase(pneumoserve_intake_associations_rejected_total{{{HERE}}}[1h]))"
+                },
+            ),
+            Panel(
+                "What became of objects",
+                "An hour: answered, unreadable, expired, or why they are not read.",
+                {"{{outcome}}": f"sum by (outcome) (increase(pneumoserve_intake_outcomes_total{{{HERE}}}[1h]))"},
+            ),
+        ),
+        "Studies and results": (
+            Panel(
+                "Studies that wait",
+                "Studies that have objects in the spool.",
+                {"": f"max (pneumoserve_intake_studies_waiting{{{HERE}}})"},
+            ),
+            Panel(
+                "Studies that failed",
+                "A person must look at them: `pneumoserve intake list`.",
+                {"": f"max (pneumoserve_intake_studies_failed{{{HERE}}})"},
+            ),
+            Panel(
+                "Results",
+                "Tries an hour to send a result, by destination and outcome.",
+                {
+                    "{{destination}} {{outcome}}": "sum by (destination, outcome) "
+                    f"(increase(pneumoserve_intake_results_total{{{HERE}}}[1h]))"
+                },
+            ),
+            Panel(
+                "Behind the spool",
+                "Since the spool was last looked at.",
+                {"": _age("pneumoserve_intake_last_look_seconds", "max")},
+                "s",
+            ),
+        ),
+    },
+)
+
+DASHBOARDS: Final = {"service": SERVICE, "archive": ARCHIVE, "people": PEOPLE, "quality": QUALITY, "intake": INTAKE}
 
 
 def format_dashboard(name: str, dashboard: Dashboard) -> str:
