@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from pneumoserve.binomial import lower_limit
 from pneumoserve.decision import Band, Policy, Population
 from training.fit import Bools, Floats
 
@@ -88,13 +88,8 @@ def highest_threshold(lowest: Floats) -> float:
     Where they are too few for the bound, the lowest of them.
     """
     ordered, count = np.sort(lowest), len(lowest)
-    allowed = [m for m in range(count) if lower_bound(count - m, count) >= LEAST_SENSITIVITY]
+    allowed = [m for m in range(count) if lower_limit(count - m, count, 0.05) >= LEAST_SENSITIVITY]
     return float(ordered[max(allowed, default=0)])
-
-
-def lower_bound(hits: int, count: int) -> float:
-    """One-sided 95 % lower bound of a share (Clopper & Pearson 1934)."""
-    return float(stats.beta.ppf(0.05, hits, count - hits + 1)) if hits else 0.0
 
 
 def _sick(group: EvaluationSet) -> Floats:

@@ -15,13 +15,13 @@ from typing import Final
 
 import numpy as np
 
+from pneumoserve.binomial import upper_limit
 from pneumoserve.decision import Band, Policy
 from pneumoserve.release.schema import Calibration
 from training.dataset import DatasetError
 from training.fit import Floats, calibrate, fit_platt, sigmoid
 from training.policy import LEAST_SENSITIVITY, ceil_millionth, floor_millionth
 from training.scores import Scores
-from training.type_band import upper_bound
 
 MISSED: Final = 0.02
 MISSED_CONFIDENTLY: Final = 0.015
@@ -106,10 +106,12 @@ def check_enough(scores: Scores) -> None:
 def allowed_share(patients: int) -> float:
     """The largest share of pneumonias below the threshold, at most `MISSED`, that the bound by patient allows.
 
-    The bound is Clopper and Pearson's, at that share of so many patients (see `training.type_band.upper_bound`).
+    The bound is Clopper and Pearson's, at that share of so many patients (see `binomial.upper_limit`).
     """
     shares = (MISSED * step / _STEPS for step in range(_STEPS, 0, -1))
-    return next((share for share in shares if upper_bound(share, patients) <= MISSED_PATIENTS_BOUND), 0.0)
+    return next(
+        (share for share in shares if upper_limit(share * patients, patients, 0.05) <= MISSED_PATIENTS_BOUND), 0.0
+    )
 
 
 def quantile(logits: Floats, share: float) -> float:

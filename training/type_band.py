@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
 
+from pneumoserve.binomial import lower_limit, upper_limit
 from pneumoserve.decision import Band, Policy, TypeEvidence
 from training.fit import Bools, is_typed, sigmoid
 from training.scores import Scores
@@ -45,12 +45,13 @@ class StatedTypes:
     @property
     def bound(self) -> float:
         """One-sided 95 % upper bound of the rate."""
-        return upper_bound(self.rate, self.patients)
+        return upper_limit(self.rate * self.patients, self.patients, 0.05)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Two-sided 95 % interval of the rate."""
-        return 1 - upper_bound(1 - self.rate, self.patients, 0.025), upper_bound(self.rate, self.patients, 0.025)
+        wrong = self.rate * self.patients
+        return lower_limit(wrong, self.patients, 0.025), upper_limit(wrong, self.patients, 0.025)
 
     @property
     def band(self) -> Band:
@@ -103,12 +104,3 @@ def rate_by_patient(wrong: Bools, patients: np.ndarray) -> tuple[float, int]:
     _, owner = np.unique(patients, return_inverse=True)
     shares = np.bincount(owner, weights=wrong) / np.bincount(owner)
     return float(shares.mean()), len(shares)
-
-
-def upper_bound(rate: float, count: int, alpha: float = 0.05) -> float:
-    """One-sided upper bound, at level 1 - `alpha`, of a mean of `count` shares (Clopper & Pearson 1934).
-
-    Shares vary less than the zeros and ones that it is exact for, so the bound is no smaller than it must be.
-    """
-    wrong = rate * count
-    return 1.0 if wrong >= count else float(stats.beta.ppf(1 - alpha, wrong + 1, count - wrong))

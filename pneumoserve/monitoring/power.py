@@ -8,22 +8,22 @@ from typing import Final
 
 from scipy import stats
 
+from pneumoserve.binomial import lower_limit, upper_limit
+
 _MOST_PATIENTS: Final = 20_000
 
 
 def lower_bound(rate: float, patients: int, alpha: float) -> float:
-    """One-sided lower bound, at level 1 - `alpha`, of a rate among so many patients (Clopper & Pearson 1934).
+    """One-sided lower bound, at level 1 - `alpha`, of a rate among so many patients.
 
-    A patient's images are one observation, whose value is their share. Shares vary less than the zeros and ones that
-    the bound is exact for, so it is no higher than it may be.
+    A patient's images are one observation, whose value is their share (see `binomial.lower_limit`).
     """
-    hits = rate * patients
-    return float(stats.beta.ppf(alpha, hits, patients - hits + 1)) if hits > 0 else 0.0
+    return lower_limit(rate * patients, patients, alpha)
 
 
 def upper_bound(rate: float, patients: int, alpha: float) -> float:
     """The same for an upper bound."""
-    return 1.0 - lower_bound(1.0 - rate, patients, alpha)
+    return upper_limit(rate * patients, patients, alpha)
 
 
 def level_of_look(alpha: float, looks: int, look: int) -> float:

@@ -8,7 +8,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom, ks_2samp
+from scipy.stats import binom, ks_2samp
+
+from pneumoserve.binomial import lower_limit, upper_limit
 
 ONE_SIDED: Final = 0.05
 _BISECTIONS: Final = 60
@@ -80,14 +82,8 @@ def mean_upper(differences: npt.NDArray[np.float64], alpha: float = ONE_SIDED) -
 
 
 def binomial_bounds(events: int, trials: int, alpha: float) -> tuple[float, float]:
-    """The exact lower and upper bound of a proportion, each wrong with probability `alpha` at most.
-
-    Clopper C, Pearson E. The use of confidence or fiducial limits. Biometrika 1934; 26: 404-413. As quantiles of beta
-    distributions they take a twentieth of the time of scipy's `binomtest`, which searches for them.
-    """
-    low = 0.0 if events == 0 else float(beta.ppf(alpha, events, trials - events + 1))
-    high = 1.0 if events == trials else float(beta.ppf(1 - alpha, events + 1, trials - events))
-    return low, high
+    """The exact lower and upper bound of a proportion, each wrong with probability `alpha` at most."""
+    return lower_limit(events, trials, alpha), upper_limit(events, trials, alpha)
 
 
 def quantile_bounds(values: npt.NDArray[np.float64], quantile: float, alpha: float) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from training import fit
 from training.errors import TrainingError
 from training.retype import retype
 from training.scores import Scores, read_scores, write_scores
-from training.type_band import WRONG_TYPES, choose_type_band, rate_by_patient, trade_off, upper_bound
+from training.type_band import WRONG_TYPES, choose_type_band, rate_by_patient, trade_off
 
 POLICY = Policy(
     detector_threshold=0.5,
@@ -90,12 +90,6 @@ def test_a_patient_counts_once_however_many_images_there_are() -> None:
     patients = np.array(["often"] * 96 + ["a", "b", "c", "d"])
     wrong = patients == "often"
     assert rate_by_patient(wrong, patients) == (pytest.approx(0.2), 5)
-
-
-def test_the_bound_is_the_exact_one() -> None:
-    assert upper_bound(0.0, 59) == pytest.approx(0.05, abs=0.001)
-    assert upper_bound(0.1, 100) == pytest.approx(0.1637, abs=0.001)
-    assert upper_bound(1.0, 3) == upper_bound(0.0, 0) == 1.0
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ _BENCHMARKS: Final[list[tuple[str, str, str]]] = [
     ("verify", "records that `archive verify` gets through in a minute, sealed roll-ups alone (goal: 100,000)",
      "{sealed_rollups_alone[records_per_minute]:,}"),
     ("scale", "time to count an export of 1,000,000 records for `pneumoserve metrics` (goal: 10 s, memory bounded)",
-     "{cpu_seconds} s of one processor, {seconds} s on a machine that others used; {peak_mebibytes} MiB at most, "
+     "{seconds} s; {peak_mebibytes} MiB at most, "
      "{little_memory_peak_mebibytes} MiB with DuckDB held to {little_memory_limit}"),
     ("replay", "mismatches in a replay of 1,000 predictions (goal: 0)",
      "{mismatches}; {equal_bit_for_bit} equal bit for bit"),

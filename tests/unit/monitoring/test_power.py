@@ -25,7 +25,10 @@ def test_bounds_are_the_exact_ones() -> None:
     assert lower_bound(1.0, 59, 0.05) == pytest.approx(0.95, abs=0.0005)
     assert upper_bound(0.0, 59, 0.05) == pytest.approx(0.05, abs=0.0005)
     assert lower_bound(0.0, 59, 0.05) == 0.0
-    assert upper_bound(1.0, 59, 0.05) == 1.0
+    assert upper_bound(0.1, 100, 0.05) == pytest.approx(0.1637, abs=0.0005)
+    # All that there are, or none: nothing is excluded.
+    assert upper_bound(1.0, 59, 0.05) == upper_bound(0.0, 0, 0.05) == 1.0
+    assert lower_bound(0.0, 0, 0.05) == 0.0
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3, 10])
