@@ -56,6 +56,9 @@ _FILM_CLASSES: Final = {
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
     "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray, for processing
 }
+# Manufacturer, Manufacturer's Model Name.
+_DEVICE: Final = (0x00080070, 0x00081090)
+_LONGEST_DEVICE: Final = 64
 _CLOSED_LISTS: Final[dict[str, frozenset[str]]] = {
     "Modality": frozenset({"CR", "DX"}),
     "ViewPosition": frozenset({"PA", "AP", "LL", "RL", "LATERAL", "LAT", "RLD", "LLD", "RLO", "LLO"}),
@@ -351,6 +354,20 @@ def read_facts(dataset: Dataset) -> Facts:
         age_years=_age_years(dataset),
         sex=_allowed_value(dataset, "PatientSex"),
     )
+
+
+def read_device(data: bytes) -> str | None:
+    """Manufacturer and model of the device that made a DICOM file; None where it does not say.
+
+    For reports of labelled films alone: it is free text, which no record keeps.
+
+    Raises:
+        ImageError: the file is damaged.
+    """
+    found = read_file(data, _DEVICE)
+    named = (found.value(found.elements[tag]) for tag in _DEVICE if tag in found.elements)
+    words = (re.sub(rb"[^ -~]", b"?", name.strip(b" \0")).decode() for name in named)
+    return " ".join(word for word in words if word)[:_LONGEST_DEVICE] or None
 
 
 def _allowed_value(dataset: Dataset, keyword: str) -> str | None:

@@ -20,6 +20,7 @@ from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.decision import Decision
 from pneumoserve.ids import time_text, uuid7
 from pneumoserve.imaging import ImageError, PreparedImage
+from pneumoserve.imaging.dicom import read_device
 from pneumoserve.imaging.pool import shared_pool
 from pneumoserve.inference import infer, scores_of
 from pneumoserve.ledger import Reader
@@ -56,6 +57,7 @@ class JudgedFilm:
     probability: float | None
     modality: str
     age: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -90,23 +92,26 @@ def judge_films(
         backend = InProcess(scorers, thread)
         judged, pixels = [], {}
         for item in items:
+            data = read(item)
             try:
-                film = pool.prepare(read(item))
+                film = pool.prepare(data)
+                device = read_device(data) if film.format == "dicom" else None
             except ImageError as error:
                 raise AcceptanceError(f"The film {item.name} cannot be read ({error}); remove it.") from None
             pixels[item.sha256] = film.pixels_sha256
-            judged.append(_judge(release, backend, item, film))
+            judged.append(_judge(release, backend, item, film, device))
             progress()
     _check_unseen(release, pixels)
     return judged
 
 
-def _judge(release: Release, backend: InProcess, item: Item, film: PreparedImage) -> JudgedFilm:
+def _judge(release: Release, backend: InProcess, item: Item, film: PreparedImage, device: str | None) -> JudgedFilm:
     found = asyncio.run(infer(release, backend, DECISION, film))
     if found.decision is None:
         raise AssertionError("the decision model decides")
     probability = scores_of(found.models).pneumonia
-    return JudgedFilm(item, found.decision, probability, film.facts.modality or "not known", _age_group(film))
+    facts = (film.facts.modality or "not known", _age_group(film), device or "not known")
+    return JudgedFilm(item, found.decision, probability, *facts)
 
 
 def _age_group(film: PreparedImage) -> str:
@@ -159,9 +164,9 @@ def measure_figures(films: Sequence[JudgedFilm], threshold: float) -> dict[str, 
 
 
 def measure_strata(films: Sequence[JudgedFilm], threshold: float) -> dict[str, dict[str, Any]]:
-    """Sensitivity, specificity and referrals by modality and age group; None where a cell has fewer than 10 films."""
+    """Sensitivity, specificity and referrals by modality, age group and device; None for a cell of fewer than 10."""
     found = {}
-    for kind in ("modality", "age"):
+    for kind in ("modality", "age", "device"):
         for value in sorted({str(getattr(film, kind)) for film in films}):
             columns = _Columns([film for film in films if getattr(film, kind) == value], threshold)
             cells = {

@@ -94,7 +94,7 @@ def _render_criteria(document: Mapping[str, Any]) -> list[str]:
         f"<p>Stated probabilities assume a prevalence of {document['assumed_prevalence']:.0%}; both classes weigh the "
         "same. On the line, probabilities mean what they say.</p>",
         _draw_calibration(document["calibration"]),
-        "<h2>By modality and age group</h2>",
+        "<h2>By modality, age group and device</h2>",
         "<p>A cell of fewer than 10 images is not shown. Intervals of small groups are wide.</p>",
         _table(
             ("group", "figure", "found", "95 % interval by patient", "images", "patients"),

@@ -17,6 +17,7 @@ from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumoserve.imaging import MAX_BYTES, Facts, ImageError, LargeFilm
+from pneumoserve.imaging.dicom import read_device
 from pneumoserve.imaging.prepare import prepare
 from tests.support import dicoms, films
 
@@ -92,6 +93,19 @@ def test_age(attributes: dict[str, str], years: float | None) -> None:
     film = prepare(films.written(dataset))
     assert film.facts.age_years == years
     assert prepare(film.stored).facts == film.facts
+
+
+@pytest.mark.parametrize(
+    ("attributes", "device"),
+    [
+        ({"Manufacturer": "Maker", "ManufacturerModelName": "DR 7"}, "Maker DR 7"),
+        ({"ManufacturerModelName": "DR\n<7>" + 80 * "x"}, "DR?<7>" + 58 * "x"),
+        ({}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_device_is_what_it_calls_itself(attributes: dict[str, str], device: str | None) -> None:
+    assert read_device(dicoms.film("explicit", dicoms.scene(8), 8, **attributes)) == device
 
 
 def chest_with(keyword: str, vr: str, *without: str) -> bytes:

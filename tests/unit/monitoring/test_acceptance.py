@@ -71,7 +71,7 @@ def film(number: int, sick: bool, answer: Finding | None, probability: float, pa
         finding=answer, pneumonia_type=None, confidence=0.9, referred=answer is None,
         reasons=() if answer else ("uncertain_finding",),
     )  # fmt: skip
-    return JudgedFilm(item, decision, probability, "DX" if number % 2 else "CR", "1 to 5")
+    return JudgedFilm(item, decision, probability, "DX" if number % 2 else "CR", "1 to 5", f"Maker {number % 2}")
 
 
 def films(sick: int, well: int, missed: int = 0, called: int = 0, alarmed: int = 0) -> list[JudgedFilm]:
@@ -224,6 +224,7 @@ def test_small_cells_are_suppressed() -> None:
     assert cells["modality: DX"]["sensitivity"] is None
     assert cells["modality: CR"]["specificity"]["films"] == 20
     assert cells["age: 1 to 5"]["sensitivity"]["films"] == 13
+    assert cells["device: Maker 0"]["specificity"]["films"] == 20
 
 
 class _Seen(HTMLParser):
