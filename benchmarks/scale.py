@@ -37,8 +37,7 @@ from pneumoserve.monitoring.exported import (
     count_exported,
     read_query,
 )
-from pneumoserve.records import Scope
-from pneumoserve.records.parquet import COLUMNS
+from pneumoserve.records import EXPORT_COLUMNS, Scope
 
 RECORDS: Final = 1_000_000
 LITTLE_MEMORY: Final = "256MB"
@@ -115,7 +114,7 @@ SELECT DISTINCT ON (study) * FROM made WHERE finding IS NULL OR hash(study, 'dra
 
 
 # Named by all that it is made of: another form makes another export.
-_FORM: Final = digest_of(json.dumps([_MADE, _ROWS, _ASKED_FOR, COLUMNS]).encode())[:12]
+_FORM: Final = digest_of(json.dumps([_MADE, _ROWS, _ASKED_FOR, EXPORT_COLUMNS]).encode())[:12]
 FOLDER: Final = Path.home() / ".cache" / "pneumoserve" / f"scale-{_FORM}"
 
 
@@ -129,7 +128,7 @@ def make_export(folder: Path) -> None:
         database.execute(_MADE)
         database.execute(_ASKED_FOR)
         for table in TABLES:
-            columns = {**COLUMNS[table], "date": "DATE", "release": "VARCHAR"}
+            columns = {**EXPORT_COLUMNS[table], "date": "DATE", "release": "VARCHAR"}
             database.execute(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
             database.execute(f"INSERT INTO {table} BY NAME {_ROWS[table]}")
             options = "FORMAT parquet, COMPRESSION zstd, PARTITION_BY (date, release)"

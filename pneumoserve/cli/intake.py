@@ -14,7 +14,6 @@ from rich.table import Table
 from pneumoserve.cli.app import intake
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
 from pneumoserve.cli.output import AsJson, Failure, console, needs, print_json
-from pneumoserve.cli.stores import is_own_store, settings_of
 
 if TYPE_CHECKING:
     from pneumoserve.intake import Batch, Spool
@@ -90,6 +89,7 @@ def _spool_of(state: Path) -> Iterator[Spool]:
     """The spool: the state's, or of the bucket that the S3_* variables name."""
     with needs("This command needs {}; install pneumoserve[intake]."):
         from pneumoserve.intake import Spool
+    from pneumoserve.cli.stores import is_own_store, settings_of
     from pneumoserve.local.state import State
     from pneumoserve.names import INTAKE_BUCKET
     from pneumoserve.records import Pseudonyms

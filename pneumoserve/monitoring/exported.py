@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.monitoring.estimates import Counted, Group, tally_groups
-from pneumoserve.records import Effort, Scope, Tested
-from pneumoserve.records.parquet import COLUMNS
+from pneumoserve.records import EXPORT_COLUMNS, Effort, Scope, Tested
 
 if TYPE_CHECKING:
     import duckdb
@@ -161,7 +160,7 @@ def _open(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _add_table(database: duckdb.DuckDBPyConnection, folder: Path, table: str) -> None:
-    columns = COLUMNS[table] | {"release": "VARCHAR"}
+    columns = EXPORT_COLUMNS[table] | {"release": "VARCHAR"}
     if not any((folder / table).rglob("*.parquet")):
         database.execute(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
         return

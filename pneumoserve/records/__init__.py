@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from pneumoserve.records.pages import Selection, browse
     from pneumoserve.records.parquet import (
+        EXPORT_COLUMNS,
         ExportError,
         ExportReport,
         ExportTargetError,
@@ -123,6 +124,7 @@ __all__ = [
     "ACCEPTANCE_WRITERS",
     "APPROVERS",
     "ENVELOPES",
+    "EXPORT_COLUMNS",
     "FILMS",
     "IMAGES",
     "LABEL_COLUMNS",

@@ -49,7 +49,7 @@ _DONE: Final = "_rollups/"
 
 # Columns and their DuckDB types. `date` and `release` are folders. What each column means stands in
 # docs/reference/export-tables.md.
-COLUMNS: Final[dict[str, dict[str, str]]] = {
+EXPORT_COLUMNS: Final[dict[str, dict[str, str]]] = {
     "predictions": {
         "prediction_id": "VARCHAR",
         "time": "TIMESTAMPTZ",
@@ -400,7 +400,7 @@ def _partition_of(place: SegmentKey) -> str:
 def _read_spans(target: Target, partition: str) -> Spans:
     """The sequences that files of a partition hold."""
     spans: dict[str, list[range]] = defaultdict(list)
-    for table in COLUMNS:
+    for table in EXPORT_COLUMNS:
         for match in map(_NAME.fullmatch, target.names(f"{table}/{partition}")):
             if match is not None:
                 spans[match["writer"]].append(range(int(match["first"]), int(match["last"]) + 1))
@@ -484,7 +484,7 @@ class _Gather:
         self._lines.unlink()
 
     def _write(self, table: str, name: str) -> None:
-        rows = self._database.read_json(str(self._lines), columns=COLUMNS[table], format="newline_delimited")
+        rows = self._database.read_json(str(self._lines), columns=EXPORT_COLUMNS[table], format="newline_delimited")
         rows.write_parquet(str(self._file), compression="zstd")
         self._target.put(name, self._file)
 
@@ -511,7 +511,7 @@ def _row(place: SegmentKey, line: bytes) -> tuple[str, Row]:
         }
         return "labels", {**columns, **receipt}
     if isinstance(entry, (*REVIEW_ENTRIES, Acceptance, AcceptanceApproval, SiteUse)):
-        row = {name: columns.get(name) for name in COLUMNS["reviews"]}
+        row = {name: columns.get(name) for name in EXPORT_COLUMNS["reviews"]}
         row |= {"entry_id": id_of(entry), "kind": kind_of(entry), "person": columns.get("by")}
         return "reviews", {**row, "entry": line.decode(), **receipt}
     return "readings", {**columns, **receipt}

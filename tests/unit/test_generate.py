@@ -18,7 +18,7 @@ BREAKAGES = {
     "meanings": ("docs/explanation/metrics.md", "The share of studies that show pneumonia.", "The share."),
     "metrics": ("benchmarks/metrics.json", '"true_sensitivity": 0.98', '"true_sensitivity": 0.97'),
     "readers": ("benchmarks/metrics.json", '"read_by": "one reader"', '"read_by": "two readers"'),
-    "traces": ("benchmarks/traces.json", '"spans_percent_of_a_call": 2.05', '"spans_percent_of_a_call": 0.5'),
+    "traces": ("benchmarks/traces.json", '"spans_percent_of_a_call": ', '"spans_percent_of_a_call": 1'),
     "drift": ("benchmarks/drift.json", '"rate": 0.0033', '"rate": 0.0133'),
     "dashboards": ("charts/pneumoserve/files/dashboards/people.json", '"unit": "s"', '"unit": "h"'),
     "chart-values": ("charts/pneumoserve/values.yaml", "  # ", "  # Otherwise: "),

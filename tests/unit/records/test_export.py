@@ -31,7 +31,7 @@ from pneumoserve.records import (
     export,
 )
 from pneumoserve.records import parquet as module
-from pneumoserve.records.parquet import COLUMNS
+from pneumoserve.records.parquet import EXPORT_COLUMNS
 from pneumoserve.store import MemoryStore, StoreError
 from tests.support.archives import reader_of
 from tests.support.entries import KEY, RELEASE, Chain, id_made, label_of, prediction, refusal, request_of
@@ -65,7 +65,7 @@ def files(target: Target, store: MemoryStore, folder: Path) -> list[str]:
 def read(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask `predictions` and `labels`."""
     with duckdb.connect(":memory:") as database:
-        for table in COLUMNS:
+        for table in EXPORT_COLUMNS:
             if (folder / table).exists():
                 where = f"read_parquet('{folder}/{table}/**/*.parquet', hive_types = {{'release': VARCHAR}})"
                 database.sql(f"create view {table} as from {where}")
@@ -112,9 +112,9 @@ def test_a_row_tells_what_the_record_tells(store: MemoryStore, tmp_path: Path) -
     film, normal, refused = prediction(), prediction(typed=False), refusal()
     Chain(store, "front-00000001").write([film, normal, refused])
     export(reader_of(store, KEY), FolderTarget(tmp_path))
-    columns = ", ".join(f'"{name}"' for name in COLUMNS["predictions"])
+    columns = ", ".join(f'"{name}"' for name in EXPORT_COLUMNS["predictions"])
     rows = {
-        row[0]: dict(zip(COLUMNS["predictions"], row, strict=True))
+        row[0]: dict(zip(EXPORT_COLUMNS["predictions"], row, strict=True))
         for row in read(tmp_path, f"select {columns} from predictions")
     }
     row = rows[film.prediction_id]
@@ -139,11 +139,11 @@ def test_no_field_of_an_entry_is_lost() -> None:
     film = prediction()
     for entry, table in ((film, "predictions"), (refusal(), "predictions"), (label_of(film), "labels")):
         _, row = module._row(place, canonical_json(entry))
-        assert row.keys() <= COLUMNS[table].keys()
+        assert row.keys() <= EXPORT_COLUMNS[table].keys()
     _, whole = module._row(place, canonical_json(film))
-    assert COLUMNS["predictions"].keys() - whole.keys() == {"error_status", "error_message"}
+    assert EXPORT_COLUMNS["predictions"].keys() - whole.keys() == {"error_status", "error_message"}
     _, label = module._row(place, canonical_json(label_of(film)))
-    assert label.keys() == COLUMNS["labels"].keys()
+    assert label.keys() == EXPORT_COLUMNS["labels"].keys()
     # A field that is new to record or label must become a column, or be left out on purpose: here is the list.
     assert Record.model_fields.keys() == {
         "schema_", "kind", "prediction_id", "time", "arm", "release", "release_digest", "preprocessing_version",
@@ -161,7 +161,7 @@ def test_a_draw_has_columns_of_its_own() -> None:
     table, row = module._row(SegmentKey("review-00000001", 1, "2026-01-01", RELEASE), canonical_json(draw))
     assert (table, row["kind"], row["entry_id"], row["case_id"]) == ("reviews", "draw", "a draw", "a study")
     assert (row["stratum"], row["probability"]) == ("normal/near", 0.25)
-    assert row.keys() <= COLUMNS["reviews"].keys()
+    assert row.keys() <= EXPORT_COLUMNS["reviews"].keys()
 
 
 def test_other_readers_find_the_stated_types(store: MemoryStore, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_other_readers_find_the_stated_types(store: MemoryStore, tmp_path: Path)
     for table in ("predictions", "labels", "reviews"):
         (file,) = (tmp_path / table).rglob("*.parquet")
         schema = parquet.read_schema(file)
-        expected = {name: types[kind] for name, kind in COLUMNS[table].items()}
+        expected = {name: types[kind] for name, kind in EXPORT_COLUMNS[table].items()}
         assert {name: _plain(schema.field(name).type) for name in schema.names} == expected
 
 
@@ -333,7 +333,7 @@ def test_the_query_of_the_documentation(store: MemoryStore, tmp_path: Path, monk
 
 def test_every_column_is_in_the_documentation() -> None:
     text = (DOCS / "reference" / "export-tables.md").read_text()
-    for table, columns in COLUMNS.items():
+    for table, columns in EXPORT_COLUMNS.items():
         section = text.partition(f"## Table `{table}`\n")[2].partition("\n#")[0]
         described = re.findall(r"^\| `(\w+)` \| ([A-Z\[\]]+) \|", section, re.MULTILINE)
         assert described == list(columns.items())

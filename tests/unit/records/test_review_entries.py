@@ -92,7 +92,7 @@ def test_an_export_keeps_the_whole_entry(name: str) -> None:
     line = canonical_json(ENTRIES[name])
     table, row = module._row(SegmentKey("review-00000001", 1, "2026-01-01", RELEASE), line)
     assert table == "reviews"
-    assert row.keys() == module.COLUMNS["reviews"].keys()
+    assert row.keys() == module.EXPORT_COLUMNS["reviews"].keys()
     assert row["entry"] == line.decode()
 
 
