@@ -22,7 +22,7 @@ from pynetdicom import AE
 from rich.progress import track
 
 from benchmarks.bench import console, publish, stack
-from pneumoserve.local.demo import Reports, taking_reports
+from pneumoserve.local.demo_pacs import Reports, taking_reports
 from pneumoserve.local.process import free_ports
 from tests.support.intake import make_object
 

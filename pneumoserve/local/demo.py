@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import queue
 import shlex
 import signal
 import statistics
@@ -19,14 +18,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pydicom
 import tritonclient.http as triton
-from highdicom.sr import Comprehensive3DSR
-from pydicom.uid import Comprehensive3DSRStorage
-from pynetdicom import AE, evt
 from rich.console import Console
 
 from pneumoserve.local.answers import FileAnswer, decision_of, describe_assumption, print_answers
@@ -34,6 +29,9 @@ from pneumoserve.local.process import free_ports
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release.schema import RunFacts
 from pneumoserve.store import BUCKET
+
+if TYPE_CHECKING:
+    from pneumoserve.local.demo_pacs import Reports
 
 # From the checkout, where `make demo` is run.
 SAMPLE: Final = Path("tests/data/xray-sample")
@@ -65,7 +63,12 @@ def main() -> int:
         state = Path(folder) / "state"
         release = train_release(state, Path(folder)) if options.train else None
         with contextlib.ExitStack() as pacs:
-            reports = pacs.enter_context(taking_reports()) if options.dicom else None
+            reports = None
+            if options.dicom:
+                # Half a second that the demo without DICOM need not wait.
+                from pneumoserve.local.demo_pacs import taking_reports  # noqa: PLC0415
+
+                reports = pacs.enter_context(taking_reports())
             stack = pacs.enter_context(serving(state, release, reports))
             if release is not None:
                 console.print(
@@ -130,33 +133,6 @@ def describe_training() -> str:
     facts = RunFacts.model_validate_json((REFERENCE_RUN / "run.json").read_bytes())
     steps = facts.training.parameters["steps"]
     return f"Train both models on it, briefly: {_STEPS} steps, where the reference release had {steps}"
-
-
-class Reports(queue.Queue[Comprehensive3DSR]):
-    """The reports that a PACS of the demo's got; `address` is that of the PACS."""
-
-    address = ""
-
-
-@contextlib.contextmanager
-def taking_reports() -> Iterator[Reports]:
-    """A PACS that takes reports."""
-    reports = Reports()
-    entity = AE("DEMO")
-    entity.add_supported_context(Comprehensive3DSRStorage)
-
-    def take(event: evt.Event) -> int:
-        dataset = event.dataset
-        dataset.file_meta = event.file_meta
-        reports.put(Comprehensive3DSR.from_dataset(dataset))
-        return 0
-
-    server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
-    reports.address = f"DEMO@127.0.0.1:{server.server_address[1]}"
-    try:
-        yield reports
-    finally:
-        server.shutdown()
 
 
 @contextlib.contextmanager
@@ -237,26 +213,14 @@ def show_answers(stack: dict[str, Any], state: Path) -> str:
 
 def show_reports(stack: dict[str, Any], reports: Reports) -> None:
     """Send the sample's DICOM as a PACS does, and print the report of each study."""
+    from pneumoserve.local.demo_pacs import describe_report, send_files  # noqa: PLC0415 - as in `main`
+
     with step("Send the sample's DICOM as a PACS does, and take a structured report of each study"):
-        files = [pydicom.dcmread(path) for path in sorted((SAMPLE / "dicom").iterdir())]
-        to = stack["dicom"]
-        entity = AE("DEMO")
-        for file in files:
-            entity.add_requested_context(file.SOPClassUID, file.file_meta.TransferSyntaxUID)
-        association = entity.associate(to["host"], to["port"], ae_title=to["ae_title"])
-        for file in files:
-            status = association.send_c_store(file)
-            console.print(f"C-STORE to {to['ae_title']}: status {status.Status:04X}")
-        association.release()
+        files = sorted((SAMPLE / "dicom").iterdir())
+        for status in send_files(files, stack["dicom"]):
+            console.print(f"C-STORE to {stack['dicom']['ae_title']}: status {status:04X}")
         for _ in files:
-            report = reports.get(timeout=_REPORT_SECONDS)
-            group: Any = report.content.get_image_measurement_groups()[0]  # type: ignore[attr-defined]  # of TID 1500
-            console.print(f"\n{report.SeriesDescription}; {report.PreliminaryFlag}, {report.VerificationFlag}")
-            console.print(f"  Finding: {group.finding_type.meaning}")
-            for each in group.get_measurements():
-                console.print(f"  {each.name.meaning}: {each.value} %")
-            for each in group.get_qualitative_evaluations():
-                console.print(f"  {each.name.meaning}: {each.value.meaning}")
+            console.print("\n" + "\n".join(describe_report(reports.get(timeout=_REPORT_SECONDS))))
 
 
 def ask(client: triton.InferenceServerClient, data: bytes) -> dict[str, Any]:
