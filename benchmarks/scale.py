@@ -32,9 +32,9 @@ from pneumoserve.monitoring.exported import (
     QUERIES,
     RESULTS,
     TABLES,
-    asked_of,
     collect,
     count_exported,
+    make_asked_row,
     read_query,
 )
 from pneumoserve.records import EXPORT_COLUMNS, Scope
@@ -177,7 +177,7 @@ def run_spark() -> tuple[float, list[Counted]]:
         python = Path(folder) / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", *_SPARK], check=True)
         columns = ", ".join(f"{name} {'string' if kind == 'VARCHAR' else kind}" for name, kind in ASKED.items())
-        asked = {"columns": columns, "row": asked_of(Scope(), NOW, _CLOSED_AFTER)}
+        asked = {"columns": columns, "row": make_asked_row(Scope(), NOW, _CLOSED_AFTER)}
         queries = {name: read_query(name) for name in QUERIES}
         given = {"folder": str(FOLDER), "asked": asked, "thresholds": THRESHOLDS, "queries": queries}
         script = Path(__file__).with_name("scale_spark.py")

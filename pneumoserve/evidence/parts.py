@@ -130,7 +130,7 @@ def _build_inventory(found: Found) -> Part:
                 "release": release, "digest": use.digest, "first_answer": use.first, "last_answer": use.last,
                 "counts": dict(sorted(use.counts.items())), "reasons": dict(sorted(use.reasons.items())),
                 "callers": dict(sorted(use.callers.items())), "limits": found.releases[release].limits,
-                "stated": _stated_by(found.releases[release]),
+                "stated": _describe_statement(found.releases[release]),
             }
             for release, use in uses.items()
         ],
@@ -154,7 +154,7 @@ def _state_release(facts: ReleaseFacts) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _stated_by(facts: ReleaseFacts) -> dict[str, Any] | None:
+def _describe_statement(facts: ReleaseFacts) -> dict[str, Any] | None:
     """The same for machines; all else stands in the release.json beside it."""
     if facts.manifest is None:
         return None

@@ -54,7 +54,7 @@ def read_query(name: str) -> str:
     return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def asked_of(
+def make_asked_row(
     scope: Scope, now: datetime, closed_after: timedelta
 ) -> tuple[int | None, str | None, str | None, int | None, int, int]:
     """The row of `asked`; moments are milliseconds since 1970."""
@@ -91,7 +91,7 @@ def count_exported(
             [str(row[0]) for row in _ask(database, known.format(name))] for name in ("release", "subject")
         )
         scope.check(releases, sites)
-        database.executemany("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?)", [asked_of(scope, now, closed_after)])
+        database.executemany("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?)", [make_asked_row(scope, now, closed_after)])
         thresholds = [(release, find_threshold(release)) for release in releases]
         database.executemany("INSERT INTO thresholds VALUES (?, ?)", thresholds)
         for name in QUERIES:

@@ -63,9 +63,7 @@ def find_stops(database: ReviewDatabase) -> list[ReleaseStop]:
     Raises:
         DatabaseError: the database does not answer.
     """
-    wanted = select(facts.c.body).where(facts.c.kind.in_(("stop", "resume"))).order_by(facts.c.time)
-    with database.read() as connection:
-        said = [parse_entry(body.encode()) for body in connection.scalars(wanted)]
+    said = database.list_said("stop", "resume")
     ended = {stop for each in said if isinstance(each, ReleaseResume) for stop in each.stop_ids}
     return [each for each in said if isinstance(each, ReleaseStop) and each.stop_id not in ended]
 

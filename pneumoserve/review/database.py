@@ -21,9 +21,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pneumoserve.ledger import Reader
+from pneumoserve.records import Entry, parse_entry
 from pneumoserve.review.errors import DatabaseError
 from pneumoserve.review.following import clear, read_new, read_places, take
-from pneumoserve.review.tables import METADATA
+from pneumoserve.review.tables import METADATA, facts
 
 _WAIT_SECONDS: Final = 5
 # Any number that nothing else in the database uses.
@@ -77,6 +78,16 @@ class ReviewDatabase:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _WRITE_LOCK})
             yield connection
+
+    def list_said(self, *kinds: str) -> list[Entry]:
+        """What is on record of these kinds (`records.kind_of`), the first first.
+
+        Raises:
+            DatabaseError: the database does not answer.
+        """
+        wanted = select(facts.c.body).where(facts.c.kind.in_(kinds)).order_by(facts.c.time, facts.c.entry_id)
+        with self.read() as connection:
+            return [parse_entry(body.encode()) for body in connection.scalars(wanted)]
 
     def check(self) -> None:
         """See that the database answers, and has its tables.

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
-from pneumoserve.records import Baseline, DriftWindow, parse_entry
+from pneumoserve.records import Baseline, DriftWindow
 from pneumoserve.review.database import ReviewDatabase
-from pneumoserve.review.tables import facts
 
 _Place = tuple[str, str, str]
 
@@ -27,12 +24,9 @@ def list_watched(database: ReviewDatabase) -> list[WatchedSource]:
     Raises:
         DatabaseError: the database does not answer.
     """
-    wanted = select(facts.c.body).where(facts.c.kind.in_(("baseline", "drift"))).order_by(facts.c.time)
-    with database.read() as connection:
-        said = [parse_entry(body.encode()) for body in connection.scalars(wanted)]
     baselines: dict[_Place, Baseline] = {}
     windows: dict[str, dict[str, DriftWindow]] = {}
-    for entry in said:
+    for entry in database.list_said("baseline", "drift"):
         if isinstance(entry, Baseline):
             baselines[entry.release, entry.site or "", entry.source] = entry
         elif isinstance(entry, DriftWindow):
