@@ -60,7 +60,7 @@ check: .venv/.check  ## the first answer, in two minutes: ruff, mypy, layers, ge
 	@$(MAKE) --no-print-directory types
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/python -m tools.generate --check --quick
-	$(call pytest_parallel,-m "not train and not helm" tests/unit tests/chart/test_values.py)
+	$(call pytest_parallel,-m "not slow and not train and not helm" tests/unit tests/chart/test_values.py)
 
 # Without torch, much of what training and the load test import is of type Any: `make lint` has them too.
 types: .venv/.check

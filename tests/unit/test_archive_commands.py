@@ -283,6 +283,7 @@ def test_a_list_fits_into_80_columns_and_goes_on_page_by_page(run: Run, listed: 
         assert words in pages[0]
 
 
+@pytest.mark.slow
 def test_a_list_is_of_what_was_asked_for(run: Run, listed: list[Record]) -> None:
     def ids(*words: str) -> list[str]:
         done = run("archive", "list", "--json", *words)

@@ -86,6 +86,7 @@ def fake_workers() -> set[psutil.Process]:
 # Real workers.
 
 
+@pytest.mark.slow
 def test_a_worker_prepares_every_kind_of_film_as_this_process_does(real: DecoderPool) -> None:
     accepted = 0
     for film in [*sound_films(), *(path.read_bytes() for path in sample_films())]:
@@ -129,6 +130,7 @@ def test_a_film_over_the_memory_limit_is_413_and_says_so() -> None:
     assert outcomes == [("fast", "moved"), ("slow", "memory"), ("fast", "prepared")]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     program = (
         "import time; from dataclasses import replace; from pneumoserve.imaging.pool import LANES, DecoderPool\n"

@@ -37,6 +37,7 @@ def costs() -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", [*bombs.REFUSED, *bombs.ACCEPTED])
+@pytest.mark.slow
 def test_a_bomb_costs_under_a_second_and_300_mb(costs: dict[str, dict[str, float]], name: str) -> None:
     cost = costs[name]
     assert cost["status"] in ((400, 415) if name in bombs.REFUSED else (200,))
@@ -75,6 +76,7 @@ SEEDS = {
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(SEEDS)), st.data())
+@pytest.mark.slow
 def test_a_damaged_film_is_refused_or_judged_as_it_is_stored(name: str, data: st.DataObject) -> None:
     good = SEEDS[name]
     # The headers stand in front; half of the damage goes there.

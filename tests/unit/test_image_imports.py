@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.unit.test_requirements import read_pins
 
+pytestmark = pytest.mark.slow
 # Requirement file: modules that the image's containers and Jobs run or import first; ONNX Runtime comes late.
 IMAGES = {
     "models": ["pneumoserve.models.__main__", "pneumoserve.models.inprocess", "pneumoserve.replay", "onnxruntime"],

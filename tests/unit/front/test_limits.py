@@ -221,6 +221,7 @@ async def test_a_large_body_that_dawdles_gives_way_to_others(monkeypatch: pytest
         writer.close()
 
 
+@pytest.mark.slow
 async def test_large_bodies_leave_room_for_ordinary_films(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "_PATIENCE_SECONDS", 60.0)
     async with serving(bodies=100 * MIB) as front:
@@ -236,6 +237,7 @@ async def test_large_bodies_leave_room_for_ordinary_films(monkeypatch: pytest.Mo
         assert await asyncio.gather(*ordinary) == [200] * 6
 
 
+@pytest.mark.slow
 async def test_memory_comes_back_when_a_call_has_ended() -> None:
     async with serving(bodies=60 * MIB) as front:
         for _ in range(3):

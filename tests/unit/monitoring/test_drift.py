@@ -96,6 +96,7 @@ def test_more_referrals_alone_alarm() -> None:
     assert not compare_studies(baseline, window, 0.5, 1, 3).alarm
 
 
+@pytest.mark.slow
 def test_many_sources_share_one_rate_of_false_alarms() -> None:
     baseline, window = draw_studies(1000, 0.1, 1), draw_studies(200, 0.29, 6)
     alone, among_many = (compare_studies(baseline, window, 0.5, groups, 3) for groups in (1, 20))
@@ -179,6 +180,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, MemorySto
     return typed, store
 
 
+@pytest.mark.slow
 def test_a_person_chooses_a_baseline_and_an_alarm_goes_on_record_once(
     run: tuple[Run, MemoryStore], tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_person_chooses_a_baseline_and_an_alarm_goes_on_record_once(
     assert "1 of them unlike it" in drift().stdout
 
 
+@pytest.mark.slow
 def test_a_plan_stops_the_release_on_record_once_and_a_person_resumes_it(
     run: tuple[Run, MemoryStore], tmp_path: Path
 ) -> None:

@@ -253,6 +253,7 @@ def test_unsigned_labels_and_requests_are_no_evidence_and_ask_nobody(archive: Ar
     assert len(set_from_labels(archive.reader).stored.films) == 1
 
 
+@pytest.mark.slow
 def test_a_dataset_is_evidence_under_the_name_of_its_digest_alone(archive: Archive) -> None:
     film = sample_films()[0].read_bytes()
     item = Item(sha256=digest_of(film), cls="normal", patient="1", split="train", name="film.jpeg")

@@ -68,6 +68,7 @@ def kappa_of(pairs: list[Pair]) -> float:
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.5])
+@pytest.mark.slow
 def test_weighted_it_is_what_all_studies_would_show(prevalence: float) -> None:
     everything, protocol = simulate(60_000, prevalence, seed=1)
     whole, weighted = kappa_of(everything), kappa_of(protocol)
@@ -76,6 +77,7 @@ def test_weighted_it_is_what_all_studies_would_show(prevalence: float) -> None:
     assert abs(unweighted - whole) > 0.05
 
 
+@pytest.mark.slow
 def test_its_interval_covers() -> None:
     truth = kappa_of(simulate(200_000, 0.3, seed=2)[0])
     covered = 0

@@ -148,6 +148,7 @@ def test_a_day_with_far_more_studies_does_not_flood_the_readers(ward: Ward) -> N
     assert abs(len(drawn) - 40) <= 3 * math.sqrt(40)
 
 
+@pytest.mark.slow
 def test_weighted_by_their_probability_draws_stand_for_all_studies(ward: Ward) -> None:
     """The share near the threshold, a tenth, comes out right though these are drawn more often."""
     drawn: list[Draw] = []

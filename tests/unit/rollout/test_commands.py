@@ -18,6 +18,7 @@ WITHOUT = "import sys; sys.modules[{package!r}] = None; from pneumoserve.cli imp
         ("kubernetes", ["start", "--plan", "none.yaml"]),
     ],
 )
+@pytest.mark.slow
 def test_without_a_package_it_says_what_to_install(package: str, words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT.format(package=package), "rollout", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

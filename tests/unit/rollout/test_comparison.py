@@ -67,6 +67,7 @@ def failed(stable: Arm, candidate: Arm, settings: ComparisonSettings = SETTINGS)
     return {each.gate for each in compare(stable, candidate, settings, STEPS) if each.outcome == "fail"}
 
 
+@pytest.mark.slow
 def test_a_good_candidate_is_stopped_no_more_often_than_stated() -> None:
     """A candidate at the very edge of what is tolerated, over all looks of a step, in the test that is the tightest."""
     settings = ComparisonSettings(falseAlarms=0.4, moreErrors=0.05)

@@ -212,6 +212,7 @@ def test_a_candidate_that_never_comes_ready_or_never_answers_is_refused() -> Non
 
 
 @pytest.mark.parametrize("good", [True, False])
+@pytest.mark.slow
 def test_killed_at_every_point_another_process_ends_it_the_same_way(good: bool) -> None:
     def fresh() -> World:
         world = World()
@@ -236,6 +237,7 @@ def test_killed_at_every_point_another_process_ends_it_the_same_way(good: bool) 
         assert set(world.recorded) == set(whole.recorded), point
 
 
+@pytest.mark.slow
 def test_killed_at_every_point_it_can_be_aborted() -> None:
     points = [point for point in range(1, 200) if _killed_then_aborted(point)]
     assert len(points) > 30

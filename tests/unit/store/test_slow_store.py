@@ -103,6 +103,7 @@ async def until(condition: object, seconds: float = 20.0) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_each_request_has_one_deadline_and_closes_its_connection(store: Trickling) -> None:
     client = S3Store(store.settings)
     client_calls = (
@@ -126,6 +127,7 @@ async def test_each_request_has_one_deadline_and_closes_its_connection(store: Tr
     client.close()
 
 
+@pytest.mark.slow
 async def test_without_a_journal_calls_are_refused_and_the_front_is_not_ready(store: Trickling) -> None:
     writer = await writer_of(store)
     await writer.commit(prediction())
