@@ -47,6 +47,7 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
     │   ├── ClaimError           a study is not this reader's to read
     │   ├── VerdictError 2       a verdict cannot be one
+    │   ├── ArchiveLabelError 2  labels of the archive show nothing of other images
     │   └── DatabaseError        the review database does not answer
     ├── NoStudiesError 2         figures of studies that there are not
     ├── ExportedError 2          figures of an export that there is not

@@ -10,20 +10,22 @@ import typer
 from rich.table import Table
 
 from pneumoserve.cli.app import app
-from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, StateFolder, Trust
+from pneumoserve.cli.labels import DATASET_HELP, AnsweredBy, Since, Site, collect, scope_of, show_collected
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, Database, SealerTrust, StateFolder, Trust
 from pneumoserve.cli.output import AsJson, Failure, console, errors, needs, print_json, show_progress
 
 if TYPE_CHECKING:
-    from pneumoserve.monitoring.acceptance import Run
+    from pneumoserve.cli.reviews import Review
+    from pneumoserve.monitoring.acceptance import JudgedFilm, Run, Weighting
     from pneumoserve.monitoring.plan import AcceptancePlan
+    from pneumoserve.records import Scope
+    from pneumoserve.release import Release
 
 
 @app.command(epilog="Example: pneumoserve accept --release 919e240e759e --dataset films/ --plan acceptance.yaml")
 def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     release: Annotated[str, typer.Option(help="Id or folder of the release.")],
-    dataset: Annotated[
-        str, typer.Option(help="The site's labelled films: a folder, or the manifest of an ingested dataset.")
-    ],
+    dataset: Annotated[str, typer.Option(help=DATASET_HELP)],
     plan: Annotated[Path, typer.Option(help="The plan: a YAML file, fixed beforehand.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; default: acceptances/ID of this run.")
@@ -31,6 +33,10 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     key: Annotated[
         Path | None, typer.Option(help="Private key (PEM) to sign the record with; default: the state's.")
     ] = None,
+    answered_by: AnsweredBy = None,
+    since: Since = None,
+    site: Site = None,
+    database: Database = None,
     trust: Trust = None,
     archive_trust: ArchiveTrust = None,
     sealer_trust: SealerTrust = None,
@@ -42,30 +48,33 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
     Every run is on record. Exit code 0: accepted; 1: refused or insufficient.
     """
     from pneumoserve.cli.release import find_folder
-    from pneumoserve.cli.stores import environment_of, reader_of, signing_key_of, store_of
+    from pneumoserve.cli.reviews import review_of
+    from pneumoserve.cli.stores import reader_of, signing_key_of, store_of
     from pneumoserve.local.state import State
     from pneumoserve.release import verify
     from pneumoserve.release.verify import stated_id
 
     with needs("This command needs {}; install pneumoserve[local]."):
-        from pneumoserve.monitoring.acceptance import count_known_patients, judge_films, read_runs, run_look
+        from pneumoserve.monitoring.acceptance import count_known_patients, read_runs, run_look
         from pneumoserve.monitoring.plan import load_acceptance_plan
     from pneumoserve.records import ACCEPTANCE_WRITERS, append
-    from training.source import open_dataset
 
-    wanted = load_acceptance_plan(plan)
+    wanted, scope = load_acceptance_plan(plan), scope_of(dataset, answered_by, since, site)
+    wanted.check_drawn(of_archive=scope is not None)
     if not as_json:
         _show_plan(wanted)
     folder = find_folder(release, state)
     verified = verify(folder, trust or State(state).trust, stated_id(folder))
-    with environment_of(state, dataset.startswith("s3://")):
-        labelled, read = open_dataset(dataset)
-        with show_progress(films=len(labelled.items)) as progress:
-            films = judge_films(verified, labelled.items, read, lambda: progress("films", 1))
-    same = count_known_patients(verified, labelled.items)
+    weighting = None
+    if scope is None:
+        films = _judge_dataset(verified, dataset, state)
+    else:
+        with review_of(state, database, archive_trust, sealer_trust) as review:
+            films, weighting = _judge_labels(verified, review, scope, as_json)
+    same = count_known_patients(verified, [film.item for film in films])
     with store_of(state) as store:
         earlier = read_runs(reader_of(store, state, archive_trust, sealer_trust), wanted, verified.id)
-        done = run_look(verified, wanted, films, earlier, same)
+        done = run_look(verified, wanted, films, earlier, same, weighting)
         append(store, signing_key_of(state, key), [done.entry], ACCEPTANCE_WRITERS)
     written = _write(out or Path("acceptances", done.entry.acceptance_id), done)
     if as_json:
@@ -74,6 +83,32 @@ def accept(  # noqa: PLR0913, PLR0917 - each is an option of the command
         _show(done, written)
     if done.entry.outcome != "accepted":
         raise Failure(f"The release is not accepted: {done.entry.outcome}.", 1)
+
+
+def _judge_dataset(release: Release, dataset: str, state: Path) -> list[JudgedFilm]:
+    from pneumoserve.cli.stores import environment_of
+    from pneumoserve.monitoring.acceptance import judge_films
+    from training.source import open_dataset
+
+    with environment_of(state, dataset.startswith("s3://")):
+        labelled, read = open_dataset(dataset)
+        with show_progress(films=len(labelled.items)) as progress:
+            return judge_films(release, labelled.items, read, lambda: progress("films", 1))
+
+
+def _judge_labels(release: Release, review: Review, scope: Scope, as_json: bool) -> tuple[list[JudgedFilm], Weighting]:
+    from pneumoserve.canonical import digest_of
+    from pneumoserve.monitoring.acceptance import Weighting, judge_archive
+    from pneumoserve.records import find_records
+
+    collected = collect(review, scope)
+    if not as_json:
+        show_collected(collected)
+    labels = collected.labels
+    records = find_records(review.reader, [item.prediction_id for item in labels.items])
+    with show_progress(films=len(labels.items)) as progress:
+        films = judge_archive(release, review.store, labels.items, records, lambda: progress("films", 1))
+    return films, Weighting(digest_of(labels.document), labels.largest, collected.facts)
 
 
 @app.command(epilog="Example: pneumoserve approve 019ad3c2-7c1e-7000-8000-000000000000 --key approver.pem")
@@ -166,6 +201,12 @@ def _show(done: Run, written: Path) -> None:
             f"it takes {entry.missing_sick} more patients with pneumonia and {entry.missing_well} more without",
             soft_wrap=True,
         )
+        if "archive" in done.document:
+            kinds = (done.document["archive"][f"effective_{kind}"] for kind in ("sick", "well"))
+            console.print(
+                "by their weights, those there are count for {} with pneumonia and {} without".format(*kinds),
+                soft_wrap=True,
+            )
 
 
 def _write(folder: Path, done: Run) -> Path:

@@ -7,9 +7,11 @@ gets into predictions, queues, samples or metrics. What is kept is one entry of 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ from pneumoserve.imaging.pool import shared_pool
 from pneumoserve.inference import infer, scores_of
 from pneumoserve.ledger import Reader
 from pneumoserve.models.inprocess import InProcess, load_scorers
+from pneumoserve.monitoring.intervals import Share, Weighted, count_effective
 from pneumoserve.monitoring.plan import LEAST, OF_SICK, AcceptancePlan
 from pneumoserve.monitoring.power import level_of_look, lower_bound, patients_needed, upper_bound
 from pneumoserve.names import DECISION
@@ -34,13 +37,26 @@ from pneumoserve.records import (
     AcceptanceError,
     AcceptanceOutcome,
     CriterionResult,
+    Record,
     read_entries,
 )
 from pneumoserve.release import Release
-from pneumoserve.release.data import DataError, Item, manifest_of, read_data
+from pneumoserve.release.data import (
+    ArchiveFilm,
+    DataError,
+    Item,
+    LabelledFilm,
+    manifest_of,
+    pseudonym_of,
+    read_data,
+    read_labels,
+)
 from pneumoserve.release.holdout import count_learned, count_same_patients, hold_out_of
+from pneumoserve.replay import BadEvidence, Replayed, replay_each
+from pneumoserve.store import Store
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 # A rate of fewer films names nobody, and says nothing.
 SMALLEST_CELL: Final = 10
@@ -52,7 +68,7 @@ _BINS: Final = 5
 class JudgedFilm:
     """A labelled film and what the release says of it; `probability` is None where no model ran."""
 
-    item: Item
+    item: LabelledFilm
     decision: Decision
     probability: float | None
     modality: str
@@ -62,13 +78,36 @@ class JudgedFilm:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of films, with a two-sided 95 % interval by patient."""
+    """A share of films, with a two-sided 95 % interval by patient; `share` where films have weights."""
 
     rate: float
     low: float
     high: float
     films: int
     patients: int
+    share: Share | None = None
+
+    def lower(self, alpha: float) -> float:
+        """The one-sided lower bound by patient, at level 1 - `alpha`."""
+        return lower_bound(self.rate, self.patients, alpha) if self.share is None else self.share.lower(alpha)
+
+    def upper(self, alpha: float) -> float:
+        """The same for an upper bound."""
+        return upper_bound(self.rate, self.patients, alpha) if self.share is None else self.share.upper(alpha)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the report has of it."""
+        return {name: getattr(self, name) for name in ("rate", "low", "high", "films", "patients")}
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What labels of the archive are called by digest, the `largest` weight of a study, and what the report has."""
+
+    digest: str
+    largest: float
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +141,63 @@ def judge_films(
             judged.append(_judge(release, backend, item, film, device))
             progress()
     _check_unseen(release, pixels)
+    _check_unfitted(release, items)
     return judged
+
+
+def judge_archive(
+    release: Release,
+    store: Store,
+    items: Sequence[ArchiveFilm],
+    records: Mapping[str, Record],
+    progress: Callable[[], None],
+) -> list[JudgedFilm]:
+    """The same of films of the archive, by their `records`; whichever release answered them, this one judges them.
+
+    Raises:
+        AcceptanceError: the archive has not what it had, or the release learned from some of the films.
+        StoreError: the store does not answer.
+    """
+    missing = sum(item.prediction_id not in records for item in items)
+    if missing:
+        raise AcceptanceError(
+            f"The archive has no record of {missing} labelled predictions; `pneumoserve archive verify` shows why."
+        )
+    pixels = {
+        image.stored_sha256: image.pixels_sha256 for record in records.values() if (image := record.image) is not None
+    }
+    _check_unseen(release, pixels)
+    _check_unfitted(release, items)
+    outcomes = asyncio.run(_replay(release, store, [records[item.prediction_id] for item in items], progress))
+    faults = Counter(outcome.fault for outcome in outcomes if isinstance(outcome, BadEvidence))
+    if faults:
+        said = ", ".join(f"{count} {fault.replace('_', ' ')}" for fault, count in sorted(faults.items()))
+        raise AcceptanceError(
+            f"{faults.total()} of these {len(items)} images of the archive cannot be judged anew ({said}). See what is "
+            "wrong by `pneumoserve archive verify`, or leave their days out by --since."
+        )
+    pairs = zip(items, outcomes, strict=True)
+    return [_judged(item, outcome) for item, outcome in pairs if isinstance(outcome, Replayed)]
+
+
+async def _replay(
+    release: Release, store: Store, records: Sequence[Record], progress: Callable[[], None]
+) -> list[Replayed | BadEvidence]:
+    found = []
+    with load_scorers(release) as scorers:
+        async for outcome in replay_each(store, release, scorers, records):
+            found.append(outcome)
+            progress()
+    return found
+
+
+def _judged(item: ArchiveFilm, outcome: Replayed) -> JudgedFilm:
+    image, found = outcome.record.image, outcome.inference
+    if found.decision is None or image is None:
+        raise AssertionError("the decision model decides")
+    # A copy in the archive names no device.
+    facts = (image.modality or "not known", _age_group(image.age_years), "not known")
+    return JudgedFilm(item, found.decision, scores_of(found.models).pneumonia, *facts)
 
 
 def _judge(release: Release, backend: InProcess, item: Item, film: PreparedImage, device: str | None) -> JudgedFilm:
@@ -110,12 +205,11 @@ def _judge(release: Release, backend: InProcess, item: Item, film: PreparedImage
     if found.decision is None:
         raise AssertionError("the decision model decides")
     probability = scores_of(found.models).pneumonia
-    facts = (film.facts.modality or "not known", _age_group(film), device or "not known")
+    facts = (film.facts.modality or "not known", _age_group(film.facts.age_years), device or "not known")
     return JudgedFilm(item, found.decision, probability, *facts)
 
 
-def _age_group(film: PreparedImage) -> str:
-    age = film.facts.age_years
+def _age_group(age: float | None) -> str:
     if age is None:
         return "not known"
     return next(
@@ -136,7 +230,28 @@ def _check_unseen(release: Release, pixels: Mapping[str, str]) -> None:
         )
 
 
-def count_known_patients(release: Release, items: Iterable[Item]) -> int:
+def _check_unfitted(release: Release, items: Sequence[LabelledFilm]) -> None:
+    """Refuse films of patients to whose films the release's policy was fitted: it suits them better than others."""
+    fitted = release.manifest.recalibration
+    if fitted is None:
+        return
+    try:
+        known = read_labels(release.folder, fitted.labels)
+    except DataError as error:
+        raise AcceptanceError(
+            f"Release {release.id} does not say to which films its policy was fitted ({error})."
+        ) from None
+    films, patients = {item.sha256 for item in known}, {pseudonym_of(item.patient) for item in known}
+    same = [item for item in items if item.sha256 in films or pseudonym_of(item.patient) in patients]
+    if same:
+        people = len({item.patient for item in same})
+        raise AcceptanceError(
+            f"The policy of release {release.id} was fitted to films of {people} of these patients, whose {len(same)} "
+            "films would show it too good; give films of other patients, such as those of later days."
+        )
+
+
+def count_known_patients(release: Release, items: Iterable[LabelledFilm]) -> int:
     """Patients whose number a patient that the release learned from has too; they may be the same people."""
     data = read_data(release.folder, release.manifest.data.digest)
     return count_same_patients(data, hold_out_of(release.manifest.training), items)
@@ -145,8 +260,11 @@ def count_known_patients(release: Release, items: Iterable[Item]) -> int:
 # --- figures
 
 
-def measure_figures(films: Sequence[JudgedFilm], threshold: float) -> dict[str, Rate]:
-    """Every figure that the films can give, and the errors among confident answers."""
+def measure_figures(films: Sequence[JudgedFilm], threshold: float, largest: float | None = None) -> dict[str, Rate]:
+    """Every figure that the films can give, and the errors among confident answers.
+
+    `largest`: of films with weights, the largest that a study may have.
+    """
     columns = _Columns(films, threshold)
     figures = {
         "sensitivity": (columns.sick, columns.called),
@@ -158,12 +276,12 @@ def measure_figures(films: Sequence[JudgedFilm], threshold: float) -> dict[str, 
         "wrong_among_confident_normals": (columns.normal, columns.sick),
         "wrong_among_confident_pneumonias": (columns.pneumonia, ~columns.sick),
     }
-    return {
-        name: _rate(event[among], columns.patients[among]) for name, (among, event) in figures.items() if among.any()
-    }
+    return {name: columns.rate(among, event, largest) for name, (among, event) in figures.items() if among.any()}
 
 
-def measure_strata(films: Sequence[JudgedFilm], threshold: float) -> dict[str, dict[str, Any]]:
+def measure_strata(
+    films: Sequence[JudgedFilm], threshold: float, largest: float | None = None
+) -> dict[str, dict[str, Any]]:
     """Sensitivity, specificity and referrals by modality, age group and device; None for a cell of fewer than 10."""
     found = {}
     for kind in ("modality", "age", "device"):
@@ -176,7 +294,7 @@ def measure_strata(films: Sequence[JudgedFilm], threshold: float) -> dict[str, d
                 "referred_among_normals": (~columns.sick, columns.referred),
             }
             found[f"{kind}: {value}"] = {
-                name: asdict(_rate(event[among], columns.patients[among])) if among.sum() >= SMALLEST_CELL else None
+                name: columns.rate(among, event, largest).facts if among.sum() >= SMALLEST_CELL else None
                 for name, (among, event) in cells.items()
             }
     return found
@@ -189,7 +307,9 @@ def measure_calibration(films: Sequence[JudgedFilm]) -> list[dict[str, float]]:
     sick = np.array([film.item.cls != "normal" for film in known])
     if sick.all() or not sick.any():
         return []
-    weights = np.where(sick, 0.5 / sick.mean(), 0.5 / (1 - sick.mean()))
+    counts = np.array([film.item.weight for film in known])
+    share = np.average(sick, weights=counts)
+    weights = counts * np.where(sick, 0.5 / share, 0.5 / (1 - share))
     points = []
     for rows in np.array_split(np.argsort(stated, kind="stable"), _BINS):
         if len(rows):
@@ -208,34 +328,61 @@ class _Columns:
         self.pneumonia: Bools = np.array([film.decision.finding == "pneumonia" for film in films], dtype=bool)
         self.referred: Bools = ~self.normal & ~self.pneumonia
         self.patients = np.array([film.item.patient for film in films])
+        self.weights: Floats = np.array([film.item.weight for film in films], dtype=np.float64)
+
+    def rate(self, among: Bools, event: Bools, largest: float | None) -> Rate:
+        """The share of an event among some films; `largest` as `measure_figures` takes it."""
+        events, patients, weights = event[among], self.patients[among], self.weights[among]
+        count = len(set(patients.tolist()))
+        share = None if largest is None else _share(events, patients, weights, largest)
+        exact = Rate(float(np.average(events, weights=weights)), 0.0, 1.0, len(events), count, share)
+        low, high = exact.lower(_INTERVAL / 2), exact.upper(_INTERVAL / 2)
+        return replace(exact, rate=round(exact.rate, 4), low=round(low, 4), high=round(high, 4))
 
 
-def _rate(events: Bools, patients: npt.NDArray[np.str_]) -> Rate:
-    rate, count = float(events.mean()), len(set(patients.tolist()))
-    low, high = lower_bound(rate, count, _INTERVAL / 2), upper_bound(rate, count, _INTERVAL / 2)
-    return Rate(round(rate, 4), round(low, 4), round(high, 4), len(events), count)
+def _share(events: Bools, patients: npt.NDArray[np.str_], weights: Floats, largest: float) -> Share:
+    """The weighted counts of an event and of the rest; a patient's films are one unit in each."""
+    _, owner = np.unique(patients, return_inverse=True)
+    part, rest = (np.bincount(owner, weights * chosen) for chosen in (events, ~events))
+    largest = max(largest, float((part + rest).max()))
+    return Share(*(Weighted(float(each.sum()), float((each**2).sum()), largest) for each in (part, rest)))
+
+
+def _add_weights(items: Iterable[LabelledFilm]) -> dict[str, float]:
+    """The weights of each patient's films together."""
+    found: dict[str, float] = {}
+    for item in items:
+        found[item.patient] = found.get(item.patient, 0.0) + item.weight
+    return found
 
 
 # --- the outcome
 
 
 def run_look(
-    release: Release, plan: AcceptancePlan, films: Sequence[JudgedFilm], earlier: Sequence[Acceptance], same: int
+    release: Release,
+    plan: AcceptancePlan,
+    films: Sequence[JudgedFilm],
+    earlier: Sequence[Acceptance],
+    same: int,
+    weighting: Weighting | None = None,
 ) -> Run:
     """The next look of a plan; `earlier` are its runs so far (`read_runs`), `same` is from `count_known_patients`.
 
+    `weighting` goes with labels of the archive. There are enough patients where as many that count alike would do.
     With fewer patients than the look takes, nothing is shown and no look is spent.
 
     Raises:
         AcceptanceError: no film is sick or none is well, these very films were looked at, or no look is left.
     """
     items = [film.item for film in films]
-    labels = digest_of(manifest_of(items))
+    labels = _digest_of_labels(items) if weighting is None else weighting.digest
     sick, well = _count(items)
+    enough = (sick, well) if weighting is None else _count_effective(items)
     look = _next_look(plan, earlier, labels)
     if not sick or not well:
         raise AcceptanceError("There are no films of patients with pneumonia, or none without; add films of both.")
-    missing = tuple(max(0, least - found) for least, found in zip(plan.patients_at(look), (sick, well), strict=True))
+    missing = tuple(max(0, least - found) for least, found in zip(plan.patients_at(look), enough, strict=True))
     results: tuple[CriterionResult, ...] = ()
     outcome: AcceptanceOutcome = "insufficient"
     figures: dict[str, Any] = {"withheld": "too few patients for a look, so that none is spent"}
@@ -243,14 +390,15 @@ def run_look(
         look = 0
     else:
         threshold = release.manifest.policy.detector_threshold
-        measured = measure_figures(films, threshold)
+        largest = None if weighting is None else weighting.largest
+        measured = measure_figures(films, threshold, largest)
         level = level_of_look(plan.alpha, plan.looks, look)
         results = tuple(_result(name, limit, measured[name], level) for name, limit in plan.criteria.named.items())
         outcome = _decide(plan, look, results, measured, level)
-        missing = _missing(plan, look, results, (sick, well)) if outcome == "insufficient" else (0, 0)
+        missing = _missing(plan, look, results, enough) if outcome == "insufficient" else (0, 0)
         figures = {
-            "figures": {name: asdict(rate) for name, rate in measured.items()},
-            "strata": measure_strata(films, threshold),
+            "figures": {name: rate.facts for name, rate in measured.items()},
+            "strata": measure_strata(films, threshold, largest),
             "calibration": measure_calibration(films),
             "level": level,
         }
@@ -279,13 +427,29 @@ def run_look(
         "criteria": criteria,
         **figures,
     }
+    if weighting is not None:
+        document["archive"] = {**weighting.facts, "effective_sick": enough[0], "effective_well": enough[1]}
     digests = {"plan": plan.digest, "labels": labels, "report": digest_of(canonical_json(document))}
     return Run(Acceptance.model_validate({**made, **digests, "criteria": criteria}), document)
 
 
-def _count(items: Sequence[Item]) -> tuple[int, int]:
+def _digest_of_labels(items: Sequence[LabelledFilm]) -> str:
+    return digest_of(manifest_of(item for item in items if isinstance(item, Item)))
+
+
+def _count(items: Sequence[LabelledFilm]) -> tuple[int, int]:
     sick = {item.patient for item in items if item.cls != "normal"}
     return len(sick), len({item.patient for item in items if item.cls == "normal"})
+
+
+def _count_effective(items: Sequence[LabelledFilm]) -> tuple[int, int]:
+    """How many patients that count alike say as much, of the sick and of the well."""
+    sick, well = (
+        count_effective(_add_weights(item for item in items if (item.cls != "normal") == is_sick).values())
+        for is_sick in (True, False)
+    )
+    # A sum of floats may lie just below the whole number that it stands for.
+    return math.floor(sick + 1e-6), math.floor(well + 1e-6)
 
 
 def _next_look(plan: AcceptancePlan, earlier: Sequence[Acceptance], labels: str) -> int:
@@ -308,7 +472,7 @@ def _next_look(plan: AcceptancePlan, earlier: Sequence[Acceptance], labels: str)
 
 
 def _result(name: str, limit: float, measured: Rate, level: float) -> CriterionResult:
-    bound = (lower_bound if name in LEAST else upper_bound)(measured.rate, measured.patients, level)
+    bound = measured.lower(level) if name in LEAST else measured.upper(level)
     shown = bound >= limit if name in LEAST else bound <= limit
     return CriterionResult(
         figure=name, limit=limit, rate=measured.rate, bound=round(bound, 4), patients=measured.patients, shown=shown
@@ -328,8 +492,8 @@ def _decide(
 def _is_contradicted(result: CriterionResult, measured: Rate, level: float) -> bool:
     """Whether even the bound on the other side lies on the wrong side of the limit."""
     if result.figure in LEAST:
-        return upper_bound(measured.rate, measured.patients, level) < result.limit
-    return lower_bound(measured.rate, measured.patients, level) > result.limit
+        return measured.upper(level) < result.limit
+    return measured.lower(level) > result.limit
 
 
 def _missing(

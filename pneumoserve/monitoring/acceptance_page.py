@@ -39,6 +39,7 @@ def render_page(document: Mapping[str, Any]) -> str:
         f"<p>{document['films']} images: {document['sick_patients']} patients with pneumonia, "
         f"{document['well_patients']} without ({escape(plan['drawn'])}). Reference: {escape(plan['reference'])}. "
         f"Rates count images, bounds and intervals patients.{_same_patients(document)}</p>",
+        *_render_archive(document),
         "<h2>The plan</h2>",
         _table(
             ("figure", "limit", "believed true", "power"),
@@ -57,6 +58,29 @@ def render_page(document: Mapping[str, Any]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Acceptance</title>'
         f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )
+
+
+def _render_archive(document: Mapping[str, Any]) -> list[str]:
+    """Which studies labels of the archive stand for; nothing of other labels."""
+    archive = document.get("archive")
+    if archive is None:
+        return []
+    names = ("release", "answer", "studies", "chosen", "used", "cannot_tell", "not_blind", "unread", "erased")
+    return [
+        "<h2>The studies that the labels stand for</h2>",
+        "<p>The labels are blind readings of studies in the archive. Each counts by one over its probability of being "
+        "read, scaled so that each kind of answer counts as often as it was given: studies that were not read are "
+        f"taken to be like the others. By these weights the patients count for {archive['effective_sick']} with "
+        f"pneumonia and {archive['effective_well']} without (Kish's effective number). "
+        f"{archive['without_patient']} studies name no patient, and count as a patient each.</p>",
+        _table(
+            (
+                "answered by", "answer", "studies", "to be read", "used", "cannot tell", "not blind", "unread",
+                "images erased",
+            ),
+            ([each[name] for name in names] for each in archive["answers"]),
+        ),
+    ]  # fmt: skip
 
 
 def _render_criteria(document: Mapping[str, Any]) -> list[str]:

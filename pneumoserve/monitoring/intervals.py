@@ -99,6 +99,14 @@ class Share:
         """
         return self.part.total / (self.part.total + self.rest.total)
 
+    def lower(self, alpha: float) -> float:
+        """The lower limit, which is wrong with probability `alpha` at most."""
+        return float(self.quantiles(np.array([alpha]), upper=False)[0])
+
+    def upper(self, alpha: float) -> float:
+        """The same for an upper limit."""
+        return float(self.quantiles(np.array([1 - alpha]), upper=True)[0])
+
     def quantiles(self, probabilities: Values, upper: bool) -> Values:
         """Quantiles of the share's lower or upper confidence distribution; the shape of `probabilities`.
 
@@ -115,6 +123,16 @@ class Share:
         return found
 
 
+def count_effective(weights: Iterable[float]) -> float:
+    """How many units of one weight vary as little as these (Kish 1965); it says whether there are enough, no more.
+
+    A bound by it is unsafe: where few units of a large weight could be found, it rests on those that were.
+    """
+    values = list(weights)
+    squares = sum(weight * weight for weight in values)
+    return sum(values) ** 2 / squares if squares else 0.0
+
+
 def limit_count(count: Weighted, alpha: float = ALPHA) -> Interval:
     """A weighted count with its limits by Fay and Feuer, each wrong with probability `alpha` / 2 at most."""
     lower, upper = count.lower, count.upper
@@ -129,9 +147,7 @@ def limit_share(share: Share, alpha: float = ALPHA) -> Interval:
     Raises:
         ZeroDivisionError: there is nothing to take a share of.
     """
-    low = share.quantiles(np.array([alpha / 2]), upper=False)
-    high = share.quantiles(np.array([1 - alpha / 2]), upper=True)
-    return Interval(share.value, float(low[0]), float(high[0]))
+    return Interval(share.value, share.lower(alpha / 2), share.upper(alpha / 2))
 
 
 def limit_rate(rate: Callable[..., Values], shares: Sequence[Share], alpha: float = ALPHA) -> Interval:

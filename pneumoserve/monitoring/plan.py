@@ -64,7 +64,10 @@ class AcceptancePlan(PlanSettings):
 
     site: str = Field(min_length=1, max_length=100)
     reference: str = Field(min_length=1, max_length=300, description="who says what an image shows, and how")
-    drawn: Literal["consecutive", "random"] = Field(description="all images of a period, or some that chance drew")
+    drawn: Literal["consecutive", "random", "weighted"] = Field(
+        description="all images of a period; some that chance drew; or weighted: labels of the archive, each by the "
+        "inverse of its probability of being read"
+    )
     sick_patients: int = Field(ge=1, le=20_000, description="patients with pneumonia at the last look")
     well_patients: int = Field(ge=1, le=20_000, description="patients without, at the last look")
     looks: int = Field(default=1, ge=1, le=10)
@@ -88,6 +91,22 @@ class AcceptancePlan(PlanSettings):
     def digest(self) -> Sha256:
         """SHA-256 of the plan as canonical JSON."""
         return digest_of(canonical_json(self))
+
+    def check_drawn(self, of_archive: bool) -> None:
+        """See that the labels are chosen as the plan says: only those of the archive are weighted.
+
+        Raises:
+            SitePlanError: they are not.
+        """
+        if of_archive and self.drawn != "weighted":
+            raise SitePlanError(
+                f"This plan is for images that are {self.drawn}; labels of the archive take one with `drawn: weighted`."
+            )
+        if self.drawn == "weighted" and not of_archive:
+            raise SitePlanError(
+                "This plan is for labels of the archive: give `--dataset labels`, or a plan that says whether the "
+                "images are consecutive or random."
+            )
 
     def patients_at(self, look: int) -> tuple[int, int]:
         """How many patients with and without pneumonia a look takes, at least."""

@@ -38,7 +38,10 @@ class Acceptance(_Entry):
     schema_: Literal["pneumoserve.acceptance/1"] = Field(default="pneumoserve.acceptance/1", alias="schema")
     site: str
     plan: Sha256 = Field(description="SHA-256 of the plan as canonical JSON")
-    labels: Sha256 = Field(description="SHA-256 of the manifest of the labelled images")
+    labels: Sha256 = Field(
+        description="SHA-256 of the manifest of the labelled images; of labels of the archive, of what a release that "
+        "is fitted to them has as data/labels.json"
+    )
     report: Sha256 = Field(description="SHA-256 of acceptance.json, which the report's page is made of")
     look: int = Field(ge=0, description="which look of the plan; 0: too few patients for one, and no figure was shown")
     outcome: AcceptanceOutcome

@@ -26,6 +26,10 @@ _LIMITS: Final = """\
 """
 
 
+_WEIGHTED: Final = (
+    "The labels are blind readings of studies in the archive. Policy and figures count each image by one over its "
+    "probability of being read. Intervals are by patient: melded limits of weighted counts, of the AUC by bootstrap."
+)
 # The set of a recalibration's figures.
 SITE: Final = "site"
 _PREVALENCES: Final = (0.01, 0.05, 0.30)
@@ -113,7 +117,7 @@ def recalibration_in_words(found: Recalibration) -> str:
         f"Labels `{found.labels}`.\n\n"
         f"`{SITE}`: those images, cross-fitted. The patients were halved, and each half was judged by the policy that "
         "was fitted to the other half. The packaged policy was fitted to all of them; no image has judged that one. "
-        "Intervals are by patient (bootstrap)."
+        f"{_WEIGHTED if found.drawn == 'weighted' else 'Intervals are by patient (bootstrap).'}"
     )
 
 

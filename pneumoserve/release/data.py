@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, ValidationError
 
 from pneumoserve.canonical import Sha256, canonical_json, digest_of
 from pneumoserve.errors import PneumoserveError
-from pneumoserve.release.schema import ClassName
+from pneumoserve.release.schema import ClassName, SiteClass
 
 Split = Literal["train", "validation", "calibration"]
 MANIFEST_FILE: Final = "data/manifest.json"
 PIXELS_FILE: Final = "data/pixels.json"
-# Of a recalibrated one: the site's labelled films, a manifest too.
+# Of a recalibrated one: the site's labelled films, as a manifest, or as labels of the archive.
 LABELS_FILE: Final = "data/labels.json"
 
 
@@ -47,12 +47,82 @@ class Item:
         """Whether `name` is the source's, which says of what kind a film is and in which order films were made."""
         return self.name != nameless(self.sha256)
 
+    @property
+    def weight(self) -> float:
+        """For how many films it stands: all of a dataset count alike."""
+        return 1.0
+
+
+class LabelledFilm(Protocol):
+    """A film and what it shows, wherever its label comes from; `weight` is for how many films it stands."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def cls(self) -> SiteClass: ...
+    @property
+    def patient(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class ArchiveFilm:
+    """A film of the archive, with the label that blind readers gave its study.
+
+    `sha256` is the digest of its stored bytes, `patient` a pseudonym. `release` answered it with `answer`.
+    `probability` is that of its study being chosen to be read, `weight` how many studies of such an answer it stands
+    for: one over the probability, scaled for those that were not read.
+    """
+
+    prediction_id: str
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    cls: SiteClass
+    patient: str
+    release: str
+    answer: Literal["referred", "normal", "pneumonia"]
+    probability: float
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """What stands for its name."""
+        return nameless(self.sha256)
+
+
+@dataclass(frozen=True)
+class ArchiveLabels:
+    """Films of the archive in the order of their predictions; `largest` weight that a study of theirs may have."""
+
+    items: tuple[ArchiveFilm, ...]
+    largest: float
+
+    @property
+    def document(self) -> bytes:
+        """All of it as canonical JSON, whose SHA-256 names these labels."""
+        items = [asdict(item) for item in self.items]
+        return canonical_json({"schema": "pneumoserve.labels/1", "items": items, "largest": self.largest})
+
 
 class _Manifest(BaseModel):
     schema_: Literal["pneumoserve.dataset/1"] = Field(alias="schema")
     items: tuple[Item, ...]
 
     model_config = ConfigDict(extra="forbid")
+
+
+class _Labels(BaseModel):
+    schema_: Literal["pneumoserve.labels/1"] = Field(alias="schema")
+    items: tuple[ArchiveFilm, ...]
+    largest: float
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _SiteLabels(RootModel[Annotated[_Manifest | _Labels, Field(discriminator="schema_")]]):
+    """Either form of `data/labels.json`."""
 
 
 class _Pixels(BaseModel):
@@ -110,8 +180,12 @@ def items_of(manifest: bytes) -> tuple[Item, ...]:
         return _Manifest.model_validate_json(manifest).items
     except ValidationError as error:
         # A class or split of another name must not pass: whatever is not normal would be learned as pneumonia.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its beginning"
-        raise DataError(f"wrong at {place}") from error
+        raise DataError(_fault_in(error)) from error
+
+
+def _fault_in(error: ValidationError) -> str:
+    place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its beginning"
+    return f"wrong at {place}"
 
 
 def write_data(folder: Path, items: Iterable[Item], pixels: Mapping[Sha256, Sha256]) -> None:
@@ -140,8 +214,8 @@ def read_data(folder: Path, digest: Sha256) -> TrainingData:
     return data
 
 
-def read_labels(folder: Path, digest: Sha256) -> tuple[Item, ...]:
-    """The labelled films that the policy of a run or release was fitted to, of which `digest` is the manifest's.
+def read_labels(folder: Path, digest: Sha256) -> tuple[LabelledFilm, ...]:
+    """The labelled films that the policy of a run or release was fitted to; `digest` is the file's.
 
     Raises:
         DataError: the file is missing, or is not the one of that digest.
@@ -152,7 +226,10 @@ def read_labels(folder: Path, digest: Sha256) -> tuple[Item, ...]:
         raise DataError(f"it holds no {LABELS_FILE}, the films that its policy was fitted to") from None
     if digest_of(labels) != digest:
         raise DataError(f"{LABELS_FILE} does not hold the labels that it states as {digest[:12]}")
-    return items_of(labels)
+    try:
+        return _SiteLabels.model_validate_json(labels).root.items
+    except ValidationError as error:
+        raise DataError(_fault_in(error)) from error
 
 
 def _pixels_of(document: bytes) -> dict[Sha256, Sha256]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pneumoserve.canonical import Sha256
-from pneumoserve.release.data import DataError, Item, TrainingData, pseudonym_of
+from pneumoserve.release.data import DataError, Item, LabelledFilm, TrainingData, pseudonym_of
 from pneumoserve.release.schema import TrainingFacts
 
 DEFAULT: Final = "validation"
@@ -58,7 +58,7 @@ def count_learned(data: TrainingData, hold_out: str, films: Mapping[Sha256, Sha2
     return sum(file in learned or decoded in pixels for file, decoded in films.items())
 
 
-def count_same_patients(data: TrainingData, hold_out: str, items: Iterable[Item]) -> int:
+def count_same_patients(data: TrainingData, hold_out: str, items: Iterable[LabelledFilm]) -> int:
     """How many patients of some films have a number that a patient has of whom such a run has learned.
 
     They may be the same people.

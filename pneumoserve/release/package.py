@@ -127,7 +127,7 @@ def _manifest(facts: RunFacts, folder: Path) -> ReleaseManifest:
     }
     stated = facts.model_dump(mode="json", by_alias=True, exclude={"schema_"})
     if facts.recalibration is not None:
-        stated["schema"] = "pneumoserve.release/4"
+        stated["schema"] = facts.schema_.replace(".run/", ".release/")
     return ReleaseManifest.model_validate({**stated, "files": files})
 
 

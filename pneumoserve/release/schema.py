@@ -14,7 +14,8 @@ from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Policy
 
 ClassName = Literal["normal", "bacterial", "viral"]
-
+# What a site's image may show besides: a pneumonia of which nobody said the type.
+SiteClass = Literal["normal", "bacterial", "viral", "pneumonia"]
 
 Statement = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -23,7 +24,8 @@ INTENDED_USE: Final = (
     "frontal chest X-rays of children of 1 to 5 years."
 )
 _VERSIONS: Final = (
-    "1 had no gate, 2 neither intended_use nor type_notice nor type_evidence; 4 is 3 with a recalibration"
+    "1 had no gate, 2 neither intended_use nor type_notice nor type_evidence; 4 is 3 with a recalibration, 5 with one "
+    "by labels of the archive"
 )
 TYPE_NOTICE: Final = "A pattern on the image, not microbiology. Never withhold antibiotics on it."
 
@@ -107,7 +109,8 @@ class Metric(_Strict):
     set: str = Field(description="the split it was measured on")
 
 
-Drawn = Literal["consecutive", "random", "not stated"]
+# Those of the archive are weighted by the inverse of their probability of being read.
+Drawn = Literal["consecutive", "random", "weighted", "not stated"]
 
 
 class Recalibration(_Strict):
@@ -115,17 +118,20 @@ class Recalibration(_Strict):
 
     base: Sha256 = Field(description="SHA-256 of the release.json or run.json whose models these are")
     labels: Sha256 = Field(description="SHA-256 of data/labels.json: the images by digest, with class and patient")
-    drawn: Drawn = Field(description="how the site chose the images; not stated: by a version that did not ask")
-    counts: dict[ClassName, Count]
+    drawn: Drawn = Field(
+        description="how the site chose the images; weighted: labels of the archive, each by the inverse of its "
+        "probability of being read; not stated: by a version that did not ask"
+    )
+    counts: dict[SiteClass, Count] = Field(description="by class; pneumonia: one of which nobody said the type")
     code_version: str
 
 
 class RunFacts(_Strict):
     """`run.json`: everything a finished training states. A run without it is unfinished."""
 
-    schema_: Literal["pneumoserve.run/1", "pneumoserve.run/2", "pneumoserve.run/3", "pneumoserve.run/4"] = Field(
-        default="pneumoserve.run/3", alias="schema", description=_VERSIONS
-    )
+    schema_: Literal[
+        "pneumoserve.run/1", "pneumoserve.run/2", "pneumoserve.run/3", "pneumoserve.run/4", "pneumoserve.run/5"
+    ] = Field(default="pneumoserve.run/3", alias="schema", description=_VERSIONS)
     models: tuple[ModelFacts, ModelFacts] = Field(description="detector, typer")
     policy: Policy
     intended_use: Statement = Field(
@@ -150,7 +156,11 @@ class RunFacts(_Strict):
 
 
 _ReleaseVersion = Literal[
-    "pneumoserve.release/1", "pneumoserve.release/2", "pneumoserve.release/3", "pneumoserve.release/4"
+    "pneumoserve.release/1",
+    "pneumoserve.release/2",
+    "pneumoserve.release/3",
+    "pneumoserve.release/4",
+    "pneumoserve.release/5",
 ]
 
 

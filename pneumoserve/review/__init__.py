@@ -2,8 +2,8 @@
 
 The archive stays the truth. A database that can be made anew from it holds what waits: `ReviewDatabase` follows the
 archive, `ReadingRoom` gives readers their studies, `AlertDesk` hands alerts to a sender, `sample` draws confident
-answers, `agreement` compares readers, `outcomes` lists what became of studies. Everything is put on record first, and
-in the database then.
+answers, `agreement` compares readers, `outcomes` lists what became of studies, `labelled` gives labels that stand for
+all of them. Everything is put on record first, and in the database then.
 """
 
 from pneumoserve.review.agreement import Agreement, Estimate, Pair, estimate_agreement, measure_agreement
@@ -13,8 +13,9 @@ from pneumoserve.review.cases import Case, CaseBook, Counts, find_incidents, fin
 from pneumoserve.review.chance import Chance, ChanceKeyError
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.drift import WatchedSource, list_watched
-from pneumoserve.review.errors import ClaimError, DatabaseError, ReviewError, VerdictError
+from pneumoserve.review.errors import ArchiveLabelError, ClaimError, DatabaseError, ReviewError, VerdictError
 from pneumoserve.review.figures import AlertFigures, find_finished, measure_alerts
+from pneumoserve.review.labelled import AnswerCount, Collected, collect_labels
 from pneumoserve.review.outcomes import CLOSED_AFTER, Cohort, Studied, list_cohorts
 from pneumoserve.review.room import Image, ReadingRoom, Study, Verdict, Waiting, check_name, list_waiting
 from pneumoserve.review.sample import (
@@ -33,12 +34,15 @@ __all__ = [
     "Agreement",
     "AlertDesk",
     "AlertFigures",
+    "AnswerCount",
+    "ArchiveLabelError",
     "Case",
     "CaseBook",
     "Chance",
     "ChanceKeyError",
     "ClaimError",
     "Cohort",
+    "Collected",
     "Commit",
     "Counts",
     "DatabaseError",
@@ -60,6 +64,7 @@ __all__ = [
     "WatchedSource",
     "check_name",
     "choose_probabilities",
+    "collect_labels",
     "commit_by",
     "commit_to",
     "edges_of",

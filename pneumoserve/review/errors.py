@@ -23,5 +23,11 @@ class VerdictError(ReviewError, ValueError):
     exit_code = 2
 
 
+class ArchiveLabelError(ReviewError, ValueError):
+    """Labels of the archive show nothing of other images; the text says how many there are, and what to do."""
+
+    exit_code = 2
+
+
 class DatabaseError(ReviewError):
     """The review database does not answer, or is not one."""

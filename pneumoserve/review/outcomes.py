@@ -22,6 +22,7 @@ from pneumoserve.records import (
     Draw,
     Effort,
     Label,
+    PneumoniaType,
     ReadingOutcome,
     SamplePlan,
     Scope,
@@ -71,6 +72,47 @@ class Cohort:
     tested: dict[str, dict[str, Tested]]
 
 
+@dataclass(frozen=True)
+class Told:
+    """A closed study with all that was said of it until now, in time or late.
+
+    `pneumonia_type` is the one that blind readers name, or the lead; None where they name none, or several. `shown` are
+    the predictions whose images blind readers saw. `labelled`: whether anybody said what it shows, blind or not.
+    """
+
+    study: Studied
+    pneumonia_type: PneumoniaType | None
+    shown: frozenset[str]
+    labelled: bool
+
+
+def list_told(
+    database: ReviewDatabase, now: datetime, scope: Scope, closed_after: timedelta = CLOSED_AFTER
+) -> list[Told]:
+    """The closed studies in scope, the first first, but those that were answered while their release was stopped.
+
+    Raises:
+        NoStudiesError: there are no studies, or none of that release or site; the text names those there are.
+        DatabaseError: the database does not answer.
+    """
+    rows, said, _ = _read(database, scope)
+    closing = time_text(now - closed_after)
+    return [_tell(row, said) for row in rows if row.opened < closing and _STOPPED not in row.reasons.split()]
+
+
+def _tell(row: Any, said: _Said) -> Told:
+    labels, decided = said.labels[row.case_id], said.adjudications[row.case_id]
+    blind = [each for each in first_readings(labels) if each.reading is not None and each.reading.blind]
+    stating: list[Label] | list[Adjudication] = decided[-1:] or [each for each in blind if each.finding == "pneumonia"]
+    types = {each.pneumonia_type for each in stating}
+    return Told(
+        study=_study(row, said, None),
+        pneumonia_type=types.pop() if len(types) == 1 else None,
+        shown=frozenset(name for each in blind for name in each.prediction_ids),
+        labelled=bool(labels),
+    )
+
+
 def list_cohorts(
     database: ReviewDatabase, now: datetime, scope: Scope, closed_after: timedelta = CLOSED_AFTER
 ) -> list[Cohort]:
@@ -80,16 +122,19 @@ def list_cohorts(
         NoStudiesError: there are no studies, or none of that release or site; the text names those there are.
         DatabaseError: the database does not answer.
     """
-    with database.read() as connection:
-        rows = _select(connection, scope)
-        said = _Said(connection)
-        ordered = _list_orders(connection)
+    rows, said, ordered = _read(database, scope)
     closing = time_text(now - closed_after)
     by_release: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         by_release[row.release].append(row)
     latest = sorted(by_release, key=lambda release: by_release[release][-1].opened, reverse=True)
     return [_cohort(release, by_release[release], said, ordered, closing, closed_after) for release in latest]
+
+
+def _read(database: ReviewDatabase, scope: Scope) -> tuple[list[Any], _Said, Mapping[str, str]]:
+    """The rows of the studies in scope, what is said of all studies, and what practitioners ordered."""
+    with database.read() as connection:
+        return _select(connection, scope), _Said(connection), _list_orders(connection)
 
 
 def _select(connection: Connection, scope: Scope) -> list[Any]:
@@ -179,14 +224,15 @@ def _closing_of(opened: str, closed_after: timedelta) -> str:
     return time_text(datetime.fromisoformat(opened) + closed_after)
 
 
-def _study(row: Any, said: _Said, closing: str) -> Studied:
+def _study(row: Any, said: _Said, closing: str | None) -> Studied:
+    """A study by what was said of it before its closing; None: until now."""
     draw = said.draws.get(row.case_id)
     probability = 1.0 if row.referred else None if draw is None else draw.probability
     outcome: ReadingOutcome = "not_drawn"
     truth: Finding | None = None
     if probability is not None:
-        labels = [each for each in said.labels[row.case_id] if each.time < closing]
-        decided = [each for each in said.adjudications[row.case_id] if each.time < closing]
+        labels = [each for each in said.labels[row.case_id] if closing is None or each.time < closing]
+        decided = [each for each in said.adjudications[row.case_id] if closing is None or each.time < closing]
         outcome, truth = judge(labels, decided)
     return Studied(
         case_id=row.case_id,

@@ -317,7 +317,7 @@ def test_two_trusted_people_approve_what_is_on_record(trusted: tuple[Trust, list
             "referredAmongNormals must be better",
         ),
         ({"looks": 0}, "looks: Input should be greater"),
-        ({"drawn": "picked"}, "drawn: Input should be 'consecutive' or 'random'"),
+        ({"drawn": "picked"}, "drawn: Input should be 'consecutive', 'random' or 'weighted'"),
         ({"colour": 1}, "colour: Extra inputs"),
     ],
 )
