@@ -24,19 +24,26 @@ _REPLICATES: Final = 1000
 _BINS: Final = 10
 
 
-def fit_platt(scores: npt.NDArray[Any], labels: Bools, *, balanced: bool) -> Calibration:
-    """Platt scaling of logits [N] to labels [N] by maximum likelihood; `balanced` weighs both classes the same."""
+def fit_platt(scores: npt.NDArray[Any], labels: Bools, *, balanced: bool, counts: Floats | None = None) -> Calibration:
+    """Platt scaling of logits [N] to labels [N] by maximum likelihood; `balanced` weighs both classes the same.
+
+    `counts` [N]: for how many films each one stands; None: all count alike.
+    """
     values = torch.from_numpy(scores.astype(np.float64))[:, None]
     # A whisper of a prior, so that perfectly separated films of a tiny fold do not run to infinity.
-    weights, bias = fit_logistic(values, torch.from_numpy(labels), balanced=balanced, prior=1e-4)
+    stands_for = None if counts is None else torch.from_numpy(counts)
+    weights, bias = fit_logistic(values, torch.from_numpy(labels), balanced=balanced, prior=1e-4, counts=stands_for)
     return Calibration(slope=round(float(weights[0]), 6), intercept=round(bias, 6))
 
 
-def fit_logistic(values: Tensor, labels: Tensor, *, balanced: bool, prior: float) -> tuple[Tensor, float]:
+def fit_logistic(
+    values: Tensor, labels: Tensor, *, balanced: bool, prior: float, counts: Tensor | None = None
+) -> tuple[Tensor, float]:
     """Weights [D] and bias of a logistic regression of labels [N] on float64 values [N, D], with a quadratic prior."""
     wanted = labels.double()
-    share = float(wanted.mean())
-    balance = torch.where(wanted > 0, 0.5 / share, 0.5 / (1 - share)) if balanced else torch.ones_like(wanted)
+    count = torch.ones_like(wanted) if counts is None else counts / counts.mean()
+    share = float((count * wanted).mean())
+    balance = count * (torch.where(wanted > 0, 0.5 / share, 0.5 / (1 - share)) if balanced else 1.0)
     parameters = torch.zeros(values.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=300, line_search_fn="strong_wolfe")
 

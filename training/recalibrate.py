@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,26 +19,29 @@ import numpy as np
 import numpy.typing as npt
 
 import pneumoserve
-from pneumoserve.canonical import canonical_json
+from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.release.card import SITE
 from pneumoserve.release.data import (
     LABELS_FILE,
     MANIFEST_FILE,
     PIXELS_FILE,
+    ArchiveLabels,
     DataError,
+    LabelledFilm,
     TrainingData,
     read_data,
 )
 from pneumoserve.release.holdout import count_learned, count_same_patients, hold_out_of
-from pneumoserve.release.schema import ClassName, Count, Drawn, Metric, ModelFacts, Recalibration, RunFacts
-from training.dataset import CLASSES, Dataset, DatasetError
+from pneumoserve.release.schema import Count, Drawn, Metric, ModelFacts, Recalibration, RunFacts, SiteClass
+from training.dataset import CLASSES, DatasetError
 from training.evaluate import Source, open_source
 from training.export import score
 from training.fit import Verdicts, calibrate, judge, measure_findings, measure_verdicts
 from training.report import draw_site_report
 from training.scores import Scores, write_scores
 from training.site_policy import SitePolicy, check_enough, fit_site_policy
-from training.source import Films, open_dataset, read_films
+from training.source import Films, Read, open_dataset, read_films
+from training.weighted import measure_weighted
 
 BEFORE: Final = "before"
 
@@ -56,19 +59,56 @@ class Recalibrated:
     same_patients: int
 
 
-def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn) -> Recalibrated:
-    """Fit a new policy to the films of a dataset, and write the run of it into `out`, whose `run.json` comes last.
+@dataclass(frozen=True)
+class SiteLabels:
+    """Labelled films of a site, and how they were chosen; `document` is what `data/labels.json` will hold.
+
+    `largest`: of labels of the archive, the largest weight that a study may have; None where all films count alike.
+    """
+
+    items: Sequence[LabelledFilm]
+    read: Read
+    document: bytes
+    drawn: Drawn
+    largest: float | None = None
+
+    @classmethod
+    def of_dataset(cls, dataset: str, drawn: Drawn) -> SiteLabels:
+        """Those of a dataset (`source.open_dataset`).
+
+        Raises:
+            DatasetError: it is not usable.
+        """
+        labelled, read = open_dataset(dataset)
+        return cls(labelled.items, read, labelled.manifest, drawn)
+
+    @classmethod
+    def of_archive(cls, labels: ArchiveLabels, get: Callable[[LabelledFilm], bytes]) -> SiteLabels:
+        """Labels of the archive; `get` gives a film's stored bytes."""
+
+        def read(item: LabelledFilm) -> bytes:
+            data = get(item)
+            if digest_of(data) != item.sha256:
+                raise DatasetError(
+                    f"The archive's image {item.name} was altered; `pneumoserve archive verify` says how."
+                )
+            return data
+
+        return cls(labels.items, read, labels.document, "weighted", labels.largest)
+
+
+def recalibrate(source: Path, labels: SiteLabels, out: Path) -> Recalibrated:
+    """Fit a new policy to labelled films, and write the run of it into `out`, whose `run.json` comes last.
 
     Raises:
-        DatasetError: the dataset is not usable, has too few patients or films that the models learned from; the source
-            is no whole run or release; or `out` is in use.
+        DatasetError: the films are of too few patients, or the models learned from some; the source is no whole run
+            or release; or `out` is in use.
     """
-    _check_free(out, source)
-    labelled, read = open_dataset(dataset)
+    check_free(out, source)
     with tempfile.TemporaryDirectory() as temporary:
         opened = open_source(source, Path(temporary))
         data = _read_data(source, opened.facts)
-        films = read_films(list(labelled.items), read, "reading films")
+        films = read_films(labels.items, labels.read, "reading films")
         hold_out = hold_out_of(opened.facts.training)
         _check_unseen(films, data, hold_out)
         scores = score(opened.graphs, films, "scoring films")
@@ -76,14 +116,14 @@ def recalibrate(source: Path, dataset: str, out: Path, drawn: Drawn) -> Recalibr
         typer = opened.facts.models[1].calibration
         fitted = fit_site_policy(scores, typer, opened.facts.policy)
         verdicts = cross_fit(scores, opened.facts)
-        figures = _measure(verdicts, SITE)
+        figures = _measure(verdicts, SITE, labels.largest)
         detector = opened.facts.models[0].calibration
-        before = _measure(judge(calibrate(scores, detector, typer), opened.facts.policy), BEFORE)
-        facts = _state(opened, labelled, fitted, figures, drawn)
-        _write(out, source, opened, labelled, scores)
+        before = _measure(judge(calibrate(scores, detector, typer), opened.facts.policy), BEFORE, labels.largest)
+        facts = _state(opened, labels, fitted, figures)
+        _write(out, source, opened, labels, scores)
         draw_site_report(out / "report", facts, verdicts, before)
     (out / "run.json").write_bytes(canonical_json(facts))
-    return Recalibrated(facts, figures, before, count_same_patients(data, hold_out, labelled.items))
+    return Recalibrated(facts, figures, before, count_same_patients(data, hold_out, labels.items))
 
 
 def cross_fit(scores: Scores, facts: RunFacts) -> Verdicts:
@@ -96,7 +136,9 @@ def cross_fit(scores: Scores, facts: RunFacts) -> Verdicts:
     return Verdicts.concatenate(parts)
 
 
-def _measure(verdicts: Verdicts, name: str) -> dict[str, Metric]:
+def _measure(verdicts: Verdicts, name: str, largest: float | None) -> dict[str, Metric]:
+    if largest is not None:
+        return measure_weighted(verdicts, name, largest)
     return {**measure_findings(verdicts, name), **measure_verdicts(verdicts, name)}
 
 
@@ -116,7 +158,12 @@ def _rows(scores: Scores, chosen: npt.NDArray[np.bool_]) -> Scores:
     return Scores(items, scores.detector[chosen], scores.typer[chosen], scores.chest[chosen])
 
 
-def _check_free(out: Path, source: Path) -> None:
+def check_free(out: Path, source: Path) -> None:
+    """See that `out` can take a run.
+
+    Raises:
+        DatasetError: it is in use, or lies in the source.
+    """
     if out.resolve().is_relative_to(source.resolve()):
         raise DatasetError("A run or a release is never written to; give an --out beside it.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -146,32 +193,36 @@ def _check_unseen(films: Films, data: TrainingData, hold_out: str) -> None:
         )
 
 
-def _state(opened: Source, labelled: Dataset, fitted: SitePolicy, figures: dict[str, Metric], drawn: Drawn) -> RunFacts:
+def _state(opened: Source, labels: SiteLabels, fitted: SitePolicy, figures: dict[str, Metric]) -> RunFacts:
     detector, typer = opened.facts.models
     models: tuple[ModelFacts, ModelFacts] = (detector.model_copy(update={"calibration": fitted.calibration}), typer)
     recalibration = Recalibration(
         base=opened.digest,
-        labels=labelled.digest,
-        drawn=drawn,
-        counts=dict(_counts(labelled)),
+        labels=digest_of(labels.document),
+        drawn=labels.drawn,
+        counts=dict(_counts(labels.items)),
         code_version=pneumoserve.__version__,
     )
     stated = {name: getattr(opened.facts, name) for name in RunFacts.model_fields if name != "schema_"}
     stated |= {"models": models, "policy": fitted.policy, "metrics": figures, "recalibration": recalibration}
-    return RunFacts.model_validate({**stated, "schema": "pneumoserve.run/4"})
+    version = 4 if labels.largest is None else 5
+    return RunFacts.model_validate({**stated, "schema": f"pneumoserve.run/{version}"})
 
 
-def _counts(labelled: Dataset) -> Iterator[tuple[ClassName, Count]]:
-    for cls in CLASSES:
-        items = [item for item in labelled.items if item.cls == cls]
-        yield cls, Count(images=len(items), patients=len({item.patient for item in items}))
+def _counts(films: Sequence[LabelledFilm]) -> Iterator[tuple[SiteClass, Count]]:
+    """Images and patients of each class; pneumonias of which nobody said the type, where there are any."""
+    classes: tuple[SiteClass, ...] = (*CLASSES, "pneumonia")
+    for cls in classes:
+        items = [item for item in films if item.cls == cls]
+        if items or cls != "pneumonia":
+            yield cls, Count(images=len(items), patients=len({item.patient for item in items}))
 
 
-def _write(out: Path, source: Path, opened: Source, labelled: Dataset, scores: Scores) -> None:
+def _write(out: Path, source: Path, opened: Source, labels: SiteLabels, scores: Scores) -> None:
     """Everything of the run but its report and `run.json`."""
     (out / "data").mkdir(parents=True)
     shutil.copytree(opened.weights, out / "weights")
     for name in (MANIFEST_FILE, PIXELS_FILE):
         shutil.copyfile(source / name, out / name)
-    (out / LABELS_FILE).write_bytes(labelled.manifest)
+    (out / LABELS_FILE).write_bytes(labels.document)
     write_scores(out / "oof.parquet", {SITE: scores})

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from pneumoserve.canonical import canonical_json
 from pneumoserve.decision import Policy
 from pneumoserve.release.card import SITE, metric_rows, prevalence_rows, recalibration_in_words, type_evidence, worst_of
-from pneumoserve.release.data import Item
+from pneumoserve.release.data import LabelledFilm, nameless
 from pneumoserve.release.schema import Metric, RunFacts
 from training.audit import Audit
 from training.dataset import CLASSES
@@ -87,32 +87,39 @@ def draw_site_report(folder: Path, facts: RunFacts, verdicts: Verdicts, before: 
         raise ValueError("only a recalibration has such a report")
     folder.mkdir()
     scores = verdicts.scores
-    draw_roc(folder / "roc.png", {"detector, cross-fitted": (scores.sick, scores.detector)}, "films of the site: ROC")
-    _draw_calibration(folder / "calibration.png", {SITE: scores})
-    given = np.where(verdicts.called, np.where(sigmoid(scores.typer) >= facts.policy.typer_threshold, 1, 2), 0)
-    draw_confusion(folder / "confusion.png", scores, given)
     names = [name.removeprefix(f"{SITE}/") for name in facts.metrics]
     sections = {
         "What was fitted": [recalibration_in_words(facts.recalibration), "", facts.policy.why],
         "Figures, cross-fitted": [
-            "`before` is the earlier policy on the same films. Intervals: 95 %, by bootstrap over patients. Not "
-            "cleared, not for clinical use.",
+            "`before` is the earlier policy on the same films. Intervals: 95 %, by patient. Not cleared, not for "
+            "clinical use.",
             "",
             "| figure | value | from | to | films | before | from | to |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *(_beside(name, facts.metrics[f"{SITE}/{name}"], before.get(f"before/{name}")) for name in names),
         ],
         "At the prevalence where it is used": prevalence_rows(facts.metrics, SITE),
-        "Calibration": [
+    }
+    if facts.recalibration.drawn != "weighted":
+        # Pictures and calibration count each film once.
+        sections["Calibration"] = [
             "| | ECE | of a perfect model | slope | intercept |",
             "| --- | --- | --- | --- | --- |",
             *_calibration_rows({SITE: scores}),
             "",
             "![ROC](roc.png) ![calibration](calibration.png) ![answers by threshold](confusion.png)",
-        ],
-    }
+        ]
+        _draw_site(folder, facts, verdicts)
     written = [f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items()]
     (folder / "report.md").write_text("\n".join(["# Report of a recalibration\n", *written]), encoding="utf-8")
+
+
+def _draw_site(folder: Path, facts: RunFacts, verdicts: Verdicts) -> None:
+    scores = verdicts.scores
+    draw_roc(folder / "roc.png", {"detector, cross-fitted": (scores.sick, scores.detector)}, "films of the site: ROC")
+    _draw_calibration(folder / "calibration.png", {SITE: scores})
+    given = np.where(verdicts.called, np.where(sigmoid(scores.typer) >= facts.policy.typer_threshold, 1, 2), 0)
+    draw_confusion(folder / "confusion.png", scores, given)
 
 
 def _beside(name: str, site: Metric, before: Metric | None) -> str:
@@ -429,10 +436,10 @@ def _strata_rows(groups: dict[str, Scores], policy: Policy) -> list[str]:
     return rows
 
 
-def _kind_of(item: Item) -> str:
+def _kind_of(item: LabelledFilm) -> str:
     """What a file's name says before its number."""
     match = re.match(r"(?:NORMAL2-)?[^\d.]+", item.name)
-    return match[0] if item.has_name and match else "-"
+    return match[0] if item.name != nameless(item.sha256) and match else "-"
 
 
 def _calibration_rows(groups: dict[str, Scores]) -> list[str]:

@@ -13,18 +13,22 @@ import pyarrow as pa
 from pyarrow import parquet
 from scipy import stats
 
-from pneumoserve.release.data import Item
+from pneumoserve.release.data import Item, LabelledFilm
 
 Logits = npt.NDArray[np.float32]
 # Columns of the file and what an item calls them.
 _FILM: Final = {"sha256": "sha256", "class": "cls", "patient": "patient", "split": "split", "name": "name"}
+# Those of labels of the archive, of which no other training may learn.
+_WEIGHTED_FILM: Final = {
+    "sha256": "sha256", "class": "cls", "patient": "patient", "prediction_id": "prediction_id", "weight": "weight",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Scores:
     """Films, both models' logits of them and those of the detector's gate, each of shape [N]."""
 
-    items: list[Item]
+    items: Sequence[LabelledFilm]
     detector: Logits
     typer: Logits
     chest: Logits
@@ -50,6 +54,16 @@ class Scores:
         return np.array([item.cls == "bacterial" for item in self.items])
 
     @property
+    def typed(self) -> npt.NDArray[np.bool_]:
+        """Whether the label is a pneumonia whose type is known."""
+        return np.array([item.cls in ("bacterial", "viral") for item in self.items])
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """For how many films each one stands; 1 but for labels of the archive."""
+        return np.array([item.weight for item in self.items], dtype=np.float64)
+
+    @property
     def patients(self) -> npt.NDArray[np.str_]:
         """Each film's patient."""
         return np.array([item.patient for item in self.items])
@@ -70,8 +84,9 @@ def auc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> float:
 def write_scores(path: Path, groups: dict[str, Scores]) -> None:
     """The scores of films that never trained, by the set they are measured in, one row a film, as Parquet."""
     rows = [(name, item) for name, scores in groups.items() for item in scores.items]
+    film = _FILM if all(isinstance(item, Item) for _, item in rows) else _WEIGHTED_FILM
     columns: dict[str, Any] = {"set": [name for name, _ in rows]}
-    columns |= {column: [getattr(item, name) for _, item in rows] for column, name in _FILM.items()}
+    columns |= {column: [getattr(item, name) for _, item in rows] for column, name in film.items()}
     columns |= {
         f"{name}_logit": np.concatenate([getattr(scores, name) for scores in groups.values()])
         for name in ("detector", "typer", "chest")
@@ -84,7 +99,7 @@ def read_scores(path: Path) -> dict[str, Scores]:
 
     Raises:
         OSError: there is no such file.
-        KeyError: it is of another version.
+        KeyError: it is of another version, or of labels of the archive.
     """
     table = parquet.read_table(path)
     groups = {}

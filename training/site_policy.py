@@ -17,9 +17,10 @@ import numpy as np
 
 from pneumoserve.binomial import upper_limit
 from pneumoserve.decision import Band, Policy
+from pneumoserve.monitoring.intervals import count_effective
 from pneumoserve.release.schema import Calibration
 from training.dataset import DatasetError
-from training.fit import Floats, calibrate, fit_platt, sigmoid
+from training.fit import Bools, Floats, calibrate, fit_platt, sigmoid
 from training.policy import LEAST_SENSITIVITY, ceil_millionth, floor_millionth
 from training.scores import Scores
 
@@ -52,21 +53,23 @@ def fit_site_policy(scores: Scores, typer: Calibration, before: Policy) -> SiteP
     stated type is wrong. The gate is only ever lowered: the films say what a chest film looks like here, and nothing of
     what is none.
     """
-    detector = fit_platt(scores.detector, scores.sick, balanced=True)
+    detector = fit_platt(scores.detector, scores.sick, balanced=True, counts=scores.weights)
     fitted = calibrate(scores, detector, typer)
-    sick, well = fitted.detector[fitted.sick].astype(np.float64), fitted.detector[~fitted.sick].astype(np.float64)
-    patients = len(set(fitted.patients[fitted.sick]))
-    share = allowed_share(patients)
-    threshold = quantile(sick, share)
-    low = min(quantile(sick, MISSED_CONFIDENTLY), -quantile(-well, ALWAYS_REFERRED), threshold)
-    high = max(-quantile(-well, ALARMED_CONFIDENTLY), quantile(sick, ALWAYS_REFERRED), threshold)
+    logits, weights, ill = fitted.detector.astype(np.float64), fitted.weights, fitted.sick
+    sick, well = (logits[ill], weights[ill]), (-logits[~ill], weights[~ill])
+    patients = len(set(fitted.patients[ill]))
+    share = allowed_share(count_patients(fitted, ill))
+    threshold = quantile(*sick, share)
+    low = min(quantile(*sick, MISSED_CONFIDENTLY), -quantile(*well, ALWAYS_REFERRED), threshold)
+    high = max(-quantile(*well, ALARMED_CONFIDENTLY), quantile(*sick, ALWAYS_REFERRED), threshold)
     gate = before.chest_threshold
     if gate is not None:
-        gate = min(gate, _floor(quantile(fitted.chest.astype(np.float64), FILMS_REFUSED)))
+        gate = min(gate, _floor(quantile(fitted.chest.astype(np.float64), weights, FILMS_REFUSED)))
     why = (
-        f"Fitted to {len(fitted.items)} labelled films of one site, {len(sick)} of them pneumonias of {patients} "
-        f"patients. At most {share:.1%} of pneumonias lie below the threshold ({MISSED:.0%} at most, and so few that "
-        f"the one-sided 95 % upper bound by patient is at most {MISSED_PATIENTS_BOUND:.0%}). At most "
+        f"Fitted to {len(fitted.items)} labelled films of one site, {ill.sum()} of them pneumonias of {patients} "
+        f"patients{_say_weighted(fitted)}. At most {share:.1%} of pneumonias lie below the threshold ({MISSED:.0%} at "
+        "most, and so few that the one-sided 95 % upper bound by patient is at most "
+        f"{MISSED_PATIENTS_BOUND:.0%}). At most "
         f"{MISSED_CONFIDENTLY:.1%} of pneumonias are confidently normal, and {ALARMED_CONFIDENTLY:.1%} of normals "
         f"confidently pneumonia. The band begins no higher than where {ALWAYS_REFERRED:.0%} of normals lie above it, "
         f"and ends no lower than where {ALWAYS_REFERRED:.0%} of pneumonias lie below it. The gate takes at most "
@@ -93,14 +96,37 @@ def check_enough(scores: Scores) -> None:
     Raises:
         DatasetError: there are not; it says how many are missing.
     """
-    sick, well = (len(set(scores.patients[chosen])) for chosen in (scores.sick, ~scores.sick))
+    sick, well = (count_patients(scores, chosen) for chosen in (scores.sick, ~scores.sick))
     missing = [
         f"{least - found} more patients {kind} ({found} of the {least} that it takes)"
         for found, least, kind in ((sick, LEAST_SICK, "with pneumonia"), (well, LEAST_WELL, "without"))
         if found < least
     ]
     if missing:
-        raise DatasetError(f"A policy cannot be fitted to so few films: add films of {' and '.join(missing)}.")
+        counted = " By their weights, patients count for fewer than there are." if is_weighted(scores) else ""
+        raise DatasetError(f"A policy cannot be fitted to so few films: add films of {' and '.join(missing)}.{counted}")
+
+
+def is_weighted(scores: Scores) -> bool:
+    """Whether films stand for several each."""
+    return bool((scores.weights != 1).any())
+
+
+def count_patients(scores: Scores, chosen: Bools) -> int:
+    """How many patients some films are of; where films have weights, how many that count alike say as much (Kish)."""
+    _, owner = np.unique(scores.patients[chosen], return_inverse=True)
+    weights = np.bincount(owner, scores.weights[chosen])
+    # A sum of floats may lie just below the whole number that it stands for.
+    return math.floor(count_effective(weights.tolist()) + 1e-6) if is_weighted(scores) else len(weights)
+
+
+def _say_weighted(scores: Scores) -> str:
+    if not is_weighted(scores):
+        return ""
+    return (
+        " (labels of the archive: each film counts by one over its probability of being read, so that the pneumonias "
+        f"say as much as those of {count_patients(scores, scores.sick)} patients that count alike)"
+    )
 
 
 def allowed_share(patients: int) -> float:
@@ -114,12 +140,17 @@ def allowed_share(patients: int) -> float:
     )
 
 
-def quantile(logits: Floats, share: float) -> float:
-    """The logit below which a share of further films is expected (type 6 of Hyndman & Fan 1996), interpolated.
+def quantile(logits: Floats, weights: Floats, share: float) -> float:
+    """The logit below which a share of further films is expected, interpolated; both arrays of shape [N].
 
-    On the scale of probabilities, points near 0 or 1 would be drawn towards the middle.
+    Where all weights are equal that is type 6 of Hyndman & Fan (1996), k / (n + 1) for the k-th of n; else one more
+    film of the mean weight that the weighted films have. On the scale of probabilities, points near 0 or 1 would be
+    drawn towards the middle.
     """
-    return float(np.quantile(logits, share, method="weibull"))
+    order = np.argsort(logits, kind="stable")
+    counted = np.cumsum(weights[order])
+    one_more = float((weights**2).sum() / weights.sum())
+    return float(np.interp(share, counted / (counted[-1] + one_more), logits[order]))
 
 
 def _floor(logit: float) -> float:

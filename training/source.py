@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,12 +13,12 @@ import numpy.typing as npt
 from pneumoserve.canonical import digest_of
 from pneumoserve.imaging import ImageError
 from pneumoserve.imaging.prepare import prepare
-from pneumoserve.release.data import Item, film_key
+from pneumoserve.release.data import Item, LabelledFilm, film_key
 from pneumoserve.store import S3Settings, S3Store
 from training.dataset import Dataset, DatasetError, dataset_from_manifest, dataset_of, films_in, item_of
 from training.progress import track
 
-Read = Callable[[Item], bytes]
+Read = Callable[[LabelledFilm], bytes]
 
 
 def open_dataset(where: str) -> tuple[Dataset, Read]:
@@ -68,7 +68,7 @@ def _from_store(url: str) -> tuple[Dataset, Read]:
 def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> tuple[Dataset, Read]:
     dataset = dataset_from_manifest(manifest)
 
-    def read(item: Item) -> bytes:
+    def read(item: LabelledFilm) -> bytes:
         data = get(film_key(prefix, item.sha256))
         if digest_of(data) != item.sha256:
             raise DatasetError(f"The film {item.name} is not what the manifest says; ingest it again.")
@@ -81,7 +81,7 @@ def _of_manifest(manifest: bytes, get: Callable[[str], bytes], prefix: str) -> t
 class Films:
     """Films and their prepared pixels, uint8 [N, 224, 224]."""
 
-    items: list[Item]
+    items: Sequence[LabelledFilm]
     pixels: npt.NDArray[np.uint8]
 
     def of(self, items: list[Item]) -> Films:
@@ -95,7 +95,7 @@ class Films:
         return {item.sha256: digest_of(film.tobytes()) for item, film in zip(self.items, self.pixels, strict=True)}
 
 
-def read_films(items: list[Item], read: Read, label: str) -> Films:
+def read_films(items: Sequence[LabelledFilm], read: Read, label: str) -> Films:
     """Films with their prepared pixels; a progress bar of that label shows how many are read.
 
     Raises:

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from pneumoserve.cli.app import app
-from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
-from pneumoserve.cli.output import AsJson, console, errors, needs_training, print_json
+from pneumoserve.cli.labels import DATASET_HELP, AnsweredBy, Since, Site, collect, scope_of, show_collected
+from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, Database, SealerTrust, StateFolder
+from pneumoserve.cli.output import AsJson, Failure, console, errors, needs_training, print_json
 from training.options import Audit, Device, Exclude, Seed, Source, Steps, Threads
 
 
@@ -150,18 +151,25 @@ def evaluate(
 @app.command(
     epilog="Example: pneumoserve recalibrate releases/95edae8d89d1 --dataset films/ --out runs/site --drawn consecutive"
 )
-def recalibrate(
+def recalibrate(  # noqa: PLR0913, PLR0917 - each is an option of the command
     source: Annotated[
         Path, typer.Argument(help="Folder of a run, or folder or id of a release, whose models stay as they are.")
     ],
-    dataset: Annotated[
-        str, typer.Option(help="The site's labelled films: a folder, or the manifest of an ingested dataset.")
-    ],
+    dataset: Annotated[str, typer.Option(help=DATASET_HELP)],
     out: Annotated[Path, typer.Option(help="Folder of the new run; it must be empty or not there yet.")],
     drawn: Annotated[
-        Literal["consecutive", "random"],
-        typer.Option(help="How the films were chosen: all of a period, or by chance. No other set shows what will be."),
-    ],
+        Literal["consecutive", "random"] | None,
+        typer.Option(
+            help="How the films were chosen: all of a period, or by chance. No other set shows what will be. Labels "
+            "need no such word: their probabilities are on record."
+        ),
+    ] = None,
+    answered_by: AnsweredBy = None,
+    since: Since = None,
+    site: Site = None,
+    database: Database = None,
+    archive_trust: ArchiveTrust = None,
+    sealer_trust: SealerTrust = None,
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -173,12 +181,30 @@ def recalibrate(
     from pneumoserve.cli.release import find_folder
     from pneumoserve.cli.stores import environment_of
 
+    scope = scope_of(dataset, answered_by, since, site)
     with needs_training():
+        from training.recalibrate import SiteLabels, check_free
         from training.recalibrate import recalibrate as run
 
         folder = source if source.is_dir() else find_folder(str(source), state)
-        with environment_of(state, dataset.startswith("s3://")):
-            done = run(folder, dataset, out, drawn)
+        check_free(out, folder)
+        if scope is not None:
+            if drawn is not None:
+                raise Failure("Labels of the archive are weighted by their probabilities; leave --drawn out.", 2)
+            from pneumoserve.cli.reviews import review_of
+            from pneumoserve.records import image_key
+
+            with review_of(state, database, archive_trust, sealer_trust) as review:
+                collected = collect(review, scope)
+                if not as_json:
+                    show_collected(collected)
+                labels = SiteLabels.of_archive(collected.labels, lambda item: review.store.get(image_key(item.sha256)))
+                done = run(folder, labels, out)
+        elif drawn is None:
+            raise Failure("Missing option '--drawn': say how the films were chosen, consecutive or random.", 2)
+        else:
+            with environment_of(state, dataset.startswith("s3://")):
+                done = run(folder, SiteLabels.of_dataset(dataset, drawn), out)
     figures = {name.partition("/")[2]: metric.model_dump() for name, metric in done.figures.items()}
     before = {name.partition("/")[2]: metric.model_dump() for name, metric in done.before.items()}
     if as_json:

@@ -23,6 +23,7 @@ from tests.support.commands import invoke
 from training import recalibrate, site_policy
 from training.dataset import DatasetError
 from training.fit import calibrate, judge, sigmoid
+from training.recalibrate import SiteLabels
 from training.scores import Scores, read_scores
 from training.site_policy import LEAST_SICK, allowed_share, check_enough, fit_site_policy, quantile
 
@@ -119,10 +120,11 @@ def test_few_patients_leave_less_room_for_misses() -> None:
 
 
 def test_points_between_films_are_found_on_the_logit() -> None:
-    assert quantile(np.arange(1.0, 100.0), 0.02) == pytest.approx(2.0)
-    assert quantile(np.arange(1.0, 100.0), 0.025) == pytest.approx(2.5)
+    alike = np.ones(99)
+    assert quantile(np.arange(1.0, 100.0), alike, 0.02) == pytest.approx(2.0)
+    assert quantile(np.arange(1.0, 100.0), alike, 0.025) == pytest.approx(2.5)
     # With fewer films than the share can part, the lowest one.
-    assert quantile(np.array([3.0, 4.0]), 0.02) == 3.0
+    assert quantile(np.array([3.0, 4.0]), alike[:2], 0.02) == 3.0
 
 
 def test_too_few_patients_are_refused_by_how_many_are_missing() -> None:
@@ -162,7 +164,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site_policy, "LEAST_SICK", 10)
         patch.setattr(site_policy, "LEAST_WELL", 10)
-        recalibrate.recalibrate(REFERENCE_RUN, str(films.SAMPLE), out, "random")
+        recalibrate.recalibrate(REFERENCE_RUN, SiteLabels.of_dataset(str(films.SAMPLE), "random"), out)
     return out
 
 
