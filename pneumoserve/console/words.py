@@ -39,6 +39,7 @@ WORDS: Final[dict[str | None, str]] = {
     "case": "the case page",
     "images": "the images",
     "heat_map": "a heat map",
+    "flag": "a radiologist chose it",
     "referral": "the model was not sure",
     "qa_draw": "it was drawn at random",
     "disagreement": "two releases differ",

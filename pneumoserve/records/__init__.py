@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         Baseline,
         Draw,
         DriftWindow,
+        Flag,
         Incident,
         IncidentKind,
         Ordered,
@@ -114,7 +115,7 @@ if TYPE_CHECKING:
         View,
     )
     from pneumoserve.records.rollout_event import GateResult, Outcome, RolloutEvent, What
-    from pneumoserve.records.short_chain import append
+    from pneumoserve.records.short_chain import append, append_once
     from pneumoserve.records.site_use import SITE_WRITERS, SiteUse
     from pneumoserve.records.stops import STOPS, StopBook, StopError, Stopping, record_stop, stop_key
     from pneumoserve.records.studies import Effort, NoStudiesError, ReadingOutcome, Scope, Tested
@@ -169,6 +170,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "ExportTargetError",
+    "Flag",
     "FolderTarget",
     "FollowUp",
     "GateResult",
@@ -214,6 +216,7 @@ __all__ = [
     "View",
     "What",
     "append",
+    "append_once",
     "approvers_of",
     "browse",
     "check_acceptance",

@@ -11,7 +11,7 @@ Finding = Literal["normal", "pneumonia"]
 PneumoniaType = Literal["bacterial", "viral"]
 Certainty = Literal["sure", "unsure", "cannot_tell"]
 # Why a study was given to a reader.
-Asked = Literal["referral", "qa_draw", "disagreement", "second_reading", "third_reading"]
+Asked = Literal["flag", "referral", "qa_draw", "disagreement", "second_reading", "third_reading"]
 NotBlind = Literal["opened_alert", "opened_answer", "opened_case", "result_seen"]
 # What a person may state, and in which columns of a file.
 LABEL_SOURCES: Final = get_args(Source)

@@ -93,6 +93,18 @@ class Draw(_OfCase):
     key_id: Sha256
 
 
+class Flag(_OfCase):
+    """A radiologist chose a study after it was answered; one that was chosen before has `origin` on its records."""
+
+    schema_: Literal["pneumoserve.flag/1"] = Field(default="pneumoserve.flag/1", alias="schema")
+    flag_id: str = Field(description="UUIDv7, lower case with hyphens")
+    title: str | None = Field(
+        default=None,
+        max_length=64,
+        description="CODE^SCHEME of the key object selection; null: it was sent to the AE title for chosen studies",
+    )
+
+
 class View(_OfCase):
     """A person opened a page of a study.
 
@@ -220,6 +232,7 @@ ReviewEntry = (
     | AlertEvent
     | SamplePlan
     | Draw
+    | Flag
     | View
     | Adjudication
     | Incident
@@ -229,6 +242,6 @@ ReviewEntry = (
     | ReleaseResume
 )
 REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
-    Alert, AlertEvent, SamplePlan, Draw, View, Adjudication, Incident, Baseline, DriftWindow, ReleaseStop,
+    Alert, AlertEvent, SamplePlan, Draw, Flag, View, Adjudication, Incident, Baseline, DriftWindow, ReleaseStop,
     ReleaseResume,
 )  # fmt: skip

@@ -13,6 +13,19 @@ from pneumoserve.records.entries import Entry
 from pneumoserve.store import Store
 
 
+def append_once(store: Store, key: Ed25519PrivateKey, entry: Entry, writer: str) -> None:
+    """Write an entry by a writer of its own, whose name says which entry it is: `<role>-<host>-<8 hex>`.
+
+    Whoever writes the same entry under the same name again, after a kill or at the same time, writes nothing.
+
+    Raises:
+        StoreError: the store did not take it.
+    """
+    chain = Chain(key, writer)
+    place, body = chain.next([canonical_json(entry)], entry.time[:10], entry.release, last=True)
+    store.create(place.key, body, "application/x-ndjson")
+
+
 def append(store: Store, key: Ed25519PrivateKey, entries: Sequence[Entry], role: str) -> list[Receipt]:
     """Write entries by a writer of their own, `<role>-<host>-<8 hex>`; a receipt for each, in their order.
 

@@ -18,7 +18,9 @@ from pneumoserve.records import (
     AlertEvent,
     AlertReason,
     Asked,
+    CallOrigin,
     Draw,
+    Flag,
     Incident,
     Label,
     ReadingRequest,
@@ -26,8 +28,9 @@ from pneumoserve.records import (
     View,
 )
 
-# By when a study is to be read. All are in one order by this moment, whatever they are asked for.
+# By when a study is to be read. All are in one order by this moment, but that flagged ones come first.
 DUE_WITHIN: Final[dict[Asked, timedelta]] = {
+    "flag": timedelta(hours=1),
     "referral": timedelta(hours=4),
     "disagreement": timedelta(days=3),
     "qa_draw": timedelta(days=7),
@@ -37,7 +40,7 @@ DUE_WITHIN: Final[dict[Asked, timedelta]] = {
 _FIRST_PAUSE: Final = timedelta(seconds=5)
 _LONGEST_PAUSE: Final = timedelta(minutes=10)
 
-Fact = Label | ReadingRequest | Draw | View | Alert | AlertEvent | Adjudication | Incident
+Fact = Label | ReadingRequest | Draw | Flag | View | Alert | AlertEvent | Adjudication | Incident
 Row = dict[str, object]
 _Kind = TypeVar("_Kind")
 
@@ -51,6 +54,7 @@ class Prediction:
     release: str
     caller: str | None
     patient: str | None
+    origin: CallOrigin | None
     pneumonia_probability: float | None
     decision: Decision
 
@@ -105,6 +109,7 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
             "opened": images[0].time,
             "release": images[0].release,
             "patient": images[0].patient,
+            "flagged": _is_flagged(images),
             "images": len(images),
             "finding": decision.finding,
             "pneumonia_type": decision.pneumonia_type,
@@ -119,6 +124,15 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
         }
     )
     return rows
+
+
+def _is_flagged(images: Sequence[Prediction]) -> bool:
+    """Whether a radiologist had chosen the study when it was first answered: chance has no part in its being here.
+
+    A flag that comes later takes no study from those that estimates are of: who doubts an answer flags it, so that the
+    misses would be missing.
+    """
+    return images[0].origin == "flagged"
 
 
 def _of(facts: Sequence[Fact], kind: type[_Kind]) -> list[_Kind]:
@@ -155,8 +169,12 @@ def _tasks(case_id: str, images: Sequence[Prediction], facts: Sequence[Fact], la
     # A referred study is read in any case; a drawn one with the probability of its draw; what is asked for because two
     # releases differ was not chosen by chance alone.
     probability = 1.0 if referred else draws[0].probability if draws else None
+    if _is_flagged(images):
+        probability = None
     asked: list[tuple[str, Asked]] = []
+    flags = [each.time for each in images if each.origin == "flagged"] + [each.time for each in _of(facts, Flag)]
     if not labels:
+        asked += [(_due("flag", time), "flag") for time in flags]
         asked += [(_due("referral", time), "referral") for time in referred]
         asked += [(_due("qa_draw", each.time), "qa_draw") for each in draws]
         asked += [(_due("disagreement", each.time), "disagreement") for each in _of(facts, ReadingRequest)]
@@ -166,7 +184,7 @@ def _tasks(case_id: str, images: Sequence[Prediction], facts: Sequence[Fact], la
         asked.append((_due("third_reading", labels[1].time), "third_reading"))
     if not asked:
         return []
-    due, why = min(asked)
+    due, why = min(asked, key=lambda each: (each[1] != "flag", each))
     if labels and probability is not None:
         second = labels[0].reading.second_probability if labels[0].reading is not None else None
         probability = None if second is None else probability * second

@@ -155,6 +155,7 @@ def _prediction_row(record: Record) -> Row:
         "release": record.release,
         "caller": record.call.subject,
         "patient": record.call.patient,
+        "origin": record.call.origin,
         "finding": decision.finding,
         "pneumonia_type": decision.pneumonia_type,
         "confidence": decision.confidence,
@@ -224,8 +225,9 @@ def prediction_of(row: Any) -> Prediction:
     )
     decision = complete(stated, Scores(pneumonia=row.pneumonia_probability))
     return Prediction(
-        row.prediction_id, row.time, row.release, row.caller, row.patient, row.pneumonia_probability, decision
-    )
+        row.prediction_id, row.time, row.release, row.caller, row.patient, row.origin, row.pneumonia_probability,
+        decision,
+    )  # fmt: skip
 
 
 def _insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> None:

@@ -145,7 +145,8 @@ def _select(connection: Connection, scope: Scope) -> list[Any]:
         callers = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
         sites = list(connection.scalars(callers.order_by(predictions.c.caller)))
     scope.check(releases, sites)
-    conditions: list[ColumnElement[bool]] = []
+    # A radiologist's choice is no sample: what holds for flagged studies holds for no others.
+    conditions: list[ColumnElement[bool]] = [~cases.c.flagged]
     if scope.since is not None:
         conditions.append(cases.c.opened >= scope.since.date().isoformat())
     if scope.before is not None:

@@ -32,7 +32,7 @@ from pneumoserve.review.chance import Chance
 from pneumoserve.review.database import ReviewDatabase
 from pneumoserve.review.errors import NO_CASE, ClaimError, ReviewError, VerdictError
 from pneumoserve.review.following import list_predictions, put_on_record
-from pneumoserve.review.tables import cases, claims, exposures, predictions, readings, tasks
+from pneumoserve.review.tables import READING_ORDER, cases, claims, exposures, predictions, readings, tasks
 
 CLAIM_MINUTES: Final = 30
 # Of studies that a first reader finds normal, or cannot tell, this share is read by a second one; of the others, all.
@@ -131,7 +131,7 @@ def check_name(name: str) -> None:
 
 
 def list_waiting(database: ReviewDatabase, at: datetime) -> list[Waiting]:
-    """All studies that wait to be read, the one that is due first first, whatever each is asked for.
+    """All studies that wait to be read, as they are read: flagged ones first, then the one that is due first.
 
     Raises:
         DatabaseError: the database does not answer.
@@ -139,7 +139,7 @@ def list_waiting(database: ReviewDatabase, at: datetime) -> list[Waiting]:
     claimed = exists().where(claims.c.case_id == tasks.c.case_id, claims.c.until > time_text(at))
     rows = select(tasks.c.case_id, claimed.label("claimed"), predictions.c.prediction_id)
     joined = rows.join(predictions, predictions.c.case_id == tasks.c.case_id)
-    ordered = joined.order_by(tasks.c.due, tasks.c.case_id, predictions.c.time, predictions.c.prediction_id)
+    ordered = joined.order_by(*READING_ORDER, predictions.c.time, predictions.c.prediction_id)
     found: dict[str, Waiting] = {}
     with database.read() as connection:
         for row in connection.execute(ordered):
@@ -177,7 +177,7 @@ class ReadingRoom:
         held = select(tasks.c.case_id).join(claims, claims.c.case_id == tasks.c.case_id)
         held = held.where(claims.c.reader == reader, claims.c.until > now, ~_is_read_by(reader))
         free = select(tasks.c.case_id).where(~_is_claimed(now), ~_is_read_by(reader), ~_is_known_to(reader))
-        free = free.order_by(tasks.c.due, tasks.c.case_id).limit(1)
+        free = free.order_by(*READING_ORDER).limit(1)
         with self._database.write() as connection:
             case_id = connection.scalar(held) or connection.scalar(free)
             return None if case_id is None else self._claim(connection, case_id, reader)

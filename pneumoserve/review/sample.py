@@ -245,17 +245,20 @@ class Sampler:
             return None
         since = (day - timedelta(days=_PLAN_DAYS - 1)).isoformat()
         normal = case((and_(~cases.c.referred, cases.c.finding == "normal"), 1), else_=0)
-        row = connection.execute(select(func.count(), func.sum(normal)).where(cases.c.opened >= since)).one()
+        row = connection.execute(
+            select(func.count(), func.sum(normal)).where(cases.c.opened >= since, ~cases.c.flagged)
+        ).one()
         return readings_needed(policy.assumed_prevalence, GOAL_SENSITIVITY, row[1] / row[0]) if row[1] else None
 
 
 def _confident(connection: Connection, first: date, last: date) -> list[Any]:
-    """Studies of days from `first` to `last` whose answer nobody else is asked to look at, the first first."""
+    """Studies of days from `first` to `last` that nobody else is asked to look at, the first first."""
     until = (last + timedelta(days=1)).isoformat()
     found = select(cases).where(
         cases.c.opened >= first.isoformat(),
         cases.c.opened < until,
         ~cases.c.referred,
+        ~cases.c.flagged,
         cases.c.finding.is_not(None),
         cases.c.pneumonia_probability.is_not(None),
     )

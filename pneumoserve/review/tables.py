@@ -25,6 +25,7 @@ predictions = Table(
     Column("release", String(12), nullable=False),
     Column("caller", _NAME),
     Column("patient", String(64)),
+    Column("origin", _WORD),
     Column("finding", _WORD),
     Column("pneumonia_type", _WORD),
     Column("confidence", Float),
@@ -53,6 +54,7 @@ cases = Table(
     Column("opened", _TIME, nullable=False, index=True),
     Column("release", String(12), nullable=False),
     Column("patient", String(64)),
+    Column("flagged", Boolean, nullable=False),
     Column("images", Integer, nullable=False),
     Column("finding", _WORD),
     Column("pneumonia_type", _WORD),
@@ -159,6 +161,8 @@ positions = Table(
 # Alerts that somebody is still to answer, and those after which something was ordered.
 UNANSWERED: Final = and_(alerts.c.closed.is_(None), alerts.c.answered.is_(False))
 ACTED_ON: Final = alerts.c.ordered.in_(("blood_test", "expert"))
+# The order in which studies are read: flagged ones first, then by when they are due.
+READING_ORDER: Final = (tasks.c.asked != "flag", tasks.c.due, tasks.c.case_id)
 
 # What the archive says, and what is made of that; `review rebuild` makes all of it anew.
 SAID: Final = (predictions, facts)

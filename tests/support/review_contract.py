@@ -30,7 +30,7 @@ from pneumoserve.review.tables import METADATA
 from pneumoserve.store import StoreError
 from tests.support.archives import reader_of, trust_in
 from tests.support.entries import KEY, label_of, request_of
-from tests.support.reviews import CHANCE, NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of
+from tests.support.reviews import CHANCE, NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
 
 LEASE = timedelta(minutes=1)
 
@@ -195,6 +195,23 @@ class ReviewContract:
         assert [each.case_id for each in ward.waiting()] == [case_of("asked"), referred]
         ward.room.next_study("r.1")
         assert [each.claimed for each in ward.waiting()] == [True, False]
+
+    def test_what_a_radiologist_flags_is_read_first_whenever_they_do(self, ward: Ward) -> None:
+        overdue = ward.study("overdue", "uncertain")
+        ward.later(hours=8)
+        late, before = answer("late", "normal", ward.time), flagged(answer("before", "uncertain", ward.time))
+        ward.put(late, before)
+        assert [each.case_id for each in ward.waiting()] == [case_of("before"), overdue]
+        ward.put(flag_of(late, ward.time), role="review")
+        assert {each.case_id for each in ward.waiting()[:2]} == {case_of("late"), case_of("before")}
+        assert ward.waiting()[2].case_id == overdue
+        # Neither was chosen by chance, so that no estimate may count what is read of them.
+        for _ in range(2):
+            study = ward.room.next_study("r.1")
+            assert study is not None
+            detail = ward.room.save_reading(study.case_id, "r.1", NORMAL).reading
+            assert detail is not None
+            assert (detail.asked, detail.probability) == ("flag", None)
 
     def test_a_study_comes_with_all_its_images_and_no_answer(self, ward: Ward) -> None:
         study = ward.study("two", "normal", "uncertain")

@@ -14,7 +14,7 @@ from pneumoserve.decision import Decision
 from pneumoserve.ids import time_text
 from pneumoserve.ledger import Reader
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Label, Record, ReviewEntry, append
+from pneumoserve.records import Flag, Label, Record, ReviewEntry, append
 from pneumoserve.review import AlertDesk, Chance, ReadingRoom, ReviewDatabase, Verdict, Waiting, commit_to, list_waiting
 from pneumoserve.review.tables import DERIVED, SAID
 from pneumoserve.store import MemoryStore, StoreError
@@ -49,6 +49,17 @@ def answer(name: str | None, kind: str, at: datetime, score: float = 0.01, relea
     call = record.call.model_copy(update={"study": None if name is None else case_of(name)})
     given = {"decision": ANSWERS[kind], "call": call, "models": (use(DETECTOR, score),), "time": time_text(at)}
     return record.model_copy(update=given)
+
+
+def flagged(record: Record) -> Record:
+    """The same record of a study that a radiologist had chosen before."""
+    return record.model_copy(update={"call": record.call.model_copy(update={"origin": "flagged"})})
+
+
+def flag_of(record: Record, at: datetime) -> Flag:
+    """A radiologist's choice of a study that was answered before."""
+    case_id = record.call.study or record.prediction_id
+    return Flag(flag_id=id_made(at), case_id=case_id, time=time_text(at), release=record.release)
 
 
 @dataclass

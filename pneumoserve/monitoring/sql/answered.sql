@@ -7,6 +7,7 @@ WITH images AS (
         release,
         subject,
         patient,
+        origin,
         finding,
         referred,
         pneumonia_probability,
@@ -21,6 +22,8 @@ cases AS (
         -- Of the first image; a function of a null would pass over it.
         min_by(release, place) AS release,
         nullif(min_by(coalesce(patient, ''), place), '') AS patient,
+        -- A radiologist's choice is no sample: flagged studies are in no figure.
+        min_by(coalesce(origin, ''), place) AS origin,
         max(CASE WHEN finding = 'pneumonia' THEN 2 WHEN finding IS NULL THEN 1 ELSE 0 END) AS gravity,
         max(CASE WHEN referred THEN 1 ELSE 0 END) AS referred,
         count(stop) AS stops,
@@ -42,7 +45,8 @@ SELECT
     CASE WHEN opened >= asked.closing THEN 'open' WHEN stops > 0 THEN 'stopped' ELSE 'closed' END AS state,
     opened + asked.closed_after AS closes
 FROM cases CROSS JOIN asked
-WHERE (asked.since IS NULL OR opened >= asked.since)
+WHERE cases.origin <> 'flagged'
+    AND (asked.since IS NULL OR opened >= asked.since)
     AND (asked.ending IS NULL OR opened < asked.ending)
     AND (asked.one_release IS NULL OR cases.release = asked.one_release)
     AND (asked.one_site IS NULL OR of_site = 1)

@@ -19,6 +19,7 @@ from pneumoserve.records import (
     Baseline,
     Draw,
     DriftWindow,
+    Flag,
     Incident,
     Label,
     ReadingDetail,
@@ -50,6 +51,7 @@ ENTRIES: dict[str, ReviewEntry | SiteUse] = {
     "alert-event": AlertEvent(**OF, event_id=ID, alert_id=ID, what="ordered", by="dr.5", ordered="blood_test"),
     "sample-plan": PLAN,
     "draw": Draw(**OF, **FILMS, draw_id=ID, plan_id=ID, stratum="normal/far", probability=0.1, key_id="b" * 64),
+    "flag": Flag(**OF, flag_id=ID, title="113000^DCM"),
     "view": View(**OF, view_id=ID, by="r.17", page="answer"),
     "adjudication": Adjudication(**OF, **FILMS, adjudication_id=ID, by="lead", finding=None, label_ids=(ID, ID)),
     "baseline": Baseline(

@@ -20,7 +20,7 @@ from pneumoserve.review import CLOSED_AFTER, ReviewDatabase, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import KEY, label_of
 from tests.support.metrics import DAY, POLICY, read_ward
-from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of
+from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
 
 THRESHOLD = POLICY.detector_threshold
 OTHER = "fedcba987654"
@@ -48,6 +48,11 @@ def fill(ward: Ward) -> None:
     put(ward, later, answer("several images", "normal", DAY, 0.02))
     put(ward, *(answer("one is not told", kind, DAY, 0.02) for kind in ("normal", "leg")))
     put(ward, answer(None, "pneumonia", DAY, 0.97), answer("of another release", "uncertain", DAY, 0.5, OTHER))
+    # A radiologist chose these: the one before its answer, the other after it, and of one the first image alone.
+    doubted = answer("doubted", "normal", DAY, 0.02)
+    put(ward, flagged(answer("chosen", "uncertain", DAY, 0.4)), doubted, flagged(answer("first", "normal", DAY, 0.1)))
+    put(ward, answer("first", "leg", DAY + timedelta(seconds=1), 0.1))
+    put(ward, flag_of(doubted, DAY), role="review")
     read_by_people(ward)
     tested = answer("tested", "normal", DAY, 0.3)
     put(ward, tested)
@@ -137,7 +142,7 @@ def test_the_ward_has_whatever_there_can_be(folder: Path) -> None:
     assert first.tally.left_out == 33
     assert (first.open, other.open, first.stopped) == (1, 0, 1)
     assert first.effort.experts == 1
-    assert first.tested == {"blood_test": {"normal": (181, 1, 1)}, "follow_up": {"normal": (181, 1, 0)}}
+    assert first.tested == {"blood_test": {"normal": (182, 1, 1)}, "follow_up": {"normal": (182, 1, 0)}}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pneumoserve.review import Cohort, ReviewDatabase, Verdict, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import RELEASE, label_of
 from tests.support.metrics import DAY, KINDS, POLICY, read_all, read_ward
-from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of
+from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
 
 
 @pytest.fixture
@@ -41,6 +41,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 def only(ward: Ward, scope: Scope = Scope(), now: datetime | None = None) -> Cohort:  # noqa: B008 - frozen
     (cohort,) = list_cohorts(ward.database, now or datetime.now(UTC), scope)
     return cohort
+
+
+def test_what_a_radiologist_flags_is_no_sample_of_the_others(ward: Ward) -> None:
+    """Flagged before its answer it is in no figure; flagged later it stays what chance made of it."""
+    doubted, referred = answer("doubted", "normal", DAY), answer("referred", "uncertain", DAY)
+    chosen = flagged(answer("chosen", "uncertain", DAY))
+    ward.put(chosen, doubted, referred, flag_of(doubted, DAY), flag_of(referred, DAY))
+    for _ in range(3):
+        study = ward.room.next_study("r.1")
+        assert study is not None
+        ward.room.save_reading(study.case_id, "r.1", PNEUMONIA)
+    found = {each.case_id: (each.probability, each.outcome) for each in only(ward).studies}
+    assert found == {case_of("doubted"): (None, "not_drawn"), case_of("referred"): (1.0, "read")}
 
 
 def test_a_day_of_readings_becomes_figures(done: Ward) -> None:

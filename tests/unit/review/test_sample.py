@@ -27,7 +27,7 @@ from pneumoserve.review import (
 )
 from pneumoserve.review.tables import tasks
 from pneumoserve.store import StoreError
-from tests.support.reviews import CHANCE, Ward, answer, case_of
+from tests.support.reviews import CHANCE, Ward, answer, case_of, flag_of, flagged
 
 POLICY = Policy(
     detector_threshold=0.5, detector_band=Band(low=0.4, high=0.6), typer_threshold=0.5,
@@ -81,6 +81,14 @@ def test_confident_answers_alone_are_drawn_and_more_near_the_threshold(ward: War
     with ward.database.read() as connection:
         rows = connection.execute(select(tasks).where(tasks.c.asked == "qa_draw")).all()
     assert {row.case_id: row.probability for row in rows} == {each.case_id: each.probability for each in found.drawn}
+
+
+def test_what_a_radiologist_chose_is_not_drawn_from(ward: Ward) -> None:
+    fill(ward, 20)
+    ward.put(*(flagged(answer(f"flagged {number}", "normal", DAY)) for number in range(20)))
+    late = answer("flagged later", "normal", DAY)
+    ward.put(late, flag_of(late, DAY))
+    assert run(ward, capacity=1000).confident == 21
 
 
 def test_a_second_run_draws_nothing_twice_and_a_late_study_by_the_same_chance(ward: Ward) -> None:
