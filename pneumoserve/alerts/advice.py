@@ -12,6 +12,7 @@ NOT_CLEARED: Final = "Not cleared for clinical use. This message is no diagnosis
 # Subjects are shown on locked screens, and kept by every server on the way.
 SUBJECT: Final = "Chest X-ray: please look at a study"
 SUBJECT_AGAIN: Final = "Chest X-ray: nobody has answered for a study"
+SUBJECT_RETRACTED: Final = "Chest X-ray: an alert is withdrawn"
 SUBJECT_TEST: Final = "Chest X-ray: a test of this channel"
 SUBJECT_OPERATOR: Final = "Chest X-ray: alerts reach nobody"
 
@@ -60,6 +61,16 @@ def write_alert(case_id: str, step: int, reasons: Sequence[str], link: str | Non
     )
     where = () if link is None else (f"Answer for it here: {link}",)
     return Text(SUBJECT_AGAIN if step else SUBJECT, (*lines, *where))
+
+
+def write_retraction(case_id: str) -> Text:
+    """The text for those who were told of an alert whose images were rejected since."""
+    lines = (
+        "The images of this study were rejected where they were made, so its alert is withdrawn.",
+        "Do not act on the alert. Images that are sent in their place get an answer of their own.",
+        f"Study number: {study_number(case_id)}",
+    )
+    return Text(SUBJECT_RETRACTED, lines)
 
 
 def write_test() -> Text:

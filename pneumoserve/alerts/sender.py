@@ -17,7 +17,7 @@ from typing import Final, get_args
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from pneumoserve.alerts import metrics
-from pneumoserve.alerts.advice import SUBJECT_OPERATOR, Text, write_alert
+from pneumoserve.alerts.advice import SUBJECT_OPERATOR, Text, write_alert, write_retraction
 from pneumoserve.alerts.channels import Outgoing, describe, send
 from pneumoserve.alerts.errors import ChannelError
 from pneumoserve.alerts.links import Links
@@ -108,6 +108,8 @@ class Sender:
         while raised := given.desk.raise_alerts(since, given.policy.also_alert):
             for alert in raised:
                 metrics.RAISED.labels(alert.severity).inc()
+        while retracted := given.desk.retract_withdrawn():
+            _log.info("%d alerts were retracted", retracted)
         if given.policy.routes:
             self._escalate(now)
             self._begin_sending()
@@ -174,7 +176,9 @@ class Sender:
         route = policy.route(message.caller, severity, self._now())
         if route is None:
             raise AssertionError("messages are taken where there are routes, and the last one takes all")
-        names = route.step(message.step).channels
+        # Whoever was told of an alert is told that it holds no more.
+        steps = range(message.step) if message.retracted else (message.step,)
+        names = tuple(dict.fromkeys(name for step in steps for name in route.step(step).channels))
         took = self._taken.get(message.key)
         if took is None:
             channels = {name: policy.channels[name] for name in names}
@@ -206,8 +210,10 @@ class Sender:
         return Outgoing(
             key=message.key,
             time=message.time,
-            event="alert.escalated" if message.step else "alert.raised",
-            text=write_alert(message.case_id, message.step, message.reasons, link),
+            event="alert.retracted" if message.retracted else "alert.escalated" if message.step else "alert.raised",
+            text=write_retraction(message.case_id)
+            if message.retracted
+            else write_alert(message.case_id, message.step, message.reasons, link),
             facts=describe(message.case_id, severity, message.reasons, link),
             addressee=addressee,
         )

@@ -23,12 +23,14 @@ from pneumoserve.records import (
     Adjudication,
     Alert,
     AlertEvent,
+    Flag,
     Incident,
     IncidentKind,
     Label,
     Page,
     Record,
     View,
+    Withdrawal,
     find_record,
 )
 from pneumoserve.review import Case, ClaimError, ReviewError, VerdictError, find_incidents, measure_agreement
@@ -78,6 +80,8 @@ def show_case(request: Request, case_id: str) -> Response:
         "alerts": case.of(Alert),
         "events": case.of(AlertEvent),
         "incidents": case.of(Incident),
+        "withdrawals": case.of(Withdrawal),
+        "flags": case.of(Flag),
         "views": case.of(View),
     }
     return show(request, "case.html", **shown)

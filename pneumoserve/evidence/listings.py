@@ -25,6 +25,7 @@ from pneumoserve.records import (
     SamplePlan,
     SiteUse,
     View,
+    Withdrawal,
 )
 from pneumoserve.review import study_number
 from pneumoserve.signing import stated_signers
@@ -144,6 +145,11 @@ LISTINGS: Final = (
         Adjudication, "incidents", "Decisions where readers differ", "No reading had to be decided in this period.",
         ("study", "finding", "by"),
         lambda each: (study_number(each.case_id), each.finding or "cannot tell", each.by),
+    ),
+    Listing(
+        Withdrawal, "incidents", "Answers that were withdrawn, since their images were rejected",
+        "No answer was withdrawn in this period.", ("study", "images", "why"),
+        lambda each: (study_number(each.case_id), str(len(each.prediction_ids)), each.why.replace("_", " ")),
     ),
     Listing(
         View, "access", "Break-glass: pages that were opened without the right to, for a stated reason",

@@ -107,12 +107,14 @@ if TYPE_CHECKING:
         IncidentKind,
         Ordered,
         Page,
+        RejectionReason,
         ReleaseResume,
         ReleaseStop,
         ReviewEntry,
         SamplePlan,
         Severity,
         View,
+        Withdrawal,
     )
     from pneumoserve.records.rollout_event import GateResult, Outcome, RolloutEvent, What
     from pneumoserve.records.short_chain import append, append_once
@@ -196,6 +198,7 @@ __all__ = [
     "RecordKind",
     "ReferenceKeyError",
     "RefusedInput",
+    "RejectionReason",
     "ReleaseResume",
     "ReleaseStop",
     "ReviewEntry",
@@ -215,6 +218,7 @@ __all__ = [
     "Tested",
     "View",
     "What",
+    "Withdrawal",
     "append",
     "append_once",
     "approvers_of",

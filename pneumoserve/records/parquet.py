@@ -141,6 +141,7 @@ EXPORT_COLUMNS: Final[dict[str, dict[str, str]]] = {
         "entry_id": "VARCHAR",
         "kind": "VARCHAR",
         "case_id": "VARCHAR",
+        "prediction_ids": "VARCHAR[]",
         "time": "TIMESTAMPTZ",
         "person": "VARCHAR",
         "alert_id": "VARCHAR",

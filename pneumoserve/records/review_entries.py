@@ -16,7 +16,8 @@ from pneumoserve.records.label import Finding, PneumoniaType
 
 AlertReason = Literal[Reason, "pneumonia"]
 Severity = Literal["urgent", "listed"]
-AlertStep = Literal["sent", "failed", "escalated", "acknowledged", "ordered", "closed"]
+AlertStep = Literal["sent", "failed", "escalated", "acknowledged", "ordered", "retracted", "closed"]
+RejectionReason = Literal["quality", "patient_safety", "worklist_entry", "retention"]
 Ordered = Literal["blood_test", "expert", "nothing"]
 Page = Literal["alert", "answer", "case", "images", "heat_map"]
 IncidentKind = Literal["missed_pneumonia", "false_alarm", "late_alert", "other"]
@@ -54,7 +55,7 @@ class AlertEvent(_OfCase):
     event_id: str = Field(description="UUIDv7, lower case with hyphens")
     alert_id: str
     what: AlertStep
-    step: int = Field(default=0, ge=0, description="0: the alert itself; n: its nth escalation")
+    step: int = Field(default=0, ge=0, description="0: the alert itself; n: its nth escalation, or what retracts it")
     channel: str | None = Field(default=None, description="of sent and failed: the channel's name in the routes")
     fault: str = Field(default="", max_length=200, description="of failed: why, without a word of the message")
     by: str | None = Field(
@@ -102,6 +103,18 @@ class Flag(_OfCase):
         default=None,
         max_length=64,
         description="CODE^SCHEME of the key object selection; null: it was sent to the AE title for chosen studies",
+    )
+
+
+class Withdrawal(_OfCase):
+    """Answers that count no more, since their images were rejected at the source (IHE RAD, IOCM)."""
+
+    schema_: Literal["pneumoserve.withdrawal/1"] = Field(default="pneumoserve.withdrawal/1", alias="schema")
+    withdrawal_id: str = Field(description="UUIDv7, lower case with hyphens")
+    prediction_ids: tuple[str, ...] = Field(min_length=1, description="those of the rejected images")
+    why: RejectionReason = Field(
+        description="title of the rejection note: 113001, 113037, 113038 or 113039 of DCM, in this order: quality, "
+        "patient_safety, worklist_entry, retention"
     )
 
 
@@ -233,6 +246,7 @@ ReviewEntry = (
     | SamplePlan
     | Draw
     | Flag
+    | Withdrawal
     | View
     | Adjudication
     | Incident
@@ -242,6 +256,6 @@ ReviewEntry = (
     | ReleaseResume
 )
 REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
-    Alert, AlertEvent, SamplePlan, Draw, Flag, View, Adjudication, Incident, Baseline, DriftWindow, ReleaseStop,
-    ReleaseResume,
+    Alert, AlertEvent, SamplePlan, Draw, Flag, Withdrawal, View, Adjudication, Incident, Baseline, DriftWindow,
+    ReleaseStop, ReleaseResume,
 )  # fmt: skip

@@ -58,7 +58,10 @@ def open_alert_of(row: Any) -> OpenAlert:
 
 @dataclass(frozen=True)
 class Message:
-    """What is to be sent: an alert (`step` 0) or its nth escalation. A receiver drops what has a `key` it knows."""
+    """What is to be sent: an alert (`step` 0), its nth escalation, or that it is `retracted`.
+
+    A receiver drops what has a `key` it knows.
+    """
 
     alert_id: str
     step: int
@@ -70,6 +73,7 @@ class Message:
     reasons: tuple[str, ...]
     attempts: int
     lease: str
+    retracted: bool
 
     @property
     def key(self) -> str:
@@ -97,8 +101,7 @@ class AlertDesk:
             StoreError: the archive did not take them; none was raised.
             DatabaseError: the database does not answer.
         """
-        told = exists().where(alerts.c.case_id == cases.c.case_id)
-        listed = [cases.c.reasons.contains(reason) & ~told for reason in also]
+        listed = [cases.c.reasons.contains(reason) & ~cases.c.alerted & ~cases.c.withdrawn for reason in also]
         wanted = select(cases.c.case_id, cases.c.release).where(or_(cases.c.alert_due, *listed))
         if since is not None:
             wanted = wanted.where(cases.c.opened >= time_text(since))
@@ -146,7 +149,7 @@ class AlertDesk:
             leases.c.alert_id == outbox.c.alert_id, leases.c.step == outbox.c.step, leases.c.until > now
         )
         wanted = (
-            select(outbox, alerts.c.reasons, alerts.c.caller, alerts.c.answer_time)
+            select(outbox, alerts.c.reasons, alerts.c.caller, alerts.c.answer_time, alerts.c.retracted)
             .join(alerts, alerts.c.alert_id == outbox.c.alert_id)
             .where(outbox.c.next_try <= now, ~leased)
             .order_by(outbox.c.urgent.desc(), outbox.c.time, outbox.c.alert_id, outbox.c.step)
@@ -165,7 +168,7 @@ class AlertDesk:
                 taken.append(
                     Message(
                         row.alert_id, row.step, row.case_id, row.caller, row.urgent, row.answer_time, row.time,
-                        tuple(row.reasons.split()), row.attempts, holder,
+                        tuple(row.reasons.split()), row.attempts, holder, row.retracted,
                     )
                 )  # fmt: skip
         return taken
@@ -196,6 +199,28 @@ class AlertDesk:
             StoreError, DatabaseError: nothing was done.
         """
         self._record(alert_id, "escalated", step=step)
+
+    def retract_withdrawn(self) -> int:
+        """Retract the open alerts of studies that were withdrawn, 100 at most; how many those were.
+
+        Those who were told of one are told of this too.
+
+        Raises:
+            StoreError, DatabaseError: nothing was done.
+        """
+        wanted = select(alerts, cases.c.release).join(cases, cases.c.case_id == alerts.c.case_id)
+        wanted = wanted.where(alerts.c.closed.is_(None), cases.c.withdrawn).order_by(alerts.c.time)
+        with self._database.write() as connection:
+            retracted = [
+                AlertEvent(
+                    event_id=uuid7(), alert_id=row.alert_id, case_id=row.case_id, release=row.release,
+                    time=time_text(self._now()), what="retracted", step=row.escalations + 1,
+                )
+                for row in connection.execute(wanted.limit(_AT_ONCE))
+            ]  # fmt: skip
+            if retracted:
+                put_on_record(connection, self._commit, retracted)
+        return len(retracted)
 
     def list_predictions(self, case_id: str) -> list[str]:
         """The ids of a study's predictions, the first first.

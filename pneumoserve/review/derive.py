@@ -26,6 +26,7 @@ from pneumoserve.records import (
     ReadingRequest,
     Severity,
     View,
+    Withdrawal,
 )
 
 # By when a study is to be read. All are in one order by this moment, but that flagged ones come first.
@@ -40,7 +41,7 @@ DUE_WITHIN: Final[dict[Asked, timedelta]] = {
 _FIRST_PAUSE: Final = timedelta(seconds=5)
 _LONGEST_PAUSE: Final = timedelta(minutes=10)
 
-Fact = Label | ReadingRequest | Draw | Flag | View | Alert | AlertEvent | Adjudication | Incident
+Fact = Label | ReadingRequest | Draw | Flag | Withdrawal | View | Alert | AlertEvent | Adjudication | Incident
 Row = dict[str, object]
 _Kind = TypeVar("_Kind")
 
@@ -92,17 +93,27 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
     rows = Derived()
     if not predictions:
         return rows
+    withdrawn = _of(facts, Withdrawal)
     images = sorted(predictions, key=lambda each: (each.time, each.prediction_id))
+    left = [each for each in images if not any(each.prediction_id in one.prediction_ids for one in withdrawn)]
+    # Of a study of which nothing is left, the pages show what was answered; it counts nowhere.
+    is_withdrawn, images = not left, left or images
     decision = of_study([each.decision for each in images])
     labels = first_readings(_of(facts, Label))
     draws, alerts = _of(facts, Draw), _of(facts, Alert)
     rows.readings = [_reading_row(case_id, number, each) for number, each in enumerate(labels, 1)]
-    rows.tasks = _tasks(case_id, images, facts, labels)
+    rows.tasks = [] if is_withdrawn else _tasks(case_id, images, facts, labels)
     rows.exposures = _exposures(case_id, facts)
+    events = _of(facts, AlertEvent)
+    retracted = {each.alert_id for each in events if each.what == "retracted"}
+    # The first one counts; of a study that was withdrawn and sent anew, the first one since.
+    standing = [each for each in alerts if each.alert_id not in retracted]
     if alerts:
-        _add_alert(rows, images[0], case_id, alerts[0], _of(facts, AlertEvent))
+        _add_alert(rows, images[0], case_id, standing[0] if standing else alerts[-1], events)
+    # Whoever was told of an alert first hears that it holds no more, and then of another.
+    is_alerted = bool(standing or rows.outbox)
     scores = [each.pneumonia_probability for each in images if each.pneumonia_probability is not None]
-    severity = severity_of(decision)
+    severity = None if is_withdrawn else severity_of(decision)
     rows.cases.append(
         {
             "case_id": case_id,
@@ -110,6 +121,7 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
             "release": images[0].release,
             "patient": images[0].patient,
             "flagged": _is_flagged(images),
+            "withdrawn": is_withdrawn,
             "images": len(images),
             "finding": decision.finding,
             "pneumonia_type": decision.pneumonia_type,
@@ -118,9 +130,10 @@ def derive(case_id: str, predictions: Sequence[Prediction], facts: Sequence[Fact
             "reasons": " ".join(decision.reasons),
             "pneumonia_probability": max(scores, default=None),
             "severity": severity,
-            "alert_due": severity == "urgent" and not alerts,
+            "alerted": is_alerted,
+            "alert_due": severity == "urgent" and not is_alerted,
             "drawn": bool(draws),
-            "adjudication_due": len(labels) > 2 and not _of(facts, Adjudication),
+            "adjudication_due": len(labels) > 2 and not is_withdrawn and not _of(facts, Adjudication),
         }
     )
     return rows
@@ -208,7 +221,8 @@ def _add_alert(rows: Derived, first: Prediction, case_id: str, alert: Alert, eve
     by_step = {what: [each for each in mine if each.what == what] for what in ("sent", "failed", "escalated")}
     noted = [each for each in mine if each.what in {"acknowledged", "ordered"}]
     named = [each for each in noted if each.by is not None]
-    closed = next((each.time for each in mine if each.what == "closed"), None)
+    retracted = next((each for each in mine if each.what == "retracted"), None)
+    closed = next((each.time for each in mine if each.what in {"retracted", "closed"}), None)
     # Whoever opens a link without a name may be anybody: of an uncertain finding that is not enough.
     answered = bool(named) or (bool(noted) and "uncertain_finding" not in alert.reasons)
     rows.alerts.append(
@@ -226,15 +240,22 @@ def _add_alert(rows: Derived, first: Prediction, case_id: str, alert: Alert, eve
             "ordered": next((each.ordered for each in reversed(mine) if each.ordered is not None), None),
             "escalations": len({each.step for each in by_step["escalated"]}),
             "answered": answered,
+            "retracted": retracted is not None,
             "closed": closed,
         }
     )
+    delivered = {each.step for each in by_step["sent"]}
+    if retracted is not None:
+        # Whoever was told of the alert is told that it holds no more, even if somebody answered for it.
+        if delivered and retracted.step not in delivered:
+            failures = [each for each in by_step["failed"] if each.step == retracted.step]
+            rows.outbox.append(_outbox_row(alert, retracted.step, retracted.time, failures))
+        return
     if closed is not None:
         return
     raised = {0: alert.time}
     for each in by_step["escalated"]:
         raised.setdefault(each.step, each.time)
-    delivered = {each.step for each in by_step["sent"]}
     for step, time in raised.items():
         # Once a person answers for the study, nobody else need be told.
         if step not in delivered and not (answered and step > 0):

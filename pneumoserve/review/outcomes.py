@@ -145,8 +145,9 @@ def _select(connection: Connection, scope: Scope) -> list[Any]:
         callers = select(predictions.c.caller).where(predictions.c.caller.is_not(None)).distinct()
         sites = list(connection.scalars(callers.order_by(predictions.c.caller)))
     scope.check(releases, sites)
-    # A radiologist's choice is no sample: what holds for flagged studies holds for no others.
-    conditions: list[ColumnElement[bool]] = [~cases.c.flagged]
+    # A radiologist's choice is no sample: what holds for flagged studies holds for no others. Of images that were
+    # rejected, an answer is neither right nor wrong.
+    conditions: list[ColumnElement[bool]] = [~cases.c.flagged, ~cases.c.withdrawn]
     if scope.since is not None:
         conditions.append(cases.c.opened >= scope.since.date().isoformat())
     if scope.before is not None:

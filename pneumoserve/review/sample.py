@@ -246,7 +246,7 @@ class Sampler:
         since = (day - timedelta(days=_PLAN_DAYS - 1)).isoformat()
         normal = case((and_(~cases.c.referred, cases.c.finding == "normal"), 1), else_=0)
         row = connection.execute(
-            select(func.count(), func.sum(normal)).where(cases.c.opened >= since, ~cases.c.flagged)
+            select(func.count(), func.sum(normal)).where(cases.c.opened >= since, ~cases.c.flagged, ~cases.c.withdrawn)
         ).one()
         return readings_needed(policy.assumed_prevalence, GOAL_SENSITIVITY, row[1] / row[0]) if row[1] else None
 
@@ -259,6 +259,7 @@ def _confident(connection: Connection, first: date, last: date) -> list[Any]:
         cases.c.opened < until,
         ~cases.c.referred,
         ~cases.c.flagged,
+        ~cases.c.withdrawn,
         cases.c.finding.is_not(None),
         cases.c.pneumonia_probability.is_not(None),
     )

@@ -55,6 +55,7 @@ cases = Table(
     Column("release", String(12), nullable=False),
     Column("patient", String(64)),
     Column("flagged", Boolean, nullable=False),
+    Column("withdrawn", Boolean, nullable=False),
     Column("images", Integer, nullable=False),
     Column("finding", _WORD),
     Column("pneumonia_type", _WORD),
@@ -63,6 +64,7 @@ cases = Table(
     Column("reasons", Text, nullable=False),
     Column("pneumonia_probability", Float),
     Column("severity", _WORD),
+    Column("alerted", Boolean, nullable=False),
     Column("alert_due", Boolean, nullable=False),
     Column("drawn", Boolean, nullable=False),
     Column("adjudication_due", Boolean, nullable=False),
@@ -118,6 +120,7 @@ alerts = Table(
     Column("ordered", _WORD),
     Column("escalations", Integer, nullable=False),
     Column("answered", Boolean, nullable=False),
+    Column("retracted", Boolean, nullable=False),
     Column("closed", _TIME),
     Index("alerts_open", "closed", "time"),
 )

@@ -27,6 +27,7 @@ from pneumoserve.records import (
     RolloutEvent,
     SiteUse,
     View,
+    Withdrawal,
     append,
 )
 from pneumoserve.release.card import model_card
@@ -100,6 +101,7 @@ def fill(ward: Ward, approvers: Approvers) -> str:
                      comment=SECRET),
             Adjudication(**of, prediction_ids=(uuid7(),), adjudication_id=uuid7(), by="lead-2", finding="pneumonia",
                          label_ids=(label, uuid7()), comment=SECRET),
+            Withdrawal(**of, prediction_ids=(uuid7(),), withdrawal_id=uuid7(), why="quality"),
             View(**of, view_id=uuid7(), by="dr.5", page="case", why=SECRET),
             AlertEvent(**of, event_id=uuid7(), alert_id=uuid7(), what="acknowledged", by="dr.5"),
             Baseline(**source, baseline_id=uuid7(), studies=1000, by="lead-2", why="four quiet weeks"),

@@ -30,7 +30,18 @@ from pneumoserve.review.tables import METADATA
 from pneumoserve.store import StoreError
 from tests.support.archives import reader_of, trust_in
 from tests.support.entries import KEY, label_of, request_of
-from tests.support.reviews import CHANCE, NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
+from tests.support.reviews import (
+    CHANCE,
+    NORMAL,
+    PNEUMONIA,
+    UNSURE,
+    Ward,
+    answer,
+    case_of,
+    flag_of,
+    flagged,
+    withdrawal_of,
+)
 
 LEASE = timedelta(minutes=1)
 
@@ -400,6 +411,34 @@ class ReviewContract:
         append(ward.store, KEY, [other], "review")
         ward.database.follow(ward.reader)
         assert {each.alert_id for each in ward.desk.list_open()} == {each.alert_id for each in raised}
+
+    def test_of_rejected_images_nothing_is_read_nor_alerted(self, ward: Ward) -> None:
+        sick, well = answer("part", "uncertain", ward.time), answer("part", "normal", ward.time)
+        alone = answer("alone", "uncertain", ward.time)
+        ward.put(sick, well, alone)
+        ward.put(withdrawal_of(sick, at=ward.time), withdrawal_of(alone, at=ward.time), role="review")
+        assert (ward.waiting(), ward.desk.raise_alerts()) == ([], [])
+        # What is sent in their place is a study like any other.
+        ward.put(answer("alone", "uncertain", ward.time))
+        assert [each.case_id for each in ward.desk.raise_alerts()] == [case_of("alone")]
+
+    def test_a_retracted_alert_is_told_to_those_who_were_told_and_another_follows(self, ward: Ward) -> None:
+        told, untold = answer("told", "uncertain", ward.time), answer("untold", "pneumonia", ward.time)
+        ward.put(told)
+        (alert,) = ward.desk.raise_alerts()
+        (message,) = ward.desk.take_from_outbox(LEASE)
+        ward.desk.record_sent(message, "mail")
+        ward.put(untold)
+        ward.desk.raise_alerts()
+        ward.put(withdrawal_of(told, at=ward.time), withdrawal_of(untold, at=ward.time), role="review")
+        assert (ward.desk.retract_withdrawn(), ward.desk.retract_withdrawn(), ward.desk.list_open()) == (2, 0, [])
+        (notice,) = ward.desk.take_from_outbox(LEASE)
+        assert (notice.alert_id, notice.step, notice.retracted) == (alert.alert_id, 1, True)
+        ward.put(answer("told", "uncertain", ward.time))
+        assert ward.desk.raise_alerts() == []
+        ward.desk.record_sent(notice, "mail")
+        assert [each.case_id for each in ward.desk.raise_alerts()] == [case_of("told")]
+        assert ward.desk.retract_withdrawn() == 0
 
     def test_an_alert_waits_in_the_outbox_until_it_is_on_record_as_sent(self, ward: Ward) -> None:
         for name in ("one", "two"):

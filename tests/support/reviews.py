@@ -14,7 +14,7 @@ from pneumoserve.decision import Decision
 from pneumoserve.ids import time_text
 from pneumoserve.ledger import Reader
 from pneumoserve.names import DETECTOR
-from pneumoserve.records import Flag, Label, Record, ReviewEntry, append
+from pneumoserve.records import Flag, Label, Record, ReviewEntry, Withdrawal, append
 from pneumoserve.review import AlertDesk, Chance, ReadingRoom, ReviewDatabase, Verdict, Waiting, commit_to, list_waiting
 from pneumoserve.review.tables import DERIVED, SAID
 from pneumoserve.store import MemoryStore, StoreError
@@ -60,6 +60,15 @@ def flag_of(record: Record, at: datetime) -> Flag:
     """A radiologist's choice of a study that was answered before."""
     case_id = record.call.study or record.prediction_id
     return Flag(flag_id=id_made(at), case_id=case_id, time=time_text(at), release=record.release)
+
+
+def withdrawal_of(*records: Record, at: datetime) -> Withdrawal:
+    """What a rejection note of these images of a study puts on record."""
+    first = records[0]
+    return Withdrawal(
+        withdrawal_id=id_made(at), case_id=first.call.study or first.prediction_id, time=time_text(at),
+        release=first.release, prediction_ids=tuple(each.prediction_id for each in records), why="quality",
+    )  # fmt: skip
 
 
 @dataclass

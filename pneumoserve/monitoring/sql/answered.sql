@@ -1,10 +1,17 @@
 -- One row a study in scope, and how it was answered. The same rules as derive.py of pneumoserve/review has.
-WITH images AS (
+WITH withdrawals AS (
+    SELECT
+        case_id,
+        prediction_ids
+    FROM reviews
+    WHERE kind = 'withdrawal'
+),
+images AS (
     SELECT
         coalesce(study, prediction_id) AS case_id,
-        unix_millis(time) AS moment,
-        concat(unix_millis(time), prediction_id) AS place,
-        release,
+        unix_millis(predictions.time) AS moment,
+        concat(unix_millis(predictions.time), prediction_id) AS place,
+        predictions.release,
         subject,
         patient,
         origin,
@@ -13,7 +20,11 @@ WITH images AS (
         pneumonia_probability,
         stop
     FROM predictions
-    WHERE kind = 'prediction' AND arm = 'live' AND referred IS NOT NULL AND stored_key IS NOT NULL
+    -- Of an image that was rejected, an answer is neither right nor wrong.
+    LEFT JOIN withdrawals
+        ON withdrawals.case_id = coalesce(study, prediction_id)
+        AND array_contains(withdrawals.prediction_ids, prediction_id)
+    WHERE withdrawals.case_id IS NULL AND kind = 'prediction' AND arm = 'live' AND referred IS NOT NULL AND stored_key IS NOT NULL
 ),
 cases AS (
     SELECT

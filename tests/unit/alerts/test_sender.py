@@ -18,7 +18,7 @@ from pneumoserve.review import DatabaseError, ReviewDatabase, find_finished, mea
 from pneumoserve.store import NotFoundError, StoreError
 from tests.support.alerts import MAIL, PAGER, ROUTED, STEPS, Channels, look, policy_of, sender_of, watched
 from tests.support.entries import id_made
-from tests.support.reviews import NORMAL, Ward, answer, case_of
+from tests.support.reviews import NORMAL, Ward, answer, case_of, withdrawal_of
 
 
 @pytest.fixture
@@ -91,6 +91,26 @@ def test_the_next_one_is_told_where_nobody_answers(ward: Ward, channels: Channel
     ward.later(hours=5)
     look(sender)
     assert len(channels.sent) == 3
+
+
+def test_whoever_was_told_is_told_that_an_alert_is_withdrawn(ward: Ward, channels: Channels) -> None:
+    record = answer("one", "uncertain", ward.time)
+    ward.put(record)
+    sender = sender_of(ward, policy_of())
+    look(sender)
+    ward.later(minutes=15)
+    look(sender)
+    ward.put(withdrawal_of(record, at=ward.time), role="review")
+    del channels.sent[:]
+    for _ in range(2):
+        ward.later(hours=1)
+        look(sender)
+    assert [(kind, message.event) for kind, message in channels.sent] == [
+        ("email", "alert.retracted"), ("webhook", "alert.retracted"),
+    ]  # fmt: skip
+    body = channels.sent[0][1].text.body
+    assert "Do not act on the alert" in body
+    assert "look at" not in body.lower()
 
 
 def test_a_named_answer_ends_it(ward: Ward, channels: Channels) -> None:

@@ -29,6 +29,7 @@ from pneumoserve.records import (
     SamplePlan,
     SiteUse,
     View,
+    Withdrawal,
     append,
     labels_of,
     parse_entry,
@@ -52,6 +53,7 @@ ENTRIES: dict[str, ReviewEntry | SiteUse] = {
     "sample-plan": PLAN,
     "draw": Draw(**OF, **FILMS, draw_id=ID, plan_id=ID, stratum="normal/far", probability=0.1, key_id="b" * 64),
     "flag": Flag(**OF, flag_id=ID, title="113000^DCM"),
+    "withdrawal": Withdrawal(**OF, **FILMS, withdrawal_id=ID, why="worklist_entry"),
     "view": View(**OF, view_id=ID, by="r.17", page="answer"),
     "adjudication": Adjudication(**OF, **FILMS, adjudication_id=ID, by="lead", finding=None, label_ids=(ID, ID)),
     "baseline": Baseline(

@@ -20,7 +20,7 @@ from pneumoserve.review import CLOSED_AFTER, ReviewDatabase, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import KEY, label_of
 from tests.support.metrics import DAY, POLICY, read_ward
-from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
+from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged, withdrawal_of
 
 THRESHOLD = POLICY.detector_threshold
 OTHER = "fedcba987654"
@@ -53,6 +53,10 @@ def fill(ward: Ward) -> None:
     put(ward, flagged(answer("chosen", "uncertain", DAY, 0.4)), doubted, flagged(answer("first", "normal", DAY, 0.1)))
     put(ward, answer("first", "leg", DAY + timedelta(seconds=1), 0.1))
     put(ward, flag_of(doubted, DAY), role="review")
+    # Images of these were rejected: all of the one, and of the other the first.
+    rejected, first = answer("rejected", "uncertain", DAY, 0.5), answer("one is rejected", "uncertain", DAY, 0.5)
+    put(ward, rejected, first, answer("one is rejected", "normal", DAY + timedelta(seconds=1), 0.02))
+    put(ward, withdrawal_of(rejected, at=DAY), withdrawal_of(first, at=DAY), role="review")
     read_by_people(ward)
     tested = answer("tested", "normal", DAY, 0.3)
     put(ward, tested)
@@ -142,7 +146,7 @@ def test_the_ward_has_whatever_there_can_be(folder: Path) -> None:
     assert first.tally.left_out == 33
     assert (first.open, other.open, first.stopped) == (1, 0, 1)
     assert first.effort.experts == 1
-    assert first.tested == {"blood_test": {"normal": (182, 1, 1)}, "follow_up": {"normal": (182, 1, 0)}}
+    assert first.tested == {"blood_test": {"normal": (183, 1, 1)}, "follow_up": {"normal": (183, 1, 0)}}
 
 
 @pytest.mark.parametrize(

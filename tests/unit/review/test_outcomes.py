@@ -18,7 +18,7 @@ from pneumoserve.review import Cohort, ReviewDatabase, Verdict, list_cohorts
 from pneumoserve.review.following import take_entries
 from tests.support.entries import RELEASE, label_of
 from tests.support.metrics import DAY, KINDS, POLICY, read_all, read_ward
-from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged
+from tests.support.reviews import NORMAL, PNEUMONIA, UNSURE, Ward, answer, case_of, flag_of, flagged, withdrawal_of
 
 
 @pytest.fixture
@@ -54,6 +54,15 @@ def test_what_a_radiologist_flags_is_no_sample_of_the_others(ward: Ward) -> None
         ward.room.save_reading(study.case_id, "r.1", PNEUMONIA)
     found = {each.case_id: (each.probability, each.outcome) for each in only(ward).studies}
     assert found == {case_of("doubted"): (None, "not_drawn"), case_of("referred"): (1.0, "read")}
+
+
+def test_withdrawn_answers_are_in_no_figure(ward: Ward) -> None:
+    """Of the study of which an image is left, that one alone counts."""
+    images = {kind: answer("part", kind, DAY) for kind in ("uncertain", "normal")}
+    alone = answer("alone", "pneumonia", DAY)
+    rejected = (withdrawal_of(images["uncertain"], at=DAY), withdrawal_of(alone, at=DAY))
+    ward.put(*images.values(), alone, *rejected)
+    assert [(each.case_id, each.stratum) for each in only(ward).studies] == [(case_of("part"), "normal")]
 
 
 def test_a_day_of_readings_becomes_figures(done: Ward) -> None:

@@ -27,7 +27,7 @@ from pneumoserve.review import (
 )
 from pneumoserve.review.tables import tasks
 from pneumoserve.store import StoreError
-from tests.support.reviews import CHANCE, Ward, answer, case_of, flag_of, flagged
+from tests.support.reviews import CHANCE, Ward, answer, case_of, flag_of, flagged, withdrawal_of
 
 POLICY = Policy(
     detector_threshold=0.5, detector_band=Band(low=0.4, high=0.6), typer_threshold=0.5,
@@ -89,6 +89,13 @@ def test_what_a_radiologist_chose_is_not_drawn_from(ward: Ward) -> None:
     late = answer("flagged later", "normal", DAY)
     ward.put(late, flag_of(late, DAY))
     assert run(ward, capacity=1000).confident == 21
+
+
+def test_withdrawn_answers_are_not_drawn_from(ward: Ward) -> None:
+    fill(ward, 20)
+    rejected = answer("rejected", "normal", DAY)
+    ward.put(rejected, withdrawal_of(rejected, at=DAY))
+    assert run(ward, capacity=1000).confident == 20
 
 
 def test_a_second_run_draws_nothing_twice_and_a_late_study_by_the_same_chance(ward: Ward) -> None:

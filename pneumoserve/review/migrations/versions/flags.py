@@ -1,4 +1,4 @@
-"""Studies that a radiologist chose."""
+"""Studies that a radiologist chose, and those whose answers were withdrawn."""
 
 from __future__ import annotations
 
@@ -13,4 +13,7 @@ def upgrade() -> None:
     """Add their columns, and have all read anew: what is here does not say which studies those are."""
     op.add_column("predictions", sa.Column("origin", sa.String(length=32), nullable=True))
     op.add_column("cases", sa.Column("flagged", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("cases", sa.Column("withdrawn", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("cases", sa.Column("alerted", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("alerts", sa.Column("retracted", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.execute("delete from positions")
