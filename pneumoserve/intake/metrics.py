@@ -15,8 +15,8 @@ STORE_SECONDS: Final = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 5),
 )  # fmt: skip
 OUTCOMES: Final = Counter(
-    "pneumoserve_intake_outcomes", "Objects that are done with: answered, unreadable, expired, or why unread.",
-    ["outcome"],
+    "pneumoserve_intake_outcomes",
+    "Objects that are done with: answered, unreadable, withdrawn, expired, selection, or why unread.", ["outcome"],
 )  # fmt: skip
 WAITING: Final = Gauge("pneumoserve_intake_studies_waiting", "Studies that have objects in the spool.")
 FAILED: Final = Gauge("pneumoserve_intake_studies_failed", "Studies that a person must look at: `intake list`.")

@@ -34,6 +34,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Decision, Finding, Reason
 from pneumoserve.intake.spool import Batch, StudyAnswer
+from pneumoserve.records import RejectionReason
 from pneumoserve.release.schema import INTENDED_USE
 
 _SERIES_NUMBER: Final = 9001
@@ -73,6 +74,13 @@ _REASONS: Final[dict[Reason, str]] = {
     "lateral_view": "The view is lateral",
     "release_stopped": "The release is stopped, so that it judges no image",
 }
+_REJECTIONS: Final[dict[RejectionReason, CodedConcept]] = {
+    "quality": CodedConcept("113001", "DCM", "Rejected for Quality Reasons"),
+    "patient_safety": CodedConcept("113037", "DCM", "Rejected for Patient Safety Reasons"),
+    "worklist_entry": CodedConcept("113038", "DCM", "Incorrect Modality Worklist Entry"),
+    "retention": CodedConcept("113039", "DCM", "Data Retention Policy Expired"),
+}
+_WITHDRAWN: Final = CodedConcept("withdrawn", _SCHEME, "Why the answer is withdrawn")
 _UNREADABLE: Final = CodedConcept("unreadable", _SCHEME, "The image could not be read")
 
 
@@ -89,7 +97,7 @@ def make_report(
     batch that has a report.
     """
     images = {instance: _evidence(header) for instance, header in headers.items()}
-    instances = [*(each.instance for each in answer.read), *(each.instance for each in answer.unreadable)]
+    instances = [each.instance for each in (*answer.read, *answer.unreadable, *answer.withdrawn)]
     shown = [images[instance] for instance in instances]
     groups = list(_groups(batch, answer, images, uid))
     # Also where the service read none of the images, and so said nothing.
@@ -159,11 +167,14 @@ def _groups(
 
     algorithm = AlgorithmIdentification(_MANUFACTURER, answer.release or "none", manufacturer=_MANUFACTURER)
     if answer.study is not None:
+        # After a withdrawal it is of images that nobody sends any more.
         shown = [images[each.instance] for each in answer.read]
         yield _group(track("study", "study"), algorithm, answer.study, shown, prevalence)
     for each in answer.read:
         name = track(each.instance, each.prediction_id)
         yield _group(name, algorithm, each.decision, [images[each.instance]], prevalence)
+    for each in answer.withdrawn:
+        yield _withdrawn(track(each.instance, each.prediction_id), images[each.instance], answer.why)
     for left in answer.unreadable:
         yield _unreadable(track(left.instance, "unreadable"), images[left.instance], left.why)
 
@@ -195,6 +206,21 @@ def _group(
         qualitative_evaluations=evaluations,
         source_images=[SourceImageForMeasurementGroup.from_source_image(image) for image in images],
     )
+
+
+def _withdrawn(
+    name: TrackingIdentifier, image: Dataset, why: RejectionReason | None
+) -> MeasurementsAndQualitativeEvaluations:
+    evaluations = [] if why is None else [QualitativeEvaluation(_WITHDRAWN, _REJECTIONS[why])]
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=name,
+        finding_type=_FINDINGS[None],
+        qualitative_evaluations=[*evaluations, QualitativeEvaluation(_REFERRED, _YES)],
+        # highdicom would look at its pixels' description, which a rejection note does not have.
+        source_images=[SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+    )
+    _comment(group, "The answer for this image is withdrawn, since the image was rejected; disregard earlier reports.")
+    return group
 
 
 def _unreadable(name: TrackingIdentifier, image: Dataset, why: str) -> MeasurementsAndQualitativeEvaluations:

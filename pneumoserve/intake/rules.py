@@ -18,6 +18,8 @@ from pneumoserve.intake.errors import IntakeRulesError
 
 # C-ECHO.
 VERIFICATION: Final = "1.2.840.10008.1.1"
+# What points at objects, and is no image.
+KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 # What is taken at all. Only the first two are read.
 CR: Final = "1.2.840.10008.5.1.4.1.1.1"
 DX: Final = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -28,8 +30,12 @@ SOP_CLASSES: Final = (CR, DX, DX_FOR_PROCESSING, SECONDARY_CAPTURE)
 _LONGEST_REFERENCE: Final = 256
 
 # Why an object is kept unread.
-Unread = Literal["for_processing", "secondary", "derived", "lateral", "age"]
+Unread = Literal["for_processing", "secondary", "derived", "lateral", "age", "rejected"]
 AeTitle = Annotated[str, Field(pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$")]
+
+
+# A code and its scheme, such as 113000^DCM.
+Title = Annotated[str, Field(pattern=r"^[\x21-\x5b\x5d\x5f-\x7e]{1,16}\^[\x21-\x5b\x5d\x5f-\x7e]{1,16}$")]
 
 
 class _Form(BaseModel):
@@ -86,6 +92,10 @@ class IntakeRules(_Form):
     ae_title: AeTitle = Field(default="PNEUMOSERVE", description="our AE title, for what a rule of the PACS sends")
     flagged_ae_title: AeTitle | None = Field(
         default="PNEUMOFLAG", description="our second AE title, for what a radiologist chose; null: none"
+    )
+    flag_titles: tuple[Title, ...] = Field(
+        default=(),
+        description="titles of key object selections, as CODE^SCHEME, by which a radiologist chooses studies too",
     )
     peers: tuple[Peer, ...] = Field(
         default=(Peer(networks=(IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))),),

@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 from pneumoserve.build_info import show_build
 from pneumoserve.intake import metrics
 from pneumoserve.intake.calls import Caller
+from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import load_rules
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.intake.sender import Destination, parse_address
@@ -23,6 +24,7 @@ from pneumoserve.intake.spool import Spool
 from pneumoserve.intake.studies import Studies
 from pneumoserve.logs import set_up_logs
 from pneumoserve.records import Pseudonyms
+from pneumoserve.signing import load_key
 from pneumoserve.store import S3Settings, S3Store, StoreError
 
 _LOOK_SECONDS: Final = 1.0
@@ -58,9 +60,10 @@ def run(settings: IntakeSettings) -> None:
         for destination in destinations:
             destination.start()
             stack.callback(destination.stop)
-        studies = Studies(spool, rules, caller, destinations)
+        recorder = _open_archive(settings, stack)
+        studies = Studies(spool, rules, caller, destinations, recorder)
         stack.callback(studies.finish)
-        receiver = Receiver(spool, rules, (settings.host, settings.port))
+        receiver = Receiver(spool, rules, (settings.host, settings.port), notes=recorder is not None)
         # First of all when it ends: nothing more comes in.
         stack.callback(receiver.close)
         sys.stdout.write(json.dumps({"ae_title": rules.ae_title, "host": settings.host, "port": receiver.port}) + "\n")
@@ -70,6 +73,14 @@ def run(settings: IntakeSettings) -> None:
             show_build("intake")
             start_http_server(settings.metrics_port)
         _follow(spool, studies, stopping)
+
+
+def _open_archive(settings: IntakeSettings, stack: contextlib.ExitStack) -> Recorder | None:
+    if settings.archive_bucket is None:
+        return None
+    archive = S3Store(S3Settings.from_env().in_bucket(settings.archive_bucket))
+    stack.callback(archive.close)
+    return Recorder(archive, load_key(settings.archive_key))
 
 
 def _follow(spool: Spool, studies: Studies, stopping: threading.Event) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 
@@ -16,8 +17,9 @@ from pneumoserve.imaging.codecs import ACCEPTED_SYNTAXES
 from pneumoserve.intake import metrics
 from pneumoserve.intake.errors import IntakeRulesError
 from pneumoserve.intake.header import make_file, read_header
-from pneumoserve.intake.rules import SOP_CLASSES, VERIFICATION, IntakeRules
-from pneumoserve.intake.spool import Incoming, Spool
+from pneumoserve.intake.rules import KEY_OBJECTS, SOP_CLASSES, VERIFICATION, IntakeRules
+from pneumoserve.intake.selections import REJECTIONS, Selection, read_selection
+from pneumoserve.intake.spool import Incoming, Kept, Spool
 from pneumoserve.store import StoreError
 
 if TYPE_CHECKING:
@@ -53,13 +55,13 @@ class _Overflow(io.BytesIO):
 
 
 class Receiver:
-    """Listens until it is closed; port 0 is a free one.
+    """Listens until it is closed; port 0 is a free one. `notes`: key object selections are taken too.
 
     Raises:
         IntakeRulesError: the address cannot be listened on.
     """
 
-    def __init__(self, spool: Spool, rules: IntakeRules, at: tuple[str, int]) -> None:
+    def __init__(self, spool: Spool, rules: IntakeRules, at: tuple[str, int], *, notes: bool = False) -> None:
         self._spool = spool
         self._rules = rules
         entity = AE(rules.ae_title)
@@ -69,6 +71,8 @@ class Receiver:
         entity.add_supported_context(VERIFICATION)
         for sop_class in SOP_CLASSES:
             entity.add_supported_context(sop_class, sorted(ACCEPTED_SYNTAXES))
+        if notes:
+            entity.add_supported_context(KEY_OBJECTS, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_REJECTED, self._count_rejected),
@@ -140,23 +144,42 @@ class Receiver:
         """Status and comment of an object."""
         request = event.request
         assert isinstance(request, C_STORE)  # noqa: S101 - its handler is bound to nothing else
-        if request.AffectedSOPClassUID not in SOP_CLASSES:
+        if request.AffectedSOPClassUID not in (*SOP_CLASSES, KEY_OBJECTS):
             return NOT_SUPPORTED, "This SOP class is not supported; send CR or DX"
         if isinstance(request.DataSet, _Overflow):
             return NOT_UNDERSTOOD, f"The object is larger than {_MAX_OBJECT >> 20} MiB; send it compressed"
         sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
         file = make_file(event.encoded_dataset(include_meta=False), sop_class, instance, event.context.transfer_syntax)
+        selection = None
         try:
-            header = read_header(file)
+            if sop_class == KEY_OBJECTS:
+                selection = read_selection(file)
+            header = read_header(file) if selection is None else selection.header
         except ImageError:
             return NOT_UNDERSTOOD, "The object is damaged or cut short; send it complete"
         if (header.SOPClassUID, header.SOPInstanceUID) != (sop_class, instance):
             return MISMATCH, "Data set and request name different SOP UIDs"
-        flagged = _titles_of(event)[1] == self._rules.flagged_ae_title
-        kept = self._spool.keep(Incoming(str(header.StudyInstanceUID), instance, file), flagged=flagged)
+        incoming = Incoming(str(header.StudyInstanceUID), instance, file)
+        if selection is None:
+            flagged = _titles_of(event)[1] == self._rules.flagged_ae_title
+            kept = self._spool.keep(incoming, flagged=flagged)
+        else:
+            kept = self._follow(selection, incoming)
         if kept == "refused":
             return NOT_UNDERSTOOD, "This SOP Instance UID came before with other content"
         return SUCCESS, ""
+
+    def _follow(self, selection: Selection, incoming: Incoming) -> Kept:
+        """Do what a key object selection asks for; one that asks for nothing is not kept."""
+        why = REJECTIONS.get(selection.title)
+        if why is not None:
+            return self._spool.keep_rejection(incoming, why, selection.studies)
+        if selection.title in self._rules.flag_titles:
+            for study in selection.studies:
+                self._spool.flag(study, selection.title)
+        else:
+            metrics.OUTCOMES.labels("selection").inc()
+        return "kept"
 
 
 def _titles_of(event: evt.Event) -> tuple[str, str]:

@@ -37,6 +37,14 @@ class IntakeSettings(ProcessSettings):
     reference_key: Path = Field(
         Path("/etc/pneumoserve/reference/key"), description="key that hashes studies and instances, as the front's"
     )
+    archive_bucket: str | None = Field(
+        None,
+        description="the archive's bucket, in the same store; without one, flags that come late are not on record, "
+        "and no key object selection is taken",
+    )
+    archive_key: Path = Field(
+        Path("/etc/pneumoserve/archive/key.pem"), description="private key that signs the archive"
+    )
     min_age_years: float | None = Field(None, ge=0, description="age from which on patients are the release's")
     below_age_years: float | None = Field(None, gt=0, description="age from which on they are no more")
     to: list[Annotated[str, AfterValidator(_check_address)]] = Field(

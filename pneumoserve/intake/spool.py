@@ -3,7 +3,10 @@
     instances/<instance>/claim         which content counts as this instance, by its digest; stays
     instances/<instance>/done          what became of it; stays, so that nothing is answered twice
     objects/<study>/<instance>         the object as it came; erased when its results are delivered
-    flagged/<study>                    a radiologist chose it
+    flagged/<study>                a radiologist chose it, and by what
+    rejected/<study>/<note>        which of its instances a rejection note names, and why; stays
+    notes/<study>/<note>           a rejection note as it came, or `flag`; erased when all is done that it asks for
+    said/<study>/<note>            what goes on record by a note, fixed before it does; stays
     refused/<instance>-<digest>        the same instance with other content; kept for a person to see
     studies/<study>/<number>/plan      the instances of one result, fixed before the service is called
     studies/<study>/<number>/answer    what the service answered; stays, and names nobody
@@ -19,17 +22,19 @@ several may do the same step: one of them succeeds, and the others find what it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydicom.dataset import Dataset
 
 from pneumoserve.canonical import Sha256, canonical_json, digest_of
 from pneumoserve.decision import Decision
 from pneumoserve.ledger import now_text
-from pneumoserve.records import Pseudonyms
+from pneumoserve.records import Flag, Pseudonyms, RejectionReason, Withdrawal, parse_entry
 from pneumoserve.store import Store
 
 _JSON: Final = "application/json"
@@ -37,6 +42,9 @@ _DICOM: Final = "application/dicom"
 _OBJECTS: Final = "objects/"
 _STUDIES: Final = "studies/"
 _REFUSED: Final = "refused/"
+_NOTES: Final = "notes/"
+# The note of a study that was chosen.
+FLAG: Final = "flag"
 _FAILED: Final = "failed-"
 _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
@@ -50,10 +58,22 @@ class _Strict(BaseModel):
 
 
 class Plan(_Strict):
-    """The instances of one result."""
+    """The instances of one result; `note` is the rejection note that it follows from, where it does.
+
+    `rejected` are all of the study's instances that were rejected by then.
+    """
 
     instances: tuple[Sha256, ...]
     flagged: bool
+    rejected: tuple[Sha256, ...] = ()
+    note: Sha256 | None = None
+
+
+class Rejection(_Strict):
+    """What a rejection note says of a study."""
+
+    why: RejectionReason
+    instances: tuple[Sha256, ...]
 
 
 class ReadImage(_Strict):
@@ -74,7 +94,7 @@ class LeftOut(_Strict):
 class StudyAnswer(_Strict):
     """What is known of a study once the service has answered: of these instances, and of all of it (`study`).
 
-    `notice` goes with a stated type.
+    `notice` goes with a stated type. `withdrawn` were answered before, and rejected since, for the reason `why`.
     """
 
     time: str
@@ -86,6 +106,13 @@ class StudyAnswer(_Strict):
     unreadable: tuple[LeftOut, ...]
     unread: tuple[LeftOut, ...]
     study: Decision | None
+    withdrawn: tuple[ReadImage, ...] = ()
+    why: RejectionReason | None = None
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether there is something to report."""
+        return bool(self.read or self.unreadable or self.withdrawn)
 
 
 @dataclass(frozen=True)
@@ -136,15 +163,13 @@ class Spool:
         study = self._hashes.hash("study", incoming.study_uid)
         digest = digest_of(incoming.file)
         if flagged:
-            self._create(f"flagged/{study}", {})
-        claim, done = f"instances/{instance}/claim", f"instances/{instance}/done"
-        is_first = self._create(claim, {"digest": digest, "study": study})
-        if not is_first:
-            if self._read(claim)["digest"] != digest:
-                self._create(f"{_REFUSED}{instance}-{digest[:_SHOWN_DIGITS]}", {"study": study, "time": now_text()})
-                return "refused"
-            if self._store.exists(done):
-                return "repeat"
+            self.flag(incoming.study_uid)
+        done = f"instances/{instance}/done"
+        is_first = self._claim(instance, study, digest)
+        if is_first is None:
+            return "refused"
+        if not is_first and self._store.exists(done):
+            return "repeat"
         key = _object_key(study, instance)
         is_new = self._store.create(key, incoming.file, _DICOM)
         if not is_first and self._store.exists(done):
@@ -153,10 +178,88 @@ class Spool:
             return "repeat"
         return "kept" if is_new else "repeat"
 
+    def _claim(self, instance: Sha256, study: Sha256, digest: Sha256) -> bool | None:
+        """Whether this is the first time that an instance comes; None where it came with other content."""
+        claim = f"instances/{instance}/claim"
+        if self._create(claim, {"digest": digest, "study": study}):
+            return True
+        if self._read(claim)["digest"] == digest:
+            return False
+        self._create(f"{_REFUSED}{instance}-{digest[:_SHOWN_DIGITS]}", {"study": study, "time": now_text()})
+        return None
+
+    def flag(self, study_uid: str, title: str | None = None) -> None:
+        """A radiologist chose a study, by a key object selection with a title; the first time counts."""
+        study = self._hashes.hash("study", study_uid)
+        if not self._store.exists(f"flagged/{study}"):
+            # The note first: whoever is killed between the two is told to choose it again.
+            self._create(f"{_NOTES}{study}/{FLAG}", {"title": title})
+            self._create(f"flagged/{study}", {"title": title})
+
+    def keep_rejection(self, note: Incoming, why: RejectionReason, studies: Mapping[str, Iterable[str]]) -> Kept:
+        """Keep a rejection note, which names instances of studies by their UIDs; it is durable when this returns.
+
+        `repeat` and `refused` are as those of `keep`.
+        """
+        name = self._hashes.hash("instance", note.instance_uid)
+        if self._claim(name, self._hashes.hash("study", note.study_uid), digest_of(note.file)) is None:
+            return "refused"
+        kept: Kept = "repeat"
+        for study_uid, instances in studies.items():
+            study = self._hashes.hash("study", study_uid)
+            rejection = Rejection(why=why, instances=tuple(self._hashes.hash("instance", each) for each in instances))
+            self._create(f"rejected/{study}/{name}", rejection.model_dump())
+            key, done = f"{_NOTES}{study}/{name}", _note_done(study, name)
+            if not self._store.exists(done) and self._store.create(key, note.file, _DICOM):
+                kept = "kept"
+                if self._store.exists(done):
+                    # It was done with while the repeat was on its way.
+                    self._store.erase(key)
+        return kept
+
+    def notes(self, study: Sha256) -> dict[str, datetime]:
+        """The notes on a study that something is to be done for, and when each came."""
+        return {each.key.rpartition("/")[2]: each.last_modified for each in self._store.list(f"{_NOTES}{study}/")}
+
+    def read_note(self, study: Sha256, note: str) -> bytes:
+        """A rejection note as it came.
+
+        Raises:
+            NotFoundError: it is erased.
+        """
+        return self._store.get(f"{_NOTES}{study}/{note}")
+
+    def read_rejection(self, study: Sha256, note: str) -> Rejection:
+        """What a rejection note says of a study."""
+        return Rejection.model_validate_json(self._store.get(f"rejected/{study}/{note}"))
+
+    def read_flag(self, study: Sha256) -> str | None:
+        """By a selection of which title a study was chosen; None where it was by the AE title."""
+        # Whoever made the note may have been killed before this.
+        note = f"{_NOTES}{study}/{FLAG}"
+        title: str | None = json.loads(self._store.get(note))["title"]
+        self._create(f"flagged/{study}", {"title": title})
+        return title
+
+    def fix(self, study: Sha256, note: str, entry: Flag | Withdrawal) -> Flag | Withdrawal:
+        """What goes on record by a note; where that was fixed before, it stands."""
+        key = f"said/{study}/{note}"
+        self._store.create(key, canonical_json(entry), _JSON)
+        fixed = parse_entry(self._store.get(key))
+        assert isinstance(fixed, Flag | Withdrawal)  # noqa: S101 - nothing else is put there
+        return fixed
+
+    def finish_note(self, study: Sha256, note: str) -> None:
+        """Nothing is left to do for a note."""
+        if note != FLAG:
+            self._create(_note_done(study, note), {"time": now_text()})
+        self._store.erase(f"{_NOTES}{study}/{note}")
+
     def studies(self) -> list[Sha256]:
         """Studies that something is to be done for."""
         # Not by folders: some stores show those of objects that are erased.
-        return list(dict.fromkeys(each.key.split("/")[1] for each in self._store.list(_OBJECTS)))
+        found = chain(self._store.list(_OBJECTS), self._store.list(_NOTES))
+        return list(dict.fromkeys(each.key.split("/")[1] for each in found))
 
     def objects(self, study: Sha256) -> dict[Sha256, datetime]:
         """The instances that are here of a study, and when each came."""
@@ -171,9 +274,16 @@ class Spool:
             found.setdefault(Batch(study, int(number)), set()).add(name)
         return found
 
-    def plan(self, batch: Batch, instances: list[Sha256]) -> None:
+    def plan(self, batch: Batch, instances: list[Sha256], note: Sha256 | None = None) -> None:
         """Fix the instances of a batch; another process's plan of the same number stands."""
-        plan = Plan(instances=tuple(sorted(instances)), flagged=self._store.exists(f"flagged/{batch.study}"))
+        said = [each.key.rpartition("/")[2] for each in self._store.list(f"rejected/{batch.study}/")]
+        rejected = {each for name in said for each in self.read_rejection(batch.study, name).instances}
+        plan = Plan(
+            instances=tuple(sorted(instances)),
+            flagged=self._store.exists(f"flagged/{batch.study}"),
+            rejected=tuple(sorted(rejected)),
+            note=note,
+        )
         self._create(f"{batch.folder}plan", plan.model_dump())
 
     def read_plan(self, batch: Batch) -> Plan:
@@ -191,6 +301,10 @@ class Spool:
     def put_answer(self, batch: Batch, answer: StudyAnswer) -> None:
         """Keep a batch's answer; another process's stands where that was faster."""
         self._create(f"{batch.folder}answer", answer.model_dump(mode="json"))
+
+    def has_answer(self, batch: Batch) -> bool:
+        """Whether a batch has an answer; one that was given up has none."""
+        return self._store.exists(f"{batch.folder}answer")
 
     def answer_of(self, batch: Batch) -> StudyAnswer:
         """A batch's answer.
@@ -242,12 +356,15 @@ class Spool:
         self._store.erase(f"{failure.batch.folder}{_FAILED}{failure.what}")
 
     def finish(self, batch: Batch, outcomes: dict[Sha256, str]) -> None:
-        """Note what became of each instance, then erase the objects and the report."""
+        """Note what became of each instance, then erase the objects, the report and the note that it follows from."""
         for instance, outcome in outcomes.items():
             self._create(f"instances/{instance}/done", {"outcome": outcome, "time": now_text()})
         for instance in outcomes:
             self._store.erase(_object_key(batch.study, instance))
         self._store.erase(f"{batch.folder}report")
+        note = self.read_plan(batch).note
+        if note is not None:
+            self.finish_note(batch.study, note)
         self._create(f"{batch.folder}done", {"time": now_text()})
 
     def drop(self, batch: Batch, outcome: str) -> int:
@@ -267,6 +384,10 @@ class Spool:
             if self._read(each.key)["study"] == study:
                 self._store.erase(each.key)
 
+    def hash_instances(self, images: Mapping[str, Dataset]) -> dict[Sha256, Dataset]:
+        """The same by the hashes of their instance UIDs."""
+        return {self._hashes.hash("instance", uid): image for uid, image in images.items()}
+
     def uid(self, what: str) -> str:
         """A DICOM UID (PS3.5 B.2) for what is named so, always the same one."""
         return f"2.25.{int(self._hashes.hash('report', what)[:32], 16)}"
@@ -281,6 +402,10 @@ class Spool:
     def _read(self, key: str) -> dict[str, str]:
         document: dict[str, str] = json.loads(self._store.get(key))
         return document
+
+
+def _note_done(study: Sha256, note: str) -> str:
+    return f"instances/{note}/done-{study[:_SHOWN_DIGITS]}"
 
 
 def _object_key(study: Sha256, instance: Sha256) -> str:

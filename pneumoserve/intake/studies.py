@@ -7,7 +7,7 @@ spool does not: what was begun and not finished is found there, by this process 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,18 +16,22 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from pneumoserve.canonical import Sha256
-from pneumoserve.decision import of_study
+from pneumoserve.decision import Decision, of_study
+from pneumoserve.ids import uuid7
 from pneumoserve.imaging.turns import CALL_PIXELS
 from pneumoserve.intake import metrics
 from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.calls import MAX_BYTES, MAX_IMAGES, Answers, Caller
 from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
 from pneumoserve.intake.header import read_header
+from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.results import make_report
 from pneumoserve.intake.rules import IntakeRules, Unread
+from pneumoserve.intake.selections import read_selection
 from pneumoserve.intake.sender import Destination
-from pneumoserve.intake.spool import ANSWER, Batch, LeftOut, Plan, ReadImage, Spool, StudyAnswer
+from pneumoserve.intake.spool import ANSWER, FLAG, Batch, LeftOut, Plan, ReadImage, Spool, StudyAnswer
 from pneumoserve.ledger import now_text
+from pneumoserve.records import Flag, Withdrawal
 from pneumoserve.store import StoreError
 
 # Studies that are worked on at once; each holds one call's images.
@@ -52,12 +56,18 @@ class Studies:
     """Answers studies that are complete, and lets each destination have their results."""
 
     def __init__(
-        self, spool: Spool, rules: IntakeRules, caller: Caller, destinations: Sequence[Destination] = ()
+        self,
+        spool: Spool,
+        rules: IntakeRules,
+        caller: Caller,
+        destinations: Sequence[Destination] = (),
+        recorder: Recorder | None = None,
     ) -> None:
         self._spool = spool
         self._rules = rules
         self._caller = caller
         self._destinations = destinations
+        self._recorder = recorder
         self._later: dict[Batch, Backoff] = {}
         self._at_work: dict[Sha256, Future[None]] = {}
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="studies")
@@ -103,14 +113,76 @@ class Studies:
         if not is_answered:
             # A later result counts the images of the earlier ones.
             return
-        planned = {each for batch in known for each in self._spool.read_plan(batch).instances}
-        new = here.keys() - planned
+        plans = {batch: self._spool.read_plan(batch) for batch in known}
+        new = here.keys() - {each for plan in plans.values() for each in plan.instances}
+        # Of what has no answer yet, nobody knows whether there is something to withdraw.
+        if all({"answer", "done"} & names for names in known.values()):
+            for note, since in self._spool.notes(study).items():
+                if self._go_through(study, note, _age(since), plans, new):
+                    # The next look goes on with the result that follows from it.
+                    return
         quiet_since = max((here[each] for each in new), default=None)
         if quiet_since is None or _age(quiet_since) < self._rules.quiet_seconds:
             return
         batch = Batch(study, len(known) + 1)
         self._spool.plan(batch, sorted(new))
         self._go_on(batch, {"plan"})
+
+    def _go_through(
+        self, study: Sha256, note: str, age: float, plans: Mapping[Batch, Plan], new: Collection[Sha256]
+    ) -> bool:
+        """Do what a note asks for, if it can be done now; whether a result follows from it."""
+        answers = {batch: self._spool.answer_of(batch) for batch in plans if self._spool.has_answer(batch)}
+        if note == FLAG:
+            # Of a study that never comes there is nothing to put on record.
+            if plans or age > timedelta(days=self._rules.keep_days).total_seconds():
+                self._record_flag(study, plans, answers, new)
+            return False
+        if note in {plan.note for plan in plans.values()}:
+            return False
+        rejection = self._spool.read_rejection(study, note)
+        read = [each for answer in answers.values() for each in answer.read if each.instance in rejection.instances]
+        if not new.isdisjoint(rejection.instances):
+            # They came before the note, and are planned as rejected, or answered.
+            return False
+        if not read:
+            self._spool.finish_note(study, note)
+            return False
+        self._record(
+            study,
+            note,
+            Withdrawal(
+                withdrawal_id=uuid7(),
+                case_id=study,
+                time=now_text(),
+                release=next(answer.release for answer in answers.values() if answer.read),
+                prediction_ids=tuple(each.prediction_id for each in read),
+                why=rejection.why,
+            ),
+        )
+        self._spool.plan(Batch(study, len(plans) + 1), [], note)
+        return True
+
+    def _record_flag(
+        self, study: Sha256, plans: Mapping[Batch, Plan], answers: Mapping[Batch, StudyAnswer], new: Collection[Sha256]
+    ) -> None:
+        title = self._spool.read_flag(study)
+        # What was planned later has the flag as its origin.
+        late = [answer for batch, answer in answers.items() if answer.read and not plans[batch].flagged]
+        if late:
+            release = late[0].release
+            flag = Flag(flag_id=uuid7(), case_id=study, time=now_text(), release=release, title=title)
+            self._record(study, FLAG, flag)
+        elif new:
+            return
+        self._spool.finish_note(study, FLAG)
+
+    def _record(self, study: Sha256, note: str, entry: Flag | Withdrawal) -> None:
+        if self._recorder is None:
+            number = study[:_SHOWN_DIGITS]
+            _log.error("study %s: a flag came late, and is not on record; give --archive-bucket", number)
+        else:
+            self._recorder.record(self._spool.fix(study, note, entry))
 
     def _go_on(self, batch: Batch, names: set[str]) -> bool:
         """Do of one batch what can be done now; whether later ones may go on."""
@@ -144,6 +216,7 @@ class Studies:
             | {each.instance: "unreadable" for each in answer.unreadable}
             | {each.instance: each.why for each in answer.unread}
         )
+        metrics.OUTCOMES.labels("withdrawn").inc(len(answer.withdrawn))
         self._spool.finish(batch, outcomes)
         self._later.pop(batch, None)
         for outcome in outcomes.values():
@@ -175,12 +248,17 @@ class Studies:
 
     def _make_answer(self, batch: Batch) -> None:
         plan, earlier = self._spool.read_plan(batch), self._earlier(batch)
-        objects = [self._read(batch, instance) for instance in plan.instances]
-        answer = self._ask(batch, plan, objects, list(earlier.values()))
-        if self._destinations and (answer.read or answer.unreadable):
+        objects = [self._read(batch, plan, instance) for instance in plan.instances]
+        headers = {each.instance: each.header for each in objects}
+        left = [each for answer in earlier.values() for each in answer.read if each.instance not in plan.rejected]
+        if plan.note is None:
+            answer = self._ask(batch, plan, objects, [each.decision for each in left])
+        else:
+            answer = self._withdraw(batch, plan.note, list(earlier.values()), [each.decision for each in left])
+            headers = self._spool.hash_instances(read_selection(self._spool.read_note(batch.study, plan.note)).images)
+        if self._destinations and answer.is_reported:
             # Before the answer, which says that all is there to go on with.
-            headers = {each.instance: each.header for each in objects}
-            before = max((each for each, one in earlier.items() if one.read or one.unreadable), default=None)
+            before = max((each for each, one in earlier.items() if one.is_reported), default=None)
             self._spool.put_report(batch, make_report(batch, answer, headers, self._spool.uid, before))
         self._spool.put_answer(batch, answer)
 
@@ -189,14 +267,35 @@ class Studies:
         known = self._spool.batches(batch.study).items()
         return {each: self._spool.answer_of(each) for each, names in known if each < batch and "answer" in names}
 
-    def _read(self, batch: Batch, instance: Sha256) -> _Object:
+    def _withdraw(
+        self, batch: Batch, note: Sha256, earlier: Sequence[StudyAnswer], left: Sequence[Decision]
+    ) -> StudyAnswer:
+        """What is left of a study after a rejection note."""
+        rejection = self._spool.read_rejection(batch.study, note)
+        read = [answer for answer in earlier if answer.read]
+        return StudyAnswer(
+            time=now_text(),
+            release=read[-1].release,
+            intended_use=read[-1].intended_use,
+            assumed_prevalence=read[-1].assumed_prevalence,
+            notice=None,
+            read=(),
+            unreadable=(),
+            unread=(),
+            study=of_study(left) if left else None,
+            withdrawn=tuple(each for answer in read for each in answer.read if each.instance in rejection.instances),
+            why=rejection.why,
+        )
+
+    def _read(self, batch: Batch, plan: Plan, instance: Sha256) -> _Object:
         file = self._spool.read_object(batch.study, instance)
         header = read_header(file)
         pixels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
-        return _Object(instance, len(file), pixels, header, self._rules.read.find_reason(header))
+        unread = "rejected" if instance in plan.rejected else self._rules.read.find_reason(header)
+        return _Object(instance, len(file), pixels, header, unread)
 
-    def _ask(self, batch: Batch, plan: Plan, objects: Sequence[_Object], earlier: Sequence[StudyAnswer]) -> StudyAnswer:
-        """What the service says of a batch, and with its earlier ones of the whole study."""
+    def _ask(self, batch: Batch, plan: Plan, objects: Sequence[_Object], earlier: Sequence[Decision]) -> StudyAnswer:
+        """What the service says of a batch, and with its earlier images of the whole study."""
         read: list[ReadImage] = []
         unreadable: list[LeftOut] = []
         last: Answers | None = None
@@ -210,7 +309,7 @@ class Studies:
                     ReadImage(instance=each.instance, prediction_id=prediction_id, decision=decision)
                     for each, (prediction_id, decision) in zip(asked, last.predictions, strict=True)
                 ]
-        decisions = [each.decision for answer in earlier for each in answer.read] + [each.decision for each in read]
+        decisions = [*earlier, *(each.decision for each in read)]
         return StudyAnswer(
             time=now_text(),
             release=last.release if last else "",

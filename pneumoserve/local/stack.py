@@ -434,6 +434,8 @@ class _Stack:
             f"--metrics-port={self._intake_metrics}",
             f"--front=http://127.0.0.1:{self._port}",
             f"--reference-key={self._state.reference_key.resolve()}",
+            f"--archive-bucket={self._s3.bucket}",
+            f"--archive-key={self._state.archive_key_file.resolve()}",
             f"--min-age-years={population.min_age_years}",
             f"--below-age-years={population.below_age_years}",
             *([f"--rules={rules.resolve()}"] if rules.is_file() else []),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from pneumoserve.local.process import free_ports
 from tests.conftest import wait_for
 
-needs_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not on every machine")
+# pynetdicom has programs of the same names, in the environment's own folder.
+_FOLDERS = os.pathsep.join(each for each in os.get_exec_path() if Path(each) != Path(sys.prefix) / "bin")
+needs_dcmtk = pytest.mark.skipif(
+    shutil.which("storescu", path=_FOLDERS) is None, reason="DCMTK is not on every machine"
+)
 needs_orthanc = pytest.mark.skipif(
     shutil.which("Orthanc") is None or shutil.which("dciodvfy") is None,
     reason="Orthanc and dicom3tools are not on every machine",
@@ -33,6 +39,13 @@ function OnStoredInstance(id, tags, metadata)
   if tags['Modality'] == 'CR' then SendToModality(id, 'pneumoserve') end
 end
 """
+
+
+def dcmtk(program: str) -> str:
+    """The path of a program of DCMTK's."""
+    found = shutil.which(program, path=_FOLDERS)
+    assert found is not None, program
+    return found
 
 
 @dataclass

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydicom
+from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+from highdicom.sr import CodedConcept
+from pydicom.uid import ExplicitVRLittleEndian
+
 from pneumoserve.decision import Decision
 from pneumoserve.intake.calls import Answers
 from pneumoserve.intake.errors import ServiceRefusalError
+from pneumoserve.intake.selections import Selection, read_selection
 from pneumoserve.intake.spool import Batch, Incoming, Spool
 from pneumoserve.records import Pseudonyms
 from pneumoserve.store import Store
@@ -50,6 +58,13 @@ def make_object(number: int = 1, study: str = STUDY, side: int = 64, **attribute
 def make_incoming(number: int = 1, study: str = STUDY, **attributes: Any) -> Incoming:
     """The same as it came."""
     return Incoming(study, f"{study}.1.{number}", make_object(number, study, **attributes))
+
+
+def make_note(title: str, *numbers: int, **attributes: Any) -> tuple[Incoming, Selection]:
+    """A key object selection of these objects of a study, as it came."""
+    file = make_selection(title, *(make_object(number, **attributes) for number in numbers))
+    selection = read_selection(file)
+    return Incoming(STUDY, str(selection.header.SOPInstanceUID), file), selection
 
 
 def make_spool(store: Store) -> Spool:
@@ -104,3 +119,25 @@ class FakeDestination:
         if self.open and not self.spool.is_sent(batch, self.id):
             self.taken.setdefault(batch, []).append(self.spool.report_of(batch))
             self.spool.note_sent(batch, self.id)
+
+
+# It states when it was made, and is the same when it is sent again.
+@functools.cache
+def make_selection(title: str, *images: bytes, number: int = 900) -> bytes:
+    """A key object selection of a title, such as 113001^DCM, that points at these objects, as a file."""
+    code, scheme = title.split("^")
+    evidence = [pydicom.dcmread(io.BytesIO(image)) for image in images]
+    document = KeyObjectSelectionDocument(
+        evidence=evidence,
+        content=KeyObjectSelection(CodedConcept(code, scheme, "Title"), referenced_objects=evidence),
+        series_instance_uid=f"{evidence[0].StudyInstanceUID}.{number}",
+        series_number=number,
+        sop_instance_uid=f"{evidence[0].StudyInstanceUID}.{number}.1",
+        instance_number=1,
+        manufacturer="PACS",
+        institution_name="Hospital",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, document, enforce_file_format=True)
+    return out.getvalue()

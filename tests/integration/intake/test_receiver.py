@@ -14,12 +14,12 @@ from pydicom.uid import ComprehensiveSRStorage, EncapsulatedPDFStorage
 from pynetdicom.dimse_messages import C_STORE_RQ
 
 from pneumoserve.intake import IntakeRules, Spool, scp
-from pneumoserve.intake.rules import CR, DX, Peer
+from pneumoserve.intake.rules import CR, DX, KEY_OBJECTS, Peer
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.store import MemoryStore, StoreError
 from tests.conftest import wait_for
-from tests.support.dicom_peers import associate, data_set_of, make_request, needs_dcmtk, store
-from tests.support.intake import STUDY, make_object, make_spool
+from tests.support.dicom_peers import associate, data_set_of, dcmtk, make_request, needs_dcmtk, store
+from tests.support.intake import STUDY, make_object, make_selection, make_spool
 
 INSTANCE = f"{STUDY}.1.1"
 DATA_SET = data_set_of(make_object())
@@ -31,7 +31,7 @@ class Listening:
     def __init__(self, rules: IntakeRules) -> None:
         self.bucket = MemoryStore()
         self.spool: Spool = make_spool(self.bucket)
-        self.receiver = Receiver(self.spool, rules, ("127.0.0.1", 0))
+        self.receiver = Receiver(self.spool, rules, ("127.0.0.1", 0), notes=True)
         self.port = self.receiver.port
 
     @property
@@ -58,10 +58,50 @@ def test_dcmtk_sends_and_is_told_success(program: str, listening: Listening, tmp
         (tmp_path / f"{number}.dcm").write_bytes(make_object(number))
     files = sorted(tmp_path.glob("*.dcm"))
     called = ("-aec", "PNEUMOFLAG", "127.0.0.1", str(listening.port))
-    assert subprocess.run(["echoscu", *called], check=False).returncode == 0
-    assert subprocess.run([program, *called, *files], check=False).returncode == 0
+    assert subprocess.run([dcmtk("echoscu"), *called], check=False).returncode == 0
+    assert subprocess.run([dcmtk(program), *called, *files], check=False).returncode == 0
     assert listening.objects == 2
     assert [each.key.partition("/")[0] for each in listening.bucket.list("flagged/")] == ["flagged"]
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("listening", [IntakeRules(flag_titles=("113000^DCM",))], indirect=True)
+@pytest.mark.parametrize(
+    ("title", "folders"),
+    [
+        ("113000^DCM", ["flagged", "notes"]),
+        ("113001^DCM", ["instances", "notes", "rejected"]),
+        ("113003^DCM", []),
+    ],
+)
+def test_a_key_object_selection_does_what_its_title_asks_for(
+    title: str, folders: list[str], listening: Listening, tmp_path: Path
+) -> None:
+    (tmp_path / "selection.dcm").write_bytes(make_selection(title, make_object()))
+    command = [dcmtk("storescu"), "-aec", "PNEUMOSERVE", "127.0.0.1", str(listening.port), tmp_path / "selection.dcm"]
+    for _ in range(2):
+        assert subprocess.run(command, check=False).returncode == 0
+    assert sorted({each.key.partition("/")[0] for each in listening.bucket.list("")}) == folders
+
+
+def test_a_key_object_selection_that_is_damaged_or_comes_with_other_content_is_refused(listening: Listening) -> None:
+    note = make_selection("113001^DCM", make_object())
+    instance, whole = f"{STUDY}.900.1", data_set_of(note)
+    others = [data_set_of(make_selection(title, make_object(2))) for title in ("113001^DCM", "113037^DCM")]
+    with associate(listening.port, KEY_OBJECTS) as association:
+        statuses = [store(association, each, KEY_OBJECTS, instance)[0] for each in (whole[:-40], whole, *others)]
+        assert statuses == [scp.NOT_UNDERSTOOD, scp.SUCCESS, scp.NOT_UNDERSTOOD, scp.NOT_UNDERSTOOD]
+        assert store(association, whole, KEY_OBJECTS, f"{STUDY}.9")[0] == scp.MISMATCH
+    assert len(listening.spool.list_refused()) == 2
+
+
+def test_without_an_archive_no_key_object_selection_is_negotiated() -> None:
+    receiver = Receiver(make_spool(MemoryStore()), IntakeRules(), ("127.0.0.1", 0))
+    try:
+        with associate(receiver.port, KEY_OBJECTS) as association:
+            assert not association.is_established
+    finally:
+        receiver.close()
 
 
 def test_an_object_that_comes_again_succeeds_and_is_kept_once(listening: Listening) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from highdicom.sr import srread
 
 from pneumoserve.intake import IntakeRules
 from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import Reading
+from pneumoserve.intake.selections import REJECTIONS
 from pneumoserve.intake.spool import ANSWER, Batch
 from pneumoserve.intake.studies import Studies
-from pneumoserve.store import MemoryStore
-from tests.support.intake import NORMAL, STUDY, FakeDestination, FakeService, make_incoming, make_spool
+from pneumoserve.records import Entry, Flag, Withdrawal, read_entries
+from pneumoserve.store import MemoryStore, StoreError
+from tests.support.archives import reader_of
+from tests.support.entries import KEY
+from tests.support.intake import NORMAL, STUDY, FakeDestination, FakeService, make_incoming, make_note, make_spool
 
 RULES = IntakeRules(quiet_seconds=0, read=Reading(min_age_years=1, below_age_years=6))
 
@@ -27,7 +34,16 @@ class World:
         self.spool = make_spool(self.store)
         self.service = FakeService()
         self.destination = FakeDestination(self.spool)
-        self.studies = Studies(self.spool, rules, self.service, [self.destination])
+        self.archive = MemoryStore()
+        self.studies = Studies(self.spool, rules, self.service, [self.destination], Recorder(self.archive, KEY))
+
+    def said(self) -> list[Entry]:
+        """What is on record of what people said."""
+        return list(read_entries(reader_of(self.archive, KEY)))
+
+    def reject(self, *numbers: int, title: str = "113001^DCM") -> str:
+        note, selection = make_note(title, *numbers)
+        return self.spool.keep_rejection(note, REJECTIONS[title], selection.studies)
 
     def keep(self, *numbers: int, flagged: bool = False, **attributes: object) -> None:
         for number in numbers:
@@ -94,6 +110,121 @@ def test_a_flagged_study_says_so(world: World) -> None:
     world.keep(1, flagged=True)
     world.advance()
     assert [asked["origin"] for asked in world.service.asked] == ["flagged"]
+
+
+def test_a_flag_that_comes_after_the_answer_is_on_record_once(world: World) -> None:
+    world.keep(1)
+    world.advance()
+    assert world.said() == []
+    for _ in range(2):
+        world.keep(1, flagged=True)
+        world.advance()
+    (flag,) = world.said()
+    assert isinstance(flag, Flag)
+    assert (flag.case_id, flag.release, flag.title) == (world.study, "0" * 12, None)
+    assert world.spool.studies() == []
+
+
+def test_a_flag_that_comes_with_the_study_is_its_origin_alone(world: World) -> None:
+    world.spool.flag(STUDY, "113000^DCM")
+    world.advance()
+    world.keep(1)
+    world.advance()
+    assert ([asked["origin"] for asked in world.service.asked], world.said()) == (["flagged"], [])
+    assert world.spool.studies() == []
+
+
+def test_a_flag_waits_for_the_answer_and_for_an_archive_that_is_away(world: World) -> None:
+    world.service.failing = [ServiceAwayError("away")]
+    world.keep(1)
+    world.advance(1)
+    world.spool.flag(STUDY, "113000^DCM")
+    world.advance()
+    assert world.said() == []
+    world.studies._later.clear()
+
+    def fail(operation: str, key: str) -> None:
+        raise StoreError("away")
+
+    world.archive.before = fail
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            world.advance()
+    world.archive.before = lambda operation, key: None
+    world.advance()
+    assert [entry.title for entry in world.said() if isinstance(entry, Flag)] == ["113000^DCM"]
+
+
+def test_a_flag_of_a_study_that_never_comes_is_forgotten(world: World) -> None:
+    world.store.clock = lambda: datetime.now(UTC) - timedelta(days=15)
+    world.spool.flag(STUDY)
+    world.store.clock = lambda: datetime.now(UTC)
+    world.advance()
+    assert (world.said(), world.spool.studies()) == ([], [])
+
+
+@pytest.mark.parametrize(("title", "why"), REJECTIONS.items())
+def test_a_rejection_note_withdraws_the_answer(world: World, title: str, why: str) -> None:
+    world.keep(1, 2)
+    world.advance()
+    (first,) = world.destination.taken
+    assert world.reject(1, title=title) == "kept"
+    world.advance(3)
+    (withdrawal,) = world.said()
+    assert isinstance(withdrawal, Withdrawal)
+    read = {each.instance: each.prediction_id for each in world.spool.answer_of(first).read}
+    assert (withdrawal.case_id, withdrawal.release, withdrawal.why) == (world.study, "0" * 12, why)
+    rejected = world.spool._hashes.hash("instance", f"{STUDY}.1.1")
+    assert withdrawal.prediction_ids == (read[rejected],)
+    # The answer of the other image stands.
+    second = max(world.destination.taken)
+    assert world.spool.answer_of(second).study == world.service.decision
+    document = srread(io.BytesIO(world.destination.taken[second][0]))
+    (predecessor,) = document.PredecessorDocumentsSequence
+    (series,) = predecessor.ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == world.spool.uid(f"result {first.folder}")
+    assert f"{STUDY}.1.1" in str(document)
+    assert "is withdrawn" in str(document)
+    assert (world.reject(1, title=title), world.spool.studies()) == ("repeat", [])
+    for each in world.store.versions(""):
+        assert each.etag is None or b"4711" not in world.store.get(each.key, each.version)
+
+
+def test_of_a_study_that_is_rejected_whole_nothing_is_left_and_a_later_image_counts_alone(world: World) -> None:
+    world.keep(1)
+    world.advance()
+    world.reject(1)
+    world.advance()
+    assert world.spool.answer_of(Batch(world.study, 2)).study is None
+    world.service.decision = NORMAL
+    world.keep(2)
+    world.advance()
+    assert world.spool.answer_of(Batch(world.study, 3)).study == NORMAL
+    assert len(world.destination.taken) == 3
+
+
+def test_an_image_that_was_rejected_before_it_came_or_was_asked_of_is_not_read(world: World) -> None:
+    world.keep(1)
+    world.reject(1, 2)
+    world.advance()
+    world.keep(2)
+    world.advance()
+    assert (world.service.asked, world.said(), world.destination.taken) == ([], [], {})
+    assert ([world.outcome(number) for number in (1, 2)], world.spool.studies()) == (["rejected"] * 2, [])
+
+
+def test_a_rejection_waits_for_the_answer_that_it_withdraws(world: World) -> None:
+    world.service.failing = [ServiceAwayError("away")]
+    world.keep(1)
+    world.advance(1)
+    world.reject(1)
+    world.advance()
+    assert world.said() == []
+    world.studies._later.clear()
+    world.advance(3)
+    assert [entry.prediction_ids for entry in world.said() if isinstance(entry, Withdrawal)] == [
+        tuple(each.prediction_id for each in world.spool.answer_of(Batch(world.study, 1)).read)
+    ]
 
 
 def test_what_exceeds_a_call_is_split_and_joined(world: World) -> None:
@@ -204,6 +335,9 @@ def live(world: World) -> None:
     """What happens to a study of two objects: the sender sends until it is told that each is durable."""
     world.keep(1, 2)
     world.advance(3)
+    world.spool.flag(STUDY)
+    world.reject(1)
+    world.advance(3)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -214,21 +348,25 @@ def test_a_kill_at_any_step_loses_nothing_and_answers_nothing_twice(
     monkeypatch.setattr("pneumoserve.intake.studies.make_report", lambda batch, answer, *_: answer.time.encode())
     for step in itertools.count(1):
         world = World()
-        setattr(world.store, moment, kill_at(step))
+        kill = kill_at(step)
+        for store in (world.store, world.archive):
+            setattr(store, moment, kill)
         try:
             live(world)
         except Killed:
-            setattr(world.store, moment, lambda operation, key: None)
+            for store in (world.store, world.archive):
+                setattr(store, moment, lambda operation, key: None)
         else:
             break
         finally:
             world.studies.finish()
         # What starts again has the bucket alone; the service and the PACS stand.
         again = World()
-        again.store, again.service = world.store, world.service
+        again.store, again.archive, again.service = world.store, world.archive, world.service
         again.spool = make_spool(world.store)
         again.destination = FakeDestination(again.spool, taken=world.destination.taken)
-        again.studies = Studies(again.spool, RULES, again.service, [again.destination])
+        recorder = Recorder(again.archive, KEY)
+        again.studies = Studies(again.spool, RULES, again.service, [again.destination], recorder)
         live(again)
         again.studies.finish()
         assert again.spool.studies() == [], step
@@ -238,7 +376,8 @@ def test_a_kill_at_any_step_loses_nothing_and_answers_nothing_twice(
         reports = [report for taken in again.destination.taken.values() for report in taken]
         assert reports, step
         assert len(set(reports)) == len(again.destination.taken), step
-    assert step > 20
+        assert sorted(type(entry).__name__ for entry in again.said()) == ["Flag", "Withdrawal"], step
+    assert step > 50
 
 
 def kill_at(step: int) -> Callable[[str, str], None]:
