@@ -73,14 +73,17 @@ def drop(study: Study, state: StateFolder = DEFAULT_STATE) -> None:
 
 @intake.command(name="echo", epilog="Example: pneumoserve intake echo ORTHANC@10.0.0.7:4242")
 def echo_(
-    address: Annotated[str, typer.Argument(help="AE@HOST:PORT of the peer.")],
+    address: Annotated[str, typer.Argument(help="AE@HOST:PORT of the peer, with /tls where it takes TLS.")],
     as_: Annotated[str, typer.Option("--as", help="Our own AE title.")] = "PNEUMOSERVE",
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM of our certificate and its chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM of its private key.")] = None,
+    tls_authority: Annotated[Path | None, typer.Option(help="PEM of the authority of the peer's certificate.")] = None,
 ) -> None:
     """Ask a DICOM peer whether it answers (C-ECHO)."""
     with needs("This command needs {}; install pneumoserve[intake]."):
-        from pneumoserve.intake import echo, parse_address
+        from pneumoserve.intake import Tls, echo, parse_address
     to = parse_address(address)
-    echo(as_, to)
+    echo(as_, to, Tls(tls_certificate, tls_key, tls_authority))
     console.print(f"{to} answers")
 
 

@@ -31,7 +31,7 @@ def queue(
     state: StateFolder = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List the studies that wait to be read, in one order by when they are due, whatever each is asked for."""
+    """List the studies that wait to be read, flagged ones first, then by when they are due."""
     from datetime import UTC, datetime
 
     from pneumoserve.cli.reviews import review_of

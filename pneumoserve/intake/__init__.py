@@ -10,6 +10,7 @@ from pneumoserve.intake.errors import IntakeError, IntakeRulesError
 from pneumoserve.intake.rules import IntakeRules, load_rules
 from pneumoserve.intake.sender import echo, parse_address
 from pneumoserve.intake.spool import Batch, Failure, Spool
+from pneumoserve.intake.tls import Tls
 
 # Their lines hold what was sent, and UIDs.
 for _library in ("highdicom", "pynetdicom"):
@@ -23,6 +24,7 @@ __all__ = [
     "IntakeRules",
     "IntakeRulesError",
     "Spool",
+    "Tls",
     "echo",
     "load_rules",
     "parse_address",

@@ -97,7 +97,8 @@ def make_report(
     batch that has a report.
     """
     images = {instance: _evidence(header) for instance, header in headers.items()}
-    instances = [each.instance for each in (*answer.read, *answer.unreadable, *answer.withdrawn)]
+    instances = [each.instance for each in (*answer.read, *answer.withdrawn)]
+    instances += [each.instance for each in answer.unreadable]
     shown = [images[instance] for instance in instances]
     groups = list(_groups(batch, answer, images, uid))
     # Also where the service read none of the images, and so said nothing.

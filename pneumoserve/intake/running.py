@@ -56,14 +56,14 @@ def run(settings: IntakeSettings) -> None:
         store.set_up()
         spool = Spool(store, Pseudonyms.read(settings.reference_key))
         caller = stack.enter_context(contextlib.closing(Caller(settings.front)))
-        destinations = [Destination(spool, rules.ae_title, parse_address(each)) for each in settings.to]
+        destinations = [Destination(spool, rules.ae_title, parse_address(each), settings.tls) for each in settings.to]
         for destination in destinations:
             destination.start()
             stack.callback(destination.stop)
         recorder = _open_archive(settings, stack)
         studies = Studies(spool, rules, caller, destinations, recorder)
         stack.callback(studies.finish)
-        receiver = Receiver(spool, rules, (settings.host, settings.port), notes=recorder is not None)
+        receiver = Receiver(spool, rules, (settings.host, settings.port), settings.tls, notes=recorder is not None)
         # First of all when it ends: nothing more comes in.
         stack.callback(receiver.close)
         sys.stdout.write(json.dumps({"ae_title": rules.ae_title, "host": settings.host, "port": receiver.port}) + "\n")

@@ -20,6 +20,7 @@ from pneumoserve.intake.header import make_file, read_header
 from pneumoserve.intake.rules import KEY_OBJECTS, SOP_CLASSES, VERIFICATION, IntakeRules
 from pneumoserve.intake.selections import REJECTIONS, Selection, read_selection
 from pneumoserve.intake.spool import Incoming, Kept, Spool
+from pneumoserve.intake.tls import Tls
 from pneumoserve.store import StoreError
 
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ class Receiver:
     """Listens until it is closed; port 0 is a free one. `notes`: key object selections are taken too.
 
     Raises:
-        IntakeRulesError: the address cannot be listened on.
+        IntakeRulesError: the address cannot be listened on, or the files of TLS not be used.
     """
 
-    def __init__(self, spool: Spool, rules: IntakeRules, at: tuple[str, int], *, notes: bool = False) -> None:
+    def __init__(
+        self, spool: Spool, rules: IntakeRules, at: tuple[str, int], tls: Tls | None = None, *, notes: bool = False
+    ) -> None:
         self._spool = spool
         self._rules = rules
         entity = AE(rules.ae_title)
@@ -79,9 +82,12 @@ class Receiver:
             (evt.EVT_PDU_RECV, _limit_size),
             (evt.EVT_C_STORE, self._store),
         ]
+        secured = None if tls is None else tls.listen()
         try:
             # Without `block` there is a server.
-            self._server = cast("AssociationServer", entity.start_server(at, block=False, evt_handlers=handlers))
+            self._server = cast(
+                "AssociationServer", entity.start_server(at, block=False, evt_handlers=handlers, ssl_context=secured)
+            )
         except OSError as error:
             raise IntakeRulesError(
                 f"DICOM cannot be listened for on port {at[1]} ({error.strerror}); give another."

@@ -21,9 +21,12 @@ from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.errors import IntakeRulesError, PeerAwayError, PeerRefusalError
 from pneumoserve.intake.rules import VERIFICATION
 from pneumoserve.intake.spool import Batch, Spool
+from pneumoserve.intake.tls import Tls
 from pneumoserve.store import NotFoundError, StoreError
 
-_ADDRESS: Final = re.compile(r"(?P<title>[\x21-\x3f\x41-\x5b\x5d-\x7e]{1,16})@(?P<host>[^\s@]+):(?P<port>[0-9]{1,5})")
+_ADDRESS: Final = re.compile(
+    r"(?P<title>[\x21-\x3f\x41-\x5b\x5d-\x7e]{1,16})@(?P<host>[^\s@]+):(?P<port>[0-9]{1,5})(?P<tls>/tls)?"
+)
 _SYNTAXES: Final = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _TIMEOUT_SECONDS: Final = 30
 _ID_DIGITS: Final = 12
@@ -33,23 +36,26 @@ _WARNINGS: Final = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 _SHOWN_DIGITS: Final = 8
 
+_NO_TLS: Final = Tls()
+
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Another application entity."""
+    """Another application entity; `secure`: by TLS."""
 
     title: str
     host: str
     port: int
+    secure: bool = False
 
     def __str__(self) -> str:
-        return f"{self.title}@{self.host}:{self.port}"
+        return f"{self.title}@{self.host}:{self.port}{'/tls' if self.secure else ''}"
 
 
 def parse_address(text: str) -> Address:
-    """An address such as ORTHANC@127.0.0.1:4242.
+    """An address such as ORTHANC@127.0.0.1:4242, with /tls at its end where it takes TLS.
 
     Raises:
         IntakeRulesError: it is none.
@@ -57,16 +63,16 @@ def parse_address(text: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise IntakeRulesError("A DICOM address is AE@HOST:PORT, such as ORTHANC@10.0.0.7:4242; correct it.")
-    return Address(match["title"], match["host"].strip("[]"), int(match["port"]))
+    return Address(match["title"], match["host"].strip("[]"), int(match["port"]), match["tls"] is not None)
 
 
-def echo(own_title: str, to: Address) -> None:
+def echo(own_title: str, to: Address, tls: Tls = _NO_TLS) -> None:
     """C-ECHO.
 
     Raises:
         PeerAwayError, PeerRefusalError: it does not answer as it should, and why.
     """
-    association = _associate(own_title, to, VERIFICATION)
+    association = _associate(own_title, to, VERIFICATION, tls)
     try:
         status = association.send_c_echo()
     finally:
@@ -75,14 +81,14 @@ def echo(own_title: str, to: Address) -> None:
         raise PeerAwayError(f"{to} did not answer C-ECHO; look at its log.")
 
 
-def send(own_title: str, to: Address, dataset: Dataset) -> None:
+def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = _NO_TLS) -> None:
     """C-STORE of a report.
 
     Raises:
         PeerAwayError: it may take it later.
         PeerRefusalError: it never will, unless somebody changes its settings or ours.
     """
-    association = _associate(own_title, to, Comprehensive3DSRStorage)
+    association = _associate(own_title, to, Comprehensive3DSRStorage, tls)
     try:
         answer = association.send_c_store(dataset)
     finally:
@@ -97,11 +103,12 @@ def send(own_title: str, to: Address, dataset: Dataset) -> None:
         raise PeerRefusalError(f"{to} refuses a result with {status:04X}; see PS3.4 B.2.3, and its log.")
 
 
-def _associate(own_title: str, to: Address, sop_class: str) -> Association:
+def _associate(own_title: str, to: Address, sop_class: str, tls: Tls) -> Association:
     entity = AE(own_title)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_SECONDS
     entity.add_requested_context(sop_class, _SYNTAXES)
-    association = entity.associate(to.host, to.port, ae_title=to.title)
+    secured = (tls.call(), to.host) if to.secure else None
+    association = entity.associate(to.host, to.port, ae_title=to.title, tls_args=secured)
     if association.is_established:
         return association
     if association.is_rejected:
@@ -112,18 +119,20 @@ def _associate(own_title: str, to: Address, sop_class: str) -> Association:
         raise PeerAwayError(f"{to} takes no association now ({reason}).")
     if association.rejected_contexts:
         raise PeerRefusalError(f"{to} does not take {UID(sop_class).name}; let it.")
-    raise PeerAwayError(f"{to} cannot be reached; see that it runs, and that nothing is between.")
+    trusted = ", and that both sides trust each other's certificate" if to.secure else ""
+    raise PeerAwayError(f"{to} cannot be reached; see that it runs, that nothing is between{trusted}.")
 
 
 class Destination:
     """One destination of results; `start` it, and `stop` it in the end."""
 
-    def __init__(self, spool: Spool, own_title: str, address: Address) -> None:
+    def __init__(self, spool: Spool, own_title: str, address: Address, tls: Tls = _NO_TLS) -> None:
         self.id = digest_of(str(address).encode())[:_ID_DIGITS]
         self.name = str(address)
         self._spool = spool
         self._own_title = own_title
         self._address = address
+        self._tls = tls
         self._backoff = Backoff()
         self._waiting: dict[Batch, None] = {}
         self._changed = threading.Condition()
@@ -174,7 +183,7 @@ class Destination:
             # It may have been offered again before it was noted.
             if not self._spool.is_sent(batch, self.id):
                 report = pydicom.dcmread(io.BytesIO(self._spool.report_of(batch)))
-                send(self._own_title, self._address, report)
+                send(self._own_title, self._address, report, self._tls)
                 self._spool.note_sent(batch, self.id)
         except NotFoundError:
             # It was finished or dropped meanwhile.

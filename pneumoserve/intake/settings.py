@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pneumoserve.intake.errors import IntakeRulesError
 from pneumoserve.intake.sender import parse_address
+from pneumoserve.intake.tls import Tls
 from pneumoserve.settings import ProcessSettings
 
 
@@ -48,6 +49,26 @@ class IntakeSettings(ProcessSettings):
     min_age_years: float | None = Field(None, ge=0, description="age from which on patients are the release's")
     below_age_years: float | None = Field(None, gt=0, description="age from which on they are no more")
     to: list[Annotated[str, AfterValidator(_check_address)]] = Field(
-        [], description="AE@HOST:PORT of a destination of results; without one, none is sent. May be given repeatedly"
+        [],
+        description="AE@HOST:PORT of a destination of results, with /tls where it takes TLS; without one, none is "
+        "sent. May be given repeatedly",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM of our certificate and its chain; with one, DICOM is taken by TLS alone"
+    )
+    tls_key: Path | None = Field(None, description="PEM of its private key")
+    tls_authority: Path | None = Field(
+        None, description="PEM of the authority that peers' certificates are to be of; with one, senders need theirs"
     )
     metrics_port: int | None = Field(None, ge=1, le=65535, description="port of Prometheus metrics; default: none")
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("--tls-certificate and --tls-key go together; give both or neither")
+        return self
+
+    @property
+    def tls(self) -> Tls:
+        """The files of TLS."""
+        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)

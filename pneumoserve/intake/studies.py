@@ -7,7 +7,8 @@ spool does not: what was begun and not finished is found there, by this process 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -129,7 +130,7 @@ class Studies:
         self._go_on(batch, {"plan"})
 
     def _go_through(
-        self, study: Sha256, note: str, age: float, plans: Mapping[Batch, Plan], new: Collection[Sha256]
+        self, study: Sha256, note: str, age: float, plans: Mapping[Batch, Plan], new: AbstractSet[Sha256]
     ) -> bool:
         """Do what a note asks for, if it can be done now; whether a result follows from it."""
         answers = {batch: self._spool.answer_of(batch) for batch in plans if self._spool.has_answer(batch)}
@@ -164,7 +165,7 @@ class Studies:
         return True
 
     def _record_flag(
-        self, study: Sha256, plans: Mapping[Batch, Plan], answers: Mapping[Batch, StudyAnswer], new: Collection[Sha256]
+        self, study: Sha256, plans: Mapping[Batch, Plan], answers: Mapping[Batch, StudyAnswer], new: AbstractSet[Sha256]
     ) -> None:
         title = self._spool.read_flag(study)
         # What was planned later has the flag as its origin.
