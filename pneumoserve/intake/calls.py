@@ -11,7 +11,7 @@ import orjson
 import urllib3
 
 from pneumoserve.decision import Decision
-from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
 
 # The service's limits of one call, with room for the form around the images.
 MAX_IMAGES: Final = 16
@@ -21,6 +21,8 @@ _PATH: Final = "/v1/models/pneumonia:predict"
 _TIMEOUT: Final = urllib3.Timeout(connect=2.0, read=120.0)
 # The service is away, busy, or has not finished a first try of the same call.
 _LATER: Final = {408, 409, 429}
+# A fault of its own, maybe at what these images hold.
+_FAULT: Final = 500
 _CULPRIT: Final = re.compile(r"Image (\d+): (.+)", re.DOTALL)
 
 
@@ -46,7 +48,7 @@ class Caller:
         """The answers for images of one study; the same images under the same key get the first answers again.
 
         Raises:
-            ServiceAwayError: there may be an answer later.
+            ServiceAwayError: there may be an answer later; ServiceFaultError: or the service fails at it each time.
             ServiceRefusalError: there will be none, by an image's fault or the call's.
         """
         fields: list[tuple[str, Any]] = [("file", ("image", image, "application/dicom")) for image in images]
@@ -70,6 +72,8 @@ def _refusal(status: int, body: bytes) -> ServiceAwayError | ServiceRefusalError
         sentence = str(orjson.loads(body)["error"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         sentence = "It gives no reason."
+    if status == _FAULT:
+        return ServiceFaultError(f"The service answers {status}: {sentence}")
     if status in _LATER or status >= 500:
         return ServiceAwayError(f"The service answers {status}: {sentence}")
     culprit = _CULPRIT.fullmatch(sentence)

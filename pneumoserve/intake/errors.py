@@ -19,6 +19,10 @@ class ServiceAwayError(IntakeError):
     """The service gives no answer now, and may later."""
 
 
+class ServiceFaultError(ServiceAwayError):
+    """The service fails at this call, as it may each time."""
+
+
 class ServiceRefusalError(IntakeError):
     """The service refuses a call for good; `index` is the place of the image that caused it, where one did."""
 

@@ -9,6 +9,7 @@
     said/<study>/<note>            what goes on record by a note, fixed before it does; stays
     refused/<instance>-<digest>        the same instance with other content; kept for a person to see
     studies/<study>/<number>/plan      the instances of one result, fixed before the service is called
+    studies/<study>/<number>/fault     since when the service fails at the call
     studies/<study>/<number>/answer    what the service answered; stays, and names nobody
     studies/<study>/<number>/report    the result as it is sent; erased with the objects
     studies/<study>/<number>/sent-…    a destination has it
@@ -46,6 +47,7 @@ _NOTES: Final = "notes/"
 # The note of a study that was chosen.
 FLAG: Final = "flag"
 _FAILED: Final = "failed-"
+_FAULT: Final = "fault"
 _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
 ANSWER: Final = "answer"
@@ -334,6 +336,12 @@ class Spool:
         """Whether a destination has a batch's report."""
         return self._store.exists(f"{batch.folder}sent-{destination}")
 
+    def note_fault(self, batch: Batch) -> datetime:
+        """The service fails at a batch's call; since when it does."""
+        key = f"{batch.folder}{_FAULT}"
+        self._create(key, {"time": now_text()})
+        return datetime.fromisoformat(self._read(key)["time"])
+
     def fail(self, batch: Batch, what: str, reason: str) -> None:
         """A person must look at a batch."""
         self._create(f"{batch.folder}{_FAILED}{what}", {"reason": reason, "time": now_text()})
@@ -353,6 +361,8 @@ class Spool:
 
     def retry(self, failure: Failure) -> None:
         """Let what failed be tried again."""
+        if failure.what == ANSWER:
+            self._store.erase(f"{failure.batch.folder}{_FAULT}")
         self._store.erase(f"{failure.batch.folder}{_FAILED}{failure.what}")
 
     def finish(self, batch: Batch, outcomes: dict[Sha256, str]) -> None:

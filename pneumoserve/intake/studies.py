@@ -23,7 +23,7 @@ from pneumoserve.imaging.turns import CALL_PIXELS
 from pneumoserve.intake import metrics
 from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.calls import MAX_BYTES, MAX_IMAGES, Answers, Caller
-from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
 from pneumoserve.intake.header import read_header
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.results import make_report
@@ -38,6 +38,8 @@ from pneumoserve.store import StoreError
 # Studies that are worked on at once; each holds one call's images.
 _AT_ONCE: Final = 4
 _SHOWN_DIGITS: Final = 8
+# A fault that lasts longer comes each time, by what the images hold.
+_FAULT_SECONDS: Final = 24 * 3600
 
 _log: Final = logging.getLogger(__name__)
 
@@ -232,12 +234,14 @@ class Studies:
         try:
             self._make_answer(batch)
         except ServiceAwayError as error:
+            if isinstance(error, ServiceFaultError) and _age(self._spool.note_fault(batch)) > _FAULT_SECONDS:
+                self._fail(batch, f"{error} It has for a day; look at its log, then `intake retry`.")
+                return False
             backoff.wait()
             _log.warning("study %s waits %.0f s: %s", batch.study[:_SHOWN_DIGITS], backoff.seconds, error)
             return False
         except ServiceRefusalError as error:
-            self._spool.fail(batch, ANSWER, str(error))
-            _log.error("study %s: a person must look: %s", batch.study[:_SHOWN_DIGITS], error)
+            self._fail(batch, str(error))
             return False
         except StoreError:
             raise
@@ -246,6 +250,10 @@ class Studies:
             _log.error("study %s: a fault of intake (%s)", batch.study[:_SHOWN_DIGITS], type(error).__name__)
             return False
         return True
+
+    def _fail(self, batch: Batch, reason: str) -> None:
+        self._spool.fail(batch, ANSWER, reason)
+        _log.error("study %s: a person must look: %s", batch.study[:_SHOWN_DIGITS], reason)
 
     def _make_answer(self, batch: Batch) -> None:
         plan, earlier = self._spool.read_plan(batch), self._earlier(batch)

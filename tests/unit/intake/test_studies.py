@@ -11,7 +11,7 @@ import pytest
 from highdicom.sr import srread
 
 from pneumoserve.intake import IntakeRules
-from pneumoserve.intake.errors import ServiceAwayError, ServiceRefusalError
+from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import Reading
 from pneumoserve.intake.selections import REJECTIONS
@@ -294,6 +294,25 @@ def test_a_service_that_is_away_is_asked_again_later(world: World, monkeypatch: 
     world.keep(1)
     world.advance(5)
     assert (len(world.service.asked), len(world.destination.taken)) == (3, 1)
+
+
+def test_a_service_that_fails_for_a_day_is_asked_no_more_until_a_person_looked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumoserve.intake.backoff._FIRST_SECONDS", 0.0)
+    world.service.failing = [ServiceFaultError("The service answers 500: no.")] * 6
+    world.keep(1)
+    world.advance(3)
+    assert (len(world.service.asked), world.spool.all_failures()) == (3, [])
+    key = f"{Batch(world.study, 1).folder}fault"
+    old = world.store.get(key).replace(str(datetime.now(UTC).year).encode(), b"2020")
+    world.store.put(key, old, "application/json")
+    world.advance(3)
+    (failure,) = world.spool.all_failures()
+    assert (len(world.service.asked), "look at its log" in failure.reason) == (4, True)
+    world.spool.retry(failure)
+    world.advance(4)
+    assert (len(world.service.asked), len(world.destination.taken), world.spool.studies()) == (7, 1, [])
 
 
 def test_what_the_service_refuses_waits_for_a_person(world: World) -> None:
