@@ -37,3 +37,7 @@ class PeerAwayError(IntakeError):
 
 class PeerRefusalError(IntakeError):
     """A destination refuses for good, until somebody changes its settings or ours."""
+
+
+class ContextRefusalError(PeerRefusalError):
+    """A destination does not take objects of a SOP class, or does not do what it asks for."""

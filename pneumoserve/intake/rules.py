@@ -20,6 +20,7 @@ from pneumoserve.intake.errors import IntakeRulesError
 VERIFICATION: Final = "1.2.840.10008.1.1"
 # What points at objects, and is no image.
 KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
+STORAGE_COMMITMENT: Final = "1.2.840.10008.1.20.1"
 # What is taken at all. Only the first two are read.
 CR: Final = "1.2.840.10008.5.1.4.1.1.1"
 DX: Final = "1.2.840.10008.5.1.4.1.1.1.1"

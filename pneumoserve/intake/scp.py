@@ -15,9 +15,10 @@ from pynetdicom.dimse_primitives import C_STORE
 from pneumoserve.imaging import MAX_BYTES, ImageError
 from pneumoserve.imaging.codecs import ACCEPTED_SYNTAXES
 from pneumoserve.intake import metrics
+from pneumoserve.intake.commitment import take_outcome
 from pneumoserve.intake.errors import IntakeRulesError
 from pneumoserve.intake.header import make_file, read_header
-from pneumoserve.intake.rules import KEY_OBJECTS, SOP_CLASSES, VERIFICATION, IntakeRules
+from pneumoserve.intake.rules import KEY_OBJECTS, SOP_CLASSES, STORAGE_COMMITMENT, VERIFICATION, IntakeRules
 from pneumoserve.intake.selections import REJECTIONS, Selection, read_selection
 from pneumoserve.intake.spool import Incoming, Kept, Spool
 from pneumoserve.intake.tls import Tls
@@ -38,6 +39,7 @@ _CALLING: Final = (1, 1, 3)
 _CALLED: Final = (1, 1, 7)
 _REASONS: Final = {_CALLING: "calling AE title or address not allowed", _CALLED: "called AE title not known"}
 _TOO_MANY: Final = "too many associations"
+_SYNTAXES: Final = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _MAX_PDU: Final = 131_072
 _MAX_OBJECT: Final = MAX_BYTES
 # Of a peer that sends nothing more.
@@ -75,8 +77,12 @@ class Receiver:
         for sop_class in SOP_CLASSES:
             entity.add_supported_context(sop_class, sorted(ACCEPTED_SYNTAXES))
         if notes:
-            entity.add_supported_context(KEY_OBJECTS, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+            entity.add_supported_context(KEY_OBJECTS, _SYNTAXES)
+        # What destinations say of results. Others get no commitment: no complete object is kept.
+        entity.add_supported_context(STORAGE_COMMITMENT, _SYNTAXES, scu_role=False, scp_role=True)
         handlers: list[Any] = [
+            (evt.EVT_N_EVENT_REPORT, take_outcome, [spool]),
+            (evt.EVT_N_ACTION, lambda _: (NOT_SUPPORTED, None)),
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_REJECTED, self._count_rejected),
             (evt.EVT_PDU_RECV, _limit_size),

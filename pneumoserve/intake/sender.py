@@ -6,20 +6,25 @@ import io
 import logging
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
 from pneumoserve.canonical import digest_of
 from pneumoserve.intake import metrics
 from pneumoserve.intake.backoff import Backoff
-from pneumoserve.intake.errors import IntakeRulesError, PeerAwayError, PeerRefusalError
-from pneumoserve.intake.rules import VERIFICATION
+from pneumoserve.intake.commitment import take_outcome
+from pneumoserve.intake.errors import ContextRefusalError, IntakeRulesError, PeerAwayError, PeerRefusalError
+from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION
 from pneumoserve.intake.spool import Batch, Spool
 from pneumoserve.intake.tls import Tls
 from pneumoserve.store import NotFoundError, StoreError
@@ -35,6 +40,11 @@ _SUCCESS: Final = 0x0000
 _WARNINGS: Final = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 _SHOWN_DIGITS: Final = 8
+_REQUEST_COMMITMENT: Final = 1
+# How long an association stays open for what the peer may say on it.
+_REPORT_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.05
+_LONGEST_REPORT: Final = timedelta(days=1)
 
 _NO_TLS: Final = Tls()
 
@@ -103,12 +113,50 @@ def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = _NO_TLS) -> N
         raise PeerRefusalError(f"{to} refuses a result with {status:04X}; see PS3.4 B.2.3, and its log.")
 
 
-def _associate(own_title: str, to: Address, sop_class: str, tls: Tls) -> Association:
+def ask_for_commitment(
+    own_title: str, to: Address, instance: str, transaction: str, spool: Spool, is_known: Callable[[], bool], tls: Tls
+) -> bool:
+    """Ask a peer to keep a report that it took; whether it offers to say so.
+
+    What it says goes to the spool. It may say so on this association, for which this waits a moment unless it
+    `is_known`, or on one of its own.
+
+    Raises:
+        PeerAwayError, PeerRefusalError: it offers that, and cannot be asked.
+    """
+    handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, take_outcome, [spool])]
+    try:
+        association = _associate(own_title, to, STORAGE_COMMITMENT, tls, handlers)
+    except ContextRefusalError:
+        return False
+    report = Dataset()
+    report.ReferencedSOPClassUID, report.ReferencedSOPInstanceUID = Comprehensive3DSRStorage, instance
+    wanted = Dataset()
+    wanted.TransactionUID, wanted.ReferencedSOPSequence = transaction, [report]
+    try:
+        answer, _ = association.send_n_action(
+            wanted, _REQUEST_COMMITMENT, UID(STORAGE_COMMITMENT), StorageCommitmentPushModelInstance
+        )
+        status = answer.get("Status")
+        until = time.monotonic() + _REPORT_SECONDS
+        while status == _SUCCESS and association.is_established and time.monotonic() < until and not is_known():
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if association.is_established:
+            association.release()
+    if status is None:
+        raise PeerAwayError(f"{to} ended the association before it said whether it keeps a result.")
+    if status != _SUCCESS:
+        raise PeerRefusalError(f"{to} does not say whether it keeps a result ({status:04X}); see its log.")
+    return True
+
+
+def _associate(own_title: str, to: Address, sop_class: str, tls: Tls, handlers: list[Any] | None = None) -> Association:
     entity = AE(own_title)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_SECONDS
     entity.add_requested_context(sop_class, _SYNTAXES)
     secured = (tls.call(), to.host) if to.secure else None
-    association = entity.associate(to.host, to.port, ae_title=to.title, tls_args=secured)
+    association = entity.associate(to.host, to.port, ae_title=to.title, tls_args=secured, evt_handlers=handlers)
     if association.is_established:
         return association
     if association.is_rejected:
@@ -118,7 +166,7 @@ def _associate(own_title: str, to: Address, sop_class: str, tls: Tls) -> Associa
             raise PeerRefusalError(f"{to} rejects the association ({reason}); add {own_title} to its AE titles.")
         raise PeerAwayError(f"{to} takes no association now ({reason}).")
     if association.rejected_contexts:
-        raise PeerRefusalError(f"{to} does not take {UID(sop_class).name}; let it.")
+        raise ContextRefusalError(f"{to} does not take {UID(sop_class).name}; let it.")
     trusted = ", and that both sides trust each other's certificate" if to.secure else ""
     raise PeerAwayError(f"{to} cannot be reached; see that it runs, that nothing is between{trusted}.")
 
@@ -133,6 +181,8 @@ class Destination:
         self._own_title = own_title
         self._address = address
         self._tls = tls
+        # Until it turns out that it does not offer to.
+        self._commits = True
         self._backoff = Backoff()
         self._waiting: dict[Batch, None] = {}
         self._changed = threading.Condition()
@@ -159,7 +209,8 @@ class Destination:
     def _run(self) -> None:
         while (batch := self._next()) is not None:
             outcome = self._deliver(batch)
-            metrics.SENT.labels(self.name, outcome).inc()
+            if outcome != "waits":
+                metrics.SENT.labels(self.name, outcome).inc()
             with self._changed:
                 # Only now: while it is under way, it must not be offered once more.
                 del self._waiting[batch]
@@ -176,15 +227,39 @@ class Destination:
                 self._changed.wait(pause if self._waiting else None)
         return None
 
+    def _hand_over(self, batch: Batch) -> bool:
+        """Do what is left until the destination has a batch's report; False while it is to say that it keeps it."""
+        known = self._spool.names_of(batch)
+        # It may have been offered again before it was noted.
+        if f"sent-{self.id}" in known:
+            return True
+        if f"asked-{self.id}" in known:
+            if (datetime.now(UTC) - known[f"asked-{self.id}"]) > _LONGEST_REPORT:
+                raise PeerRefusalError(f"{self.name} did not say within a day that it keeps a result; let it call us.")
+            return False
+        report = pydicom.dcmread(io.BytesIO(self._spool.report_of(batch)))
+        if f"stored-{self.id}" not in known:
+            send(self._own_title, self._address, report, self._tls)
+        if self._commits:
+            self._spool.note_stored(batch, self.id)
+            self._commits = ask_for_commitment(
+                self._own_title, self._address, str(report.SOPInstanceUID),
+                self._spool.await_answer(batch, self.id), self._spool, lambda: self._spool.is_sent(batch, self.id),
+                self._tls,
+            )  # fmt: skip
+        if self._commits:
+            self._spool.note_asked(batch, self.id)
+        else:
+            self._spool.forget_awaited(batch, self.id)
+            self._spool.note_sent(batch, self.id)
+        return True
+
     def _deliver(self, batch: Batch) -> str:
         """Send a batch's report; what became of it."""
         number = batch.study[:_SHOWN_DIGITS]
         try:
-            # It may have been offered again before it was noted.
-            if not self._spool.is_sent(batch, self.id):
-                report = pydicom.dcmread(io.BytesIO(self._spool.report_of(batch)))
-                send(self._own_title, self._address, report, self._tls)
-                self._spool.note_sent(batch, self.id)
+            if not self._hand_over(batch):
+                return "waits"
         except NotFoundError:
             # It was finished or dropped meanwhile.
             return "sent"

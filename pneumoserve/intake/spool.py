@@ -6,12 +6,15 @@
     flagged/<study>                a radiologist chose it, and by what
     rejected/<study>/<note>        which of its instances a rejection note names, and why; stays
     notes/<study>/<note>           a rejection note as it came, or `flag`; erased when all is done that it asks for
+    awaited/<transaction>              whose answer it is that a destination will give, by its transaction's UID
     said/<study>/<note>            what goes on record by a note, fixed before it does; stays
     refused/<instance>-<digest>        the same instance with other content; kept for a person to see
     studies/<study>/<number>/plan      the instances of one result, fixed before the service is called
     studies/<study>/<number>/fault     since when the service fails at the call
     studies/<study>/<number>/answer    what the service answered; stays, and names nobody
     studies/<study>/<number>/report    the result as it is sent; erased with the objects
+    studies/<study>/<number>/stored-…  a destination took it, and is to say that it keeps it
+    studies/<study>/<number>/asked-…   a destination was asked for that
     studies/<study>/<number>/sent-…    a destination has it
     studies/<study>/<number>/failed-…  why a person must look
     studies/<study>/<number>/done      nothing is left to do
@@ -36,7 +39,7 @@ from pneumoserve.canonical import Sha256, canonical_json, digest_of
 from pneumoserve.decision import Decision
 from pneumoserve.ledger import now_text
 from pneumoserve.records import Flag, Pseudonyms, RejectionReason, Withdrawal, parse_entry
-from pneumoserve.store import Store
+from pneumoserve.store import NotFoundError, Store
 
 _JSON: Final = "application/json"
 _DICOM: Final = "application/dicom"
@@ -48,6 +51,8 @@ _NOTES: Final = "notes/"
 FLAG: Final = "flag"
 _FAILED: Final = "failed-"
 _FAULT: Final = "fault"
+_STORED: Final = "stored-"
+_ASKED: Final = "asked-"
 _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
 ANSWER: Final = "answer"
@@ -328,6 +333,40 @@ class Spool:
         """
         return self._store.get(f"{batch.folder}report")
 
+    def names_of(self, batch: Batch) -> dict[str, datetime]:
+        """The names of what is known of a batch, and since when."""
+        return {each.key.rpartition("/")[2]: each.last_modified for each in self._store.list(batch.folder)}
+
+    def note_stored(self, batch: Batch, destination: str) -> None:
+        """A destination took a batch's report; it may not keep it yet."""
+        self._create(f"{batch.folder}{_STORED}{destination}", {"time": now_text()})
+
+    def note_asked(self, batch: Batch, destination: str) -> None:
+        """A destination is to say whether it keeps a batch's report."""
+        self._create(f"{batch.folder}{_ASKED}{destination}", {"time": now_text()})
+
+    def await_answer(self, batch: Batch, destination: str) -> str:
+        """Whether a destination keeps a batch's report is to be found by the transaction UID that this returns."""
+        transaction = self.uid(_transaction(batch, destination))
+        told = {"study": batch.study, "number": batch.number, "destination": destination}
+        self._create(self._awaited(transaction), told)
+        return transaction
+
+    def find_awaited(self, transaction: str) -> tuple[Batch, str] | None:
+        """The batch and the destination of a transaction; None where nobody waits for it."""
+        try:
+            told = json.loads(self._store.get(self._awaited(transaction)))
+        except NotFoundError:
+            return None
+        return Batch(told["study"], told["number"]), told["destination"]
+
+    def forget_awaited(self, batch: Batch, destination: str) -> None:
+        """Wait no more for what a destination says of a batch's report."""
+        self._store.erase(self._awaited(self.uid(_transaction(batch, destination))))
+
+    def _awaited(self, transaction: str) -> str:
+        return f"awaited/{self._hashes.hash('request', f'transaction {transaction}')}"
+
     def note_sent(self, batch: Batch, destination: str) -> None:
         """A destination has a batch's report."""
         self._create(f"{batch.folder}sent-{destination}", {"time": now_text()})
@@ -361,6 +400,8 @@ class Spool:
 
     def retry(self, failure: Failure) -> None:
         """Let what failed be tried again."""
+        for name in (_STORED, _ASKED):
+            self._store.erase(f"{failure.batch.folder}{name}{failure.what}")
         if failure.what == ANSWER:
             self._store.erase(f"{failure.batch.folder}{_FAULT}")
         self._store.erase(f"{failure.batch.folder}{_FAILED}{failure.what}")
@@ -372,6 +413,9 @@ class Spool:
         for instance in outcomes:
             self._store.erase(_object_key(batch.study, instance))
         self._store.erase(f"{batch.folder}report")
+        for name in self.names_of(batch):
+            if name.startswith(_ASKED):
+                self.forget_awaited(batch, name.removeprefix(_ASKED))
         note = self.read_plan(batch).note
         if note is not None:
             self.finish_note(batch.study, note)
@@ -412,6 +456,10 @@ class Spool:
     def _read(self, key: str) -> dict[str, str]:
         document: dict[str, str] = json.loads(self._store.get(key))
         return document
+
+
+def _transaction(batch: Batch, destination: str) -> str:
+    return f"commitment {batch.folder} {destination}"
 
 
 def _note_done(study: Sha256, note: str) -> str:

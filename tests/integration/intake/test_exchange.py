@@ -84,4 +84,6 @@ def test_what_is_done_leaves_the_spool_empty_and_no_name_in_the_log(exchange: tu
         assert (missing.returncode, b"intake list" in missing.stderr) == (1, True)
     log = (stack.logs / "intake.log").read_text()
     assert "result 1 is done" in log
+    # Orthanc was asked to say that it keeps it, and called back.
+    assert "a destination keeps result 1" in log
     assert not any(word in log for word in ("Beispiel", "4711", "Meier", STUDY))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from pneumoserve.intake import echo, parse_address
 from pneumoserve.intake.errors import PeerAwayError, PeerRefusalError
 from pneumoserve.intake.rules import VERIFICATION, IntakeRules
+from pneumoserve.intake.scp import Receiver
 from pneumoserve.intake.sender import Destination
 from pneumoserve.intake.spool import Spool
 from pneumoserve.intake.studies import Studies
@@ -34,6 +38,14 @@ class Taking:
     status: Callable[[], int] = lambda: 0
     asked: list[str] = field(default_factory=list)
     associations: int = 0
+    # What it is to keep: transaction and instance.
+    transactions: list[tuple[str, str]] = field(default_factory=list)
+    server: Any = None
+
+    @property
+    def open(self) -> list[Any]:
+        """Its open associations."""
+        return list(self.server.active_associations)
 
     @property
     def address(self) -> str:
@@ -41,8 +53,8 @@ class Taking:
 
 
 @contextlib.contextmanager
-def take(port: int = 0, **options: Any) -> Iterator[Taking]:
-    """Take results; `options` are settings of pynetdicom's entity."""
+def take(port: int = 0, *, commits: bool = False, **options: Any) -> Iterator[Taking]:
+    """Take results; `options` are settings of pynetdicom's entity. `commits`: storage commitment is offered."""
     entity = AE("PACS")
     for name, value in options.items():
         setattr(entity, name, value)
@@ -57,9 +69,18 @@ def take(port: int = 0, **options: Any) -> Iterator[Taking]:
     def count(_: evt.Event) -> None:
         taking.associations += 1
 
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_REQUESTED, count)]
+    def commit(event: evt.Event) -> tuple[int, None]:
+        wanted = event.action_information
+        (each,) = wanted.ReferencedSOPSequence
+        taking.transactions.append((str(wanted.TransactionUID), str(each.ReferencedSOPInstanceUID)))
+        return 0, None
+
+    if commits:
+        entity.add_supported_context(StorageCommitmentPushModel)
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_REQUESTED, count), (evt.EVT_N_ACTION, commit)]
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     taking.port = server.server_address[1]
+    taking.server = server
     try:
         yield taking
     finally:
@@ -97,6 +118,28 @@ def sending(*addresses: str) -> Iterator[Sending]:
         for each in made.destinations:
             each.stop()
         made.studies.finish()
+
+
+def report_kept(port: int, transaction: str, instance: str, *, reason: int | None = None) -> int:
+    """What a peer says of a transaction on an association of its own: that it keeps the instance, or why not."""
+    entity = AE("PACS")
+    entity.add_requested_context(StorageCommitmentPushModel)
+    role = build_role(StorageCommitmentPushModel, scp_role=True)
+    association = entity.associate("127.0.0.1", port, ae_title="PNEUMOSERVE", ext_neg=[role])
+    assert association.is_established
+    each, said = Dataset(), Dataset()
+    each.ReferencedSOPClassUID, each.ReferencedSOPInstanceUID = Comprehensive3DSRStorage, instance
+    said.TransactionUID = transaction
+    if reason is not None:
+        each.FailureReason = reason
+        said.FailedSOPSequence = [each]
+    else:
+        said.ReferencedSOPSequence = [each]
+    status, _ = association.send_n_event_report(
+        said, 1 if reason is None else 2, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+    )
+    association.release()
+    return int(status.Status)
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +188,65 @@ def test_a_status_says_whether_it_is_sent_again(status: int, tries: int) -> None
         pacs.status = lambda: next(answers, 0)
         wait_for(lambda: "done" in sent.names() or sent.spool.all_failures())
         assert (len(pacs.asked), bool(sent.spool.all_failures())) == (tries, status == 0xC000)
+
+
+def test_what_a_destination_is_to_keep_goes_only_when_it_says_that_it_does() -> None:
+    with take(commits=True) as pacs, sending(pacs.address) as sent:
+        receiver = Receiver(sent.spool, IntakeRules(), ("127.0.0.1", 0))
+        try:
+            wait_for(lambda: any(name.startswith("asked-") for name in sent.names()))
+            for _ in range(5):
+                sent.look()
+            ((transaction, instance),) = pacs.transactions
+            assert ([instance], len(sent.spool.objects(sent.study))) == (pacs.asked, 1)
+            assert report_kept(receiver.port, f"{transaction}1", instance) == 0
+            assert sent.spool.objects(sent.study)
+            assert report_kept(receiver.port, transaction, instance) == 0
+            wait_for(lambda: "done" in sent.names())
+        finally:
+            receiver.close()
+        assert (sent.spool.studies(), len(pacs.asked), len(pacs.transactions)) == ([], 1, 1)
+        assert sent.spool.find_awaited(transaction) is None
+
+
+def test_a_destination_that_does_not_keep_a_result_needs_a_person_and_gets_it_again() -> None:
+    with take(commits=True) as pacs, sending(pacs.address) as sent:
+        receiver = Receiver(sent.spool, IntakeRules(), ("127.0.0.1", 0))
+        try:
+            wait_for(lambda: any(name.startswith("asked-") for name in sent.names()))
+            assert report_kept(receiver.port, *pacs.transactions[0], reason=0x0112) == 0
+            (failure,) = sent.spool.all_failures()
+            assert "(0112)" in failure.reason
+            sent.spool.retry(failure)
+            wait_for(lambda: sent.names() and len(pacs.transactions) == 2)
+            assert (len(pacs.asked), pacs.transactions[0]) == (2, pacs.transactions[1])
+        finally:
+            receiver.close()
+
+
+def test_a_destination_may_say_that_it_keeps_a_result_on_the_same_association(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumoserve.intake.sender._REPORT_SECONDS", 20.0)
+    with take(commits=True) as pacs, sending(pacs.address) as sent:
+        wait_for(lambda: sent.names() and pacs.transactions)
+        ((transaction, instance),) = pacs.transactions
+        said, each = Dataset(), Dataset()
+        each.ReferencedSOPClassUID, each.ReferencedSOPInstanceUID = Comprehensive3DSRStorage, instance
+        said.TransactionUID, said.ReferencedSOPSequence = transaction, [each]
+        (association,) = pacs.open
+        status, _ = association.send_n_event_report(
+            said, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+        assert status.Status == 0
+        wait_for(lambda: "done" in sent.names())
+
+
+def test_a_destination_that_never_says_so_needs_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    with take(commits=True) as pacs, sending(pacs.address) as sent:
+        wait_for(lambda: any(name.startswith("asked-") for name in sent.names()))
+        monkeypatch.setattr("pneumoserve.intake.sender._LONGEST_REPORT", timedelta(0))
+        wait_for(lambda: sent.names() and sent.spool.all_failures())
+        (failure,) = sent.spool.all_failures()
+        assert ("let it call us" in failure.reason, len(pacs.asked)) == (True, 1)
 
 
 def test_a_peer_echoes_or_it_is_said_why_not() -> None:
