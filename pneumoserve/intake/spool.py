@@ -349,22 +349,22 @@ class Spool:
         """Whether a destination keeps a batch's report is to be found by the transaction UID that this returns."""
         transaction = self.uid(_transaction(batch, destination))
         told = {"study": batch.study, "number": batch.number, "destination": destination}
-        self._create(self._awaited(transaction), told)
+        self._create(self._awaited_key(transaction), told)
         return transaction
 
     def find_awaited(self, transaction: str) -> tuple[Batch, str] | None:
         """The batch and the destination of a transaction; None where nobody waits for it."""
         try:
-            told = json.loads(self._store.get(self._awaited(transaction)))
+            told = json.loads(self._store.get(self._awaited_key(transaction)))
         except NotFoundError:
             return None
         return Batch(told["study"], told["number"]), told["destination"]
 
     def forget_awaited(self, batch: Batch, destination: str) -> None:
         """Wait no more for what a destination says of a batch's report."""
-        self._store.erase(self._awaited(self.uid(_transaction(batch, destination))))
+        self._store.erase(self._awaited_key(self.uid(_transaction(batch, destination))))
 
-    def _awaited(self, transaction: str) -> str:
+    def _awaited_key(self, transaction: str) -> str:
         return f"awaited/{self._hashes.hash('request', f'transaction {transaction}')}"
 
     def note_sent(self, batch: Batch, destination: str) -> None:

@@ -15,11 +15,11 @@ from highdicom.sr import srread
 from PIL import Image
 
 from pneumoserve.local.process import free_ports
-from pneumoserve.records import find_record
+from pneumoserve.records import REVIEW_WRITERS, Withdrawal, find_record, kind_of, read_entries
 from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
 from tests.support import dicoms
-from tests.support.dicom_peers import Pacs, needs_orthanc, run_orthanc
-from tests.support.intake import STUDY, groups_of, make_object
+from tests.support.dicom_peers import Pacs, dcmtk, needs_orthanc, run_orthanc
+from tests.support.intake import STUDY, groups_of, make_object, make_selection
 
 pytestmark = needs_orthanc
 _ORIGINALS = sorted((Path(__file__).parents[2] / "data" / "xray-sample" / "originals" / "virus").iterdir())
@@ -66,6 +66,40 @@ def test_a_study_that_the_pacs_routes_comes_back_as_a_report(exchange: tuple[Pac
     assert "Error" not in checked
     printed = subprocess.run(["dsrdump", file], check=True, capture_output=True, text=True, errors="replace").stdout
     assert "Imaging Measurement Report" in printed
+
+
+def test_what_people_say_of_an_answered_study_is_on_record_and_supersedes_its_report(
+    exchange: tuple[Pacs, Stack], tmp_path: Path
+) -> None:
+    pacs, stack = exchange
+    address = ("127.0.0.1", str(stack.announced["dicom"]["port"]))
+    sent = {"PNEUMOFLAG": child_xray(2), "PNEUMOSERVE": make_selection("113037^DCM", child_xray(1))}
+    for title, content in sent.items():
+        file = tmp_path / f"{title}.dcm"
+        file.write_bytes(content)
+        assert subprocess.run([dcmtk("storescu"), "-aec", title, *address, file], check=False).returncode == 0
+    wait_for(lambda: len(pacs.reports()) == 2, 60)
+    (first,), (second,) = (
+        [
+            each
+            for each in map(srread, map(io.BytesIO, pacs.reports()))
+            if ("PredecessorDocumentsSequence" in each) == later
+        ]
+        for later in (False, True)
+    )
+    (series,) = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    predictions = [group.tracking_identifier for group in groups_of(first)[1:]]
+    said = {kind_of(entry): entry for entry in read_entries(stack.reader, roles=(REVIEW_WRITERS,))}
+    withdrawal = said["withdrawal"]
+    assert isinstance(withdrawal, Withdrawal)
+    assert (withdrawal.why, len(withdrawal.prediction_ids)) == ("patient_safety", 1)
+    assert set(withdrawal.prediction_ids) < set(predictions)
+    assert "flag" in said
+    file = tmp_path / "report.dcm"
+    pydicom.dcmwrite(file, second)
+    checked = subprocess.run(["dciodvfy", file], check=False, capture_output=True, text=True).stderr
+    assert "Error" not in checked
 
 
 def test_what_is_done_leaves_the_spool_empty_and_no_name_in_the_log(exchange: tuple[Pacs, Stack]) -> None:
