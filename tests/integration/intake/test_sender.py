@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage
 from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
 from pneumoserve.intake import echo, parse_address
 from pneumoserve.intake.errors import PeerAwayError, PeerRefusalError
-from pneumoserve.intake.rules import VERIFICATION, IntakeRules
+from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION, IntakeRules
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.intake.sender import Destination
 from pneumoserve.intake.spool import Spool
@@ -28,6 +28,7 @@ from tests.support.dicom_peers import leaves_sockets
 from tests.support.intake import FakeService, make_incoming, make_spool
 
 pytestmark = leaves_sockets
+COMMITMENT = UID(STORAGE_COMMITMENT)
 
 
 @dataclass
@@ -76,7 +77,7 @@ def take(port: int = 0, *, commits: bool = False, **options: Any) -> Iterator[Ta
         return 0, None
 
     if commits:
-        entity.add_supported_context(StorageCommitmentPushModel)
+        entity.add_supported_context(COMMITMENT)
     handlers = [(evt.EVT_C_STORE, store), (evt.EVT_REQUESTED, count), (evt.EVT_N_ACTION, commit)]
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     taking.port = server.server_address[1]
@@ -123,8 +124,8 @@ def sending(*addresses: str) -> Iterator[Sending]:
 def report_kept(port: int, transaction: str, instance: str, *, reason: int | None = None) -> int:
     """What a peer says of a transaction on an association of its own: that it keeps the instance, or why not."""
     entity = AE("PACS")
-    entity.add_requested_context(StorageCommitmentPushModel)
-    role = build_role(StorageCommitmentPushModel, scp_role=True)
+    entity.add_requested_context(COMMITMENT)
+    role = build_role(COMMITMENT, scp_role=True)
     association = entity.associate("127.0.0.1", port, ae_title="PNEUMOSERVE", ext_neg=[role])
     assert association.is_established
     each, said = Dataset(), Dataset()
@@ -136,7 +137,7 @@ def report_kept(port: int, transaction: str, instance: str, *, reason: int | Non
     else:
         said.ReferencedSOPSequence = [each]
     status, _ = association.send_n_event_report(
-        said, 1 if reason is None else 2, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        said, 1 if reason is None else 2, COMMITMENT, StorageCommitmentPushModelInstance
     )
     association.release()
     return int(status.Status)
@@ -233,9 +234,7 @@ def test_a_destination_may_say_that_it_keeps_a_result_on_the_same_association(mo
         each.ReferencedSOPClassUID, each.ReferencedSOPInstanceUID = Comprehensive3DSRStorage, instance
         said.TransactionUID, said.ReferencedSOPSequence = transaction, [each]
         (association,) = pacs.open
-        status, _ = association.send_n_event_report(
-            said, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-        )
+        status, _ = association.send_n_event_report(said, 1, COMMITMENT, StorageCommitmentPushModelInstance)
         assert status.Status == 0
         wait_for(lambda: "done" in sent.names())
 

@@ -227,6 +227,19 @@ def test_a_rejection_waits_for_the_answer_that_it_withdraws(world: World) -> Non
     ]
 
 
+def test_a_rejection_of_what_failed_holds_for_a_retry_too(world: World) -> None:
+    world.service.failing = [ServiceRefusalError("no")]
+    world.keep(1)
+    world.advance()
+    world.reject(1)
+    world.advance()
+    (failure,) = world.spool.all_failures()
+    world.spool.retry(failure)
+    world.advance(5)
+    assert [type(entry) for entry in world.said()] == [Withdrawal]
+    assert world.spool.studies() == []
+
+
 def test_what_exceeds_a_call_is_split_and_joined(world: World) -> None:
     world.keep(*range(1, 20))
     world.advance()
