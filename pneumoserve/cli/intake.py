@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,7 +94,6 @@ def _spool_of(state: Path) -> Iterator[Spool]:
     with needs("This command needs {}; install pneumoserve[intake]."):
         from pneumoserve.intake import Spool
     from pneumoserve.cli.stores import is_own_store, settings_of
-    from pneumoserve.local.state import State
     from pneumoserve.names import INTAKE_BUCKET
     from pneumoserve.records import Pseudonyms
     from pneumoserve.store import S3Store
@@ -101,8 +101,9 @@ def _spool_of(state: Path) -> Iterator[Spool]:
     with settings_of(state) as settings:
         store = S3Store(settings.in_bucket(INTAKE_BUCKET) if is_own_store() else settings)
         with contextlib.closing(store):
-            store.ensure_bucket()
-            yield Spool(store, Pseudonyms.read(State(state).reference_key))
+            store.ensure_bucket(lockable=False)
+            # Nothing is hashed here, so whoever looks needs no key of the service.
+            yield Spool(store, Pseudonyms(secrets.token_bytes()))
 
 
 def _describe(spool: Spool, study: str) -> dict[str, Any]:

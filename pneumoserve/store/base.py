@@ -121,10 +121,10 @@ class Store(Protocol):
     def set_lifecycle(self, document: bytes | None) -> None:
         """Replace the bucket's lifecycle rules; None removes them all."""
 
-    def ensure_bucket(self) -> None:
-        """Make the bucket where there is none; object lock is on, which can only be chosen now."""
+    def ensure_bucket(self, *, lockable: bool = True) -> None:
+        """Make the bucket where there is none; whether it has object lock, and so versions, can only be chosen now."""
 
-    def set_up(self) -> None:
+    def set_up(self, *, lockable: bool = True) -> None:
         """Make the bucket where there is none, and see that it takes and gives an object."""
 
     def check(self) -> None:

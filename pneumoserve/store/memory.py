@@ -164,10 +164,10 @@ class MemoryStore:
         """Replace the bucket's lifecycle rules; None removes them all."""
         self._lifecycle = document
 
-    def ensure_bucket(self) -> None:
+    def ensure_bucket(self, *, lockable: bool = True) -> None:
         """The bucket is always there."""
 
-    def set_up(self) -> None:
+    def set_up(self, *, lockable: bool = True) -> None:
         """The bucket is always there."""
 
     def check(self) -> None:

@@ -296,11 +296,11 @@ class S3Store:
                 with _store_errors("remove"):
                     self._client.remove_object(bucket_name=self.bucket, object_name=key, version_id=found.version)
 
-    def ensure_bucket(self) -> None:
-        """Make the bucket where there is none; object lock is on, which can only be chosen now."""
+    def ensure_bucket(self, *, lockable: bool = True) -> None:
+        """Make the bucket where there is none; whether it has object lock, and so versions, can only be chosen now."""
         with _store_errors("prepare"):
             if not self._client.bucket_exists(bucket_name=self.bucket):
-                self._client.make_bucket(bucket_name=self.bucket, object_lock=True)
+                self._client.make_bucket(bucket_name=self.bucket, object_lock=lockable)
 
     def lock_end(self, key: str) -> datetime | None:
         """Until when an object cannot be removed, None where nothing says so."""
@@ -335,13 +335,13 @@ class S3Store:
             else:
                 self._request("PUT", query={"lifecycle": ""}, body=document, headers=_md5_header(document))
 
-    def set_up(self) -> None:
+    def set_up(self, *, lockable: bool = True) -> None:
         """Make the bucket where there is none, and see that it takes and gives an object.
 
         Raises:
             StoreError: it does not.
         """
-        self.ensure_bucket()
+        self.ensure_bucket(lockable=lockable)
         # A bucket can be there before the store takes data, or without the right to write to it.
         self.put(_READY_KEY, b"ready", "text/plain")
         self.get(_READY_KEY)
