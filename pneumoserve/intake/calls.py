@@ -38,10 +38,11 @@ class Answers:
 
 
 class Caller:
-    """Calls the service at an address such as http://127.0.0.1:8080."""
+    """Calls the service at an address such as http://127.0.0.1:8080, with further headers."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self._url = url.rstrip("/")
+        self._headers = dict(headers or {})
         self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT, maxsize=4)
 
     def ask(self, images: Sequence[bytes], named: Mapping[str, str], key: str) -> Answers:
@@ -52,9 +53,10 @@ class Caller:
             ServiceRefusalError: there will be none, by an image's fault or the call's.
         """
         fields: list[tuple[str, Any]] = [("file", ("image", image, "application/dicom")) for image in images]
+        headers = {**self._headers, "Idempotency-Key": key}
         try:
             response = self._pool.request_encode_body(
-                "POST", self._url + _PATH, fields=[*fields, *named.items()], headers={"Idempotency-Key": key}
+                "POST", self._url + _PATH, fields=[*fields, *named.items()], headers=headers
             )
         except urllib3.exceptions.HTTPError as error:
             raise ServiceAwayError(f"The service does not answer ({type(error).__name__}); see that it runs.") from None

@@ -13,6 +13,7 @@ from typing import Final
 from prometheus_client import start_http_server
 
 from pneumoserve.build_info import show_build
+from pneumoserve.front.identity import GATEWAY_HEADER, read_secret
 from pneumoserve.intake import metrics
 from pneumoserve.intake.calls import Caller
 from pneumoserve.intake.recording import Recorder
@@ -42,6 +43,7 @@ def run(settings: IntakeSettings) -> None:
     Raises:
         IntakeRulesError: the rules cannot be followed, or the address cannot be listened on.
         ReferenceKeyError: there is no key.
+        GatewaySecretError: the gateway's secret cannot be read.
         StoreError: the spool's bucket cannot be made.
     """
     set_up_logs()
@@ -53,9 +55,10 @@ def run(settings: IntakeSettings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(S3Store(S3Settings.from_env())))
-        store.set_up()
+        # What lies there must be possible to erase.
+        store.set_up(lockable=False)
         spool = Spool(store, Pseudonyms.read(settings.reference_key))
-        caller = stack.enter_context(contextlib.closing(Caller(settings.front)))
+        caller = stack.enter_context(contextlib.closing(Caller(settings.front, sign_in(settings))))
         destinations = [Destination(spool, rules.ae_title, parse_address(each), settings.tls) for each in settings.to]
         for destination in destinations:
             destination.start()
@@ -73,6 +76,16 @@ def run(settings: IntakeSettings) -> None:
             show_build("intake")
             start_http_server(settings.metrics_port)
         _follow(spool, studies, stopping)
+
+
+def sign_in(settings: IntakeSettings) -> dict[str, str]:
+    """Headers that name us to the service, as its gateway names other callers."""
+    if settings.subject_header is None:
+        return {}
+    headers = {settings.subject_header: "intake"}
+    if settings.gateway_secret is not None:
+        headers[GATEWAY_HEADER] = read_secret(settings.gateway_secret).decode()
+    return headers
 
 
 def _open_archive(settings: IntakeSettings, stack: contextlib.ExitStack) -> Recorder | None:

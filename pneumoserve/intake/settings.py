@@ -35,6 +35,12 @@ class IntakeSettings(ProcessSettings):
     port: int = Field(11112, ge=0, le=65535, description="port of C-STORE and C-ECHO; 0 is a free one")
     rules: Path | None = Field(None, description="YAML of who may send and what is read; default: the built-in rules")
     front: str = Field("http://127.0.0.1:8080", description="address of the service that answers")
+    subject_header: str | None = Field(
+        None, description="header in which the service is told who calls, where callers sign in; default: none"
+    )
+    gateway_secret: Path | None = Field(
+        None, description="file with what the service wants in Pneumoserve-Gateway to believe --subject-header"
+    )
     reference_key: Path = Field(
         Path("/etc/pneumoserve/reference/key"), description="key that hashes studies and instances, as the front's"
     )
