@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Images of pneumoserve: --target front | rollout | review | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
+# Images of pneumoserve: --target front | rollout | review | intake | models | models-gpu | training | loadtest. Each runs as 65532 on a read-only root file system
 # that gives it a writable /tmp.
 #
 #   BASE           any image with Python 3.11, its venv module and libseccomp; give it by digest for builds that repeat
@@ -59,6 +59,17 @@ FROM review-dependencies AS review
 COPY --from=code /opt/code /opt/code
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "pneumoserve.console"]
+
+# DICOM intake: what the front has, and what speaks DICOM.
+FROM front-dependencies AS intake-dependencies
+ARG PIP_INDEX_URL=
+COPY requirements/intake.txt /requirements/
+RUN sh /requirements/install.sh /requirements/intake.txt
+
+FROM intake-dependencies AS intake
+COPY --from=code /opt/code /opt/code
+USER 65532:65532
+ENTRYPOINT ["python", "-m", "pneumoserve.intake"]
 
 FROM environment AS models-dependencies
 ARG PIP_INDEX_URL=

@@ -35,7 +35,7 @@ printf '%s\n' "$images" > "$folder/images"
 helm package "$root/charts/pneumoserve" --destination "$folder" > /dev/null
 
 # Image, and the file that its Dockerfile target installs last, which holds all that it installs.
-for pair in front:front rollout:rollout review:review models:models models-gpu:gpu training:train loadtest:loadtest; do
+for pair in front:front rollout:rollout review:review intake:intake models:models models-gpu:gpu training:train loadtest:loadtest; do
   # Validating takes a minute in all; a test does that. It warns that it does not.
   listing=$(cyclonedx-py requirements --no-validate --mc-type application --output-reproducible \
     --output-file "$folder/sbom/${pair%:*}.cdx.json" "$root/requirements/${pair#*:}.txt" 2>&1) ||

@@ -25,6 +25,8 @@ compile requirements/dev.txt pyproject.toml --extra dev --group build --group lo
 cut() { compile "requirements/$1.txt" "${@:2}" -c requirements/dev.txt; }
 for extra in front models local rollout review gpu check; do cut "$extra" pyproject.toml --extra "$extra"; done
 cut train pyproject.toml --extra local --extra train
+# Its image has what the front's has.
+cut intake pyproject.toml --extra front --extra intake
 # Nothing of pneumoserve: what builds it, the documents' site, the load generator, and torch, a layer of its own in the
 # images that need it.
 for group in build docs loadtest torch; do cut "$group" --group "$group"; done

@@ -28,7 +28,7 @@ echo "$@" >> "$(dirname "$0")/asked"
 """
 
 DOCKERFILE = (SCRIPTS.parent / "Dockerfile").read_text()
-IMAGES = ("front", "rollout", "review", "models", "models-gpu", "training", "loadtest")
+IMAGES = ("front", "rollout", "review", "intake", "models", "models-gpu", "training", "loadtest")
 RUNNING = nested("release.id", "0123456789ab")
 RUNS = ("--set-string", "release.id=0123456789ab")
 
@@ -41,7 +41,7 @@ def named(helm: Helm, *given: Any) -> set[str]:
 def test_one_registry_serves_every_image(helm: Helm) -> None:
     plain = named(helm, EVERYTHING, nested("images.registry", ""))
     moved = named(helm, EVERYTHING, nested("images.registry", "mirror.example.org:5000/hospital"))
-    assert len(plain) == 6
+    assert len(plain) == 7
     assert {
         f"mirror.example.org:5000/hospital/{re.sub('^build.example.org:5000/', '', image)}" for image in plain
     } == moved

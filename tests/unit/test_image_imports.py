@@ -24,6 +24,7 @@ IMAGES = {
         "pneumoserve.console.__main__", "pneumoserve.alerts", "pneumoserve.cli.alerts", "pneumoserve.cli.reviews",
         "pneumoserve.cli.sample", "pneumoserve.release.fetch", "pneumoserve.review", "onnxruntime",
     ],
+    "intake": ["pneumoserve.intake.__main__", "pneumoserve.cli.intake", "pneumoserve.cli.stores"],
 }  # fmt: skip
 COMMANDS = ["pneumoserve.cli", "pneumoserve.records.find", "pneumoserve.store", "pneumoserve.signing"]
 

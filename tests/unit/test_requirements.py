@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 GROUPS = PROJECT["dependency-groups"]
 # What `requirements/lock.sh` resolves for each file, where it is not the extra or the group of that name.
-MORE = {"dev": ["dev", "build", "loadtest"], "train": ["local", "train"]}
+MORE = {"dev": ["dev", "build", "loadtest"], "train": ["local", "train"], "intake": ["front", "intake"]}
 
 
 def read_pins(name: str) -> dict[str, str]:
