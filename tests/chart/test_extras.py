@@ -96,7 +96,7 @@ def test_knative_is_asked_whether_it_takes_a_priority(helm: Helm, cluster: Clust
     assert '{"data":{"kubernetes.podspec-priorityclassname":"enabled"}}' in refused
 
 
-@pytest.mark.parametrize("part", ["front", "models", "archive", "rollout", "training", "review"])
+@pytest.mark.parametrize("part", ["front", "models", "archive", "rollout", "training", "review", "intake"])
 @pytest.mark.parametrize(
     "name", ["S3_SECRET_KEY", "PNEUMOSERVE_GATEWAY_SECRET", "REVIEW_DATABASE", "OTEL_TRACES_SAMPLER_ARG"]
 )

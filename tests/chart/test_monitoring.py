@@ -13,11 +13,13 @@ import yaml
 from prometheus_client import generate_latest
 
 import pneumoserve.alerts.metrics
-import pneumoserve.console.metrics  # noqa: F401
+import pneumoserve.console.metrics
+import pneumoserve.intake.metrics  # noqa: F401
 from pneumoserve.front.metrics import CallOutcome
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, the
 from tests.chart.restricted import violations
+from tests.chart.test_intake import DICOM
 from tests.chart.test_reading_room import ROOM
 from tests.chart.test_rendered import ARMS, RELEASE, allows, containers
 from tests.support import films
@@ -26,6 +28,7 @@ from tools.generate.chart_values import CHART, values
 READ = nested("networkPolicies.metricsNamespaces", ["monitoring"])
 ON = {"monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}}} | READ
 KINDS = {"PodMonitor", "PrometheusRule"}
+SERVERS = ("alerts", "console", "intake")
 
 
 @pytest.fixture
@@ -105,13 +108,13 @@ def test_an_operator_is_alerted_to_what_stops_or_spoils_the_service(watched: lis
 
 def test_every_alert_names_its_page(helm: Helm) -> None:
     pages = {path.stem for path in (CHART.parents[1] / "docs" / "runbooks").glob("Pneumoserve*.md")}
-    found = alerts(helm.render(TRIAL, ARMS, ON, ROOM))
+    found = alerts(helm.render(TRIAL, ARMS, ON, ROOM, DICOM))
     assert set(found) == pages
     assert {name: rule["annotations"]["runbook"] for name, rule in found.items()} == {
         name: f"docs/runbooks/{name}.md" for name in pages
     }
     address = nested("monitoring.rules.runbookUrl", "https://docs.hospital.example/runbooks/%s.html")
-    for name, rule in alerts(helm.render(TRIAL, ARMS, ON, ROOM, address)).items():
+    for name, rule in alerts(helm.render(TRIAL, ARMS, ON, ROOM, DICOM, address)).items():
         assert rule["annotations"]["runbook_url"] == f"https://docs.hospital.example/runbooks/{name}.html"
         assert "runbook" not in rule["annotations"]
 
@@ -122,16 +125,18 @@ def test_an_address_that_names_no_alert_is_refused(address: str, helm: Helm) -> 
 
 
 def test_an_operator_is_alerted_to_people_who_are_not_told_and_do_not_read(helm: Helm, watched: list[Object]) -> None:
-    there = {part: set(alerts(helm.render(TRIAL, ARMS, ON, {part: ROOM[part]}))) for part in ("alerts", "console")}
+    parts = {**ROOM, **DICOM}
+    there = {part: set(alerts(helm.render(TRIAL, ARMS, ON, {part: parts[part]}))) for part in SERVERS}
     assert {part: names - set(alerts(watched)) for part, names in there.items()} == {
         "alerts": {"PneumoserveAlertsUndelivered", "PneumoserveAlertsStopped", "PneumoserveAlertsLate"},
         "console": {"PneumoserveStudiesOverdue"},
+        "intake": {"PneumoserveIntakeFailed", "PneumoserveIntakeStopped", "PneumoserveIntakeLate"},
     }
 
 
-def test_sender_and_console_are_asked_where_they_listen(helm: Helm) -> None:
-    room = helm.render(TRIAL, ARMS, ON, ROOM)
-    for part in ("alerts", "console"):
+def test_sender_console_and_intake_are_asked_where_they_listen(helm: Helm) -> None:
+    room = helm.render(TRIAL, ARMS, ON, ROOM, DICOM)
+    for part in SERVERS:
         monitor, deployment = (
             the(room, "PodMonitor", f"pneumoserve-{part}"),
             the(room, "Deployment", f"pneumoserve-{part}"),
@@ -141,7 +146,7 @@ def test_sender_and_console_are_asked_where_they_listen(helm: Helm) -> None:
         (container,) = pod["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports[monitor["spec"]["podMetricsEndpoints"][0]["port"]] == 8082
-        assert "--metrics-port=8082" in container["command"]
+        assert "--metrics-port=8082" in [*container["command"], *container.get("args", [])]
         reached = [
             (peer, port["port"])
             for policy in of_kind(room, "NetworkPolicy")
@@ -154,7 +159,7 @@ def test_sender_and_console_are_asked_where_they_listen(helm: Helm) -> None:
 
 
 def test_rules_ask_for_metrics_that_there_are_and_for_this_namespace(helm: Helm) -> None:
-    watched = helm.render(TRIAL, ARMS, ON, ROOM)
+    watched = helm.render(TRIAL, ARMS, ON, ROOM, DICOM)
     ours = {line.split()[2] for line in generate_latest().decode().splitlines() if line.startswith("# TYPE")}
     ours |= {rule["record"] for rule in rules(watched) if "record" in rule} | {"pneumoserve_call_seconds_bucket"}
     for rule in rules(watched):

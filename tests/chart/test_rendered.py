@@ -80,7 +80,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (14 if given == EVERYTHING else 8)
+    assert len(found) == (15 if given == EVERYTHING else 8)
     for name, spec, _ in found:
         assert violations(spec) == [], name
 
@@ -353,8 +353,10 @@ def test_a_release_is_reached_from_the_gateway_alone_and_metrics_from_where_they
         ("monitoring", 8082),
         ("test", 8080),
         ("rollout", 8080),
+        # DICOM intake.
+        ("intake", 8080),
         ("gateways", 9081),
-        ("load test rollout", 9081),
+        ("load test rollout intake", 9081),
     }
 
 
@@ -415,7 +417,7 @@ def test_without_one_it_is_the_archives(helm: Helm) -> None:
         "s3": {name: {"accessKey": "", "secretKey": ""} for name in ("seal", "rollout", "releases", "setup")},
         "payloadLogger": {"enabled": False, "releases": []},
         # These have one of their own, or do not run.
-        **{part: {"enabled": False} for part in ("console", "alerts", "sample")},
+        **{part: {"enabled": False} for part in ("console", "alerts", "sample", "intake")},
     }
     rendered = helm.render(EVERYTHING, given)
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
@@ -429,7 +431,7 @@ def test_without_one_it_is_the_archives(helm: Helm) -> None:
 def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     given = {
         name: {"accessKey": "", "secretKey": "", "existingSecret": f"given-{name}"}
-        for name in ("archive", "seal", "rollout", "console", "alerts", "releases", "setup")
+        for name in ("archive", "seal", "rollout", "console", "alerts", "intake", "releases", "setup")
     }
     rendered = helm.render(EVERYTHING, {"s3": given, "archive": GIVEN_KEYS})
     assert of_kind(rendered, "Secret") == []
@@ -665,6 +667,8 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
     room = {part: {"archive", "review"} for part in ("console", "alerts", "sample")}
     room["console"].add("oidc")
     room["alerts"].add("alerts")
+    # DICOM intake hashes as fronts do, and calls them as their gateway does.
+    room["intake"] = {"reference-key", "gateway-secret"}
     others |= {(f"pneumoserve-{part}", part, volume) for part, volumes in room.items() for volume in volumes}
     assert seen - others == {("pneumoserve-seal", "seal", "sealer")} | {
         (f"pneumonia-{release}", "transformer-container", volume)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.chart.api import Object
 from tests.chart.conftest import TRIAL, Helm, the
+from tests.chart.test_intake import DICOM
 from tests.chart.test_monitoring import ON, alerts
 from tests.chart.test_reading_room import ROOM
 from tests.chart.test_rendered import ARMS, RELEASE
@@ -47,6 +48,10 @@ SOUND = {
     f"pneumoserve_alerts_last_look_seconds{{{NAMESPACE}}}": CLOCK,
     f"pneumoserve_alerts_oldest_waiting_timestamp_seconds{{{NAMESPACE}}}": "0x9000",
     f"pneumoserve_console_studies_overdue{{{NAMESPACE}}}": "0x9000",
+    f"pneumoserve_intake_studies_failed{{{NAMESPACE}}}": "0x9000",
+    f"pneumoserve_intake_studies_waiting{{{NAMESPACE}}}": "2x9000",
+    f"pneumoserve_intake_last_look_seconds{{{NAMESPACE}}}": CLOCK,
+    f'pneumoserve_intake_outcomes_total{{{NAMESPACE},outcome="answered"}}': "0+60x9000",
 }
 GONE = ""
 
@@ -68,6 +73,8 @@ ANSWERED, REFUSED, FAILED, OVERLOADED, UNRECORDED = (
 CONSOLE = f'kube_deployment_status_replicas_unavailable{{{NAMESPACE},deployment="pneumoserve-console"}}'
 OLDEST = "pneumoserve_alerts_oldest_waiting_timestamp_seconds"
 LOOK = "pneumoserve_alerts_last_look_seconds"
+LOOKED = "pneumoserve_intake_last_look_seconds"
+OUTCOMES = "pneumoserve_intake_outcomes_total"
 SCENARIOS = (
     Scenario("all is well", {}, "80h"),
     Scenario("no pod is Ready for a minute", {"kube_deployment_status_replicas_available": "2x9 0x90"}, "12m",
@@ -118,6 +125,14 @@ SCENARIOS = (
     Scenario("a message waits for a moment", {OLDEST: "0x9 600x90"}, "19m"),
     Scenario("studies are overdue", {"pneumoserve_console_studies_overdue": "0x9 3x90"}, "71m", ("StudiesOverdue",)),
     Scenario("studies are a little overdue", {"pneumoserve_console_studies_overdue": "0x9 3x90"}, "60m"),
+    Scenario("a study by DICOM failed", {"pneumoserve_intake_studies_failed": "0x9 1x90"}, "11m", ("IntakeFailed",)),
+    Scenario("a person has looked", {"pneumoserve_intake_studies_failed": "0x9 1x9 0x90"}, "21m"),
+    Scenario("DICOM intake stands still", {LOOKED: "0+60x9 540x90"}, "18m", ("IntakeStopped",)),
+    Scenario("DICOM intake is gone", {LOOKED: GONE}, "3m", ("IntakeStopped",)),
+    Scenario("DICOM intake pauses", {LOOKED: "0+60x9 540x90"}, "13m"),
+    Scenario("DICOM studies wait for half an hour", {OUTCOMES: "0+60x9 540x90"}, "41m", ("IntakeLate",)),
+    Scenario("DICOM studies wait for a while", {OUTCOMES: "0+60x9 540x90"}, "37m"),
+    Scenario("no DICOM comes at night", {OUTCOMES: "0x90", "pneumoserve_intake_studies_waiting": "0x90"}, "60m"),
 )  # fmt: skip
 
 
@@ -146,7 +161,7 @@ def as_promtool_says(scenario: Scenario, minutes: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def watched(helm: Helm) -> list[Object]:
-    return helm.render(TRIAL, ARMS, ON, ROOM)
+    return helm.render(TRIAL, ARMS, ON, ROOM, DICOM)
 
 
 @pytest.fixture

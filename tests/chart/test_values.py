@@ -85,6 +85,7 @@ def test_everything_sets_every_value() -> None:
         "s3.rollout.existingSecret",
         "s3.console.existingSecret",
         "s3.alerts.existingSecret",
+        "s3.intake.existingSecret",
         "review.keys.existingSecret",
         "s3.releases.existingSecret",
         "s3.setup.existingSecret",
@@ -239,6 +240,7 @@ def test_the_notes_warn_of_nothing_that_is_right(helm: Helm) -> None:
         "rollout": {**secrets, "existingSecret": "rollout"},
         "console": {**secrets, "existingSecret": "console"},
         "alerts": {**secrets, "existingSecret": "alerts"},
+        "intake": {**secrets, "existingSecret": "intake"},
         "releases": secrets,
         "setup": {**secrets, "existingSecret": "setup"},
     }

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from pneumoserve.local.process import Child
+from pneumoserve.names import INTAKE_BUCKET
 from pneumoserve.store import S3Settings
 from tests.support.cluster.certificates import Authority
 
 RIGHTS: Final = Path(__file__).parents[2] / "charts" / "pneumoserve" / "files" / "rights"
-NAMES: Final = ("archive", "seal", "rollout", "console", "alerts", "releases", "setup")
+NAMES: Final = ("archive", "seal", "rollout", "console", "alerts", "intake", "releases", "setup")
 
 
 def over_tls(plain: Child, authority: Authority, name: str, *options: str) -> Child:
@@ -28,7 +29,11 @@ def give_rights(identities: Path, admin: S3Settings) -> dict[str, S3Settings]:
     for name, settings in found.items():
         keys = {"accessKey": settings.access_key, "secretKey": settings.secret_key}
         known["identities"].append({"name": name, "credentials": [keys], "policyNames": [name]})
-    policies = {name: (RIGHTS / f"{name}.json").read_text().replace("BUCKET", admin.bucket) for name in NAMES}
+    found["intake"] = found["intake"].in_bucket(INTAKE_BUCKET)
+    texts = {name: (RIGHTS / f"{name}.json").read_text() for name in NAMES}
+    policies = {
+        name: text.replace("BUCKET", admin.bucket).replace("SPOOL", INTAKE_BUCKET) for name, text in texts.items()
+    }
     known["policies"] = [{"name": name, "content": content} for name, content in policies.items()]
     identities.write_text(json.dumps(known))
     return found

@@ -1,7 +1,7 @@
 """The chart's three documents of its values: values.yaml, values.schema.json, and the table of its README.md.
 
-People write values.yaml, and the schema but for its descriptions. The descriptions and the table come from the
-comments of values.yaml.
+People write values.yaml, and the schema but for its descriptions and the form of intake's rules. The descriptions and
+the table come from the comments of values.yaml, the rules' form from the code that reads them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import yaml
 
+from pneumoserve.intake import IntakeRules
 from tools.generate.generator import Files, Generator
 from tools.generate.places import replace_place
 
@@ -91,7 +92,15 @@ def format_schema(chart: Path = CHART) -> str:
     for path, node in nodes(described):
         node["description"] = meanings.get(path, node.get("description", ""))
     described = {"$comment": _COMMENT, **{key: value for key, value in described.items() if key != "$comment"}}
+    described["definitions"] = _define_rules()
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+
+
+def _define_rules() -> dict[str, Any]:
+    """The schema of intake.rules, by the names of its parts: the published one of the rules."""
+    whole = IntakeRules.model_json_schema(ref_template="#/definitions/{model}")
+    parts: dict[str, Any] = whole.pop("$defs")
+    return {IntakeRules.__name__: whole, **parts}
 
 
 def generate(root: Path) -> Files:

@@ -226,6 +226,28 @@ async def test_the_alerts_credential_erases_envelopes_alone(credentials: dict[st
             alerts.put(key, b"x", "text/plain")
 
 
+def test_the_intakes_credential_keeps_and_erases_in_its_own_bucket_alone(
+    credentials: dict[str, S3Settings], archive: Store
+) -> None:
+    spool = S3Store(credentials["intake"])
+    spool.set_up(lockable=False)
+    assert spool.create("objects/study/instance", b"whose it is", "application/dicom")
+    assert not spool.create("objects/study/instance", b"another", "application/dicom")
+    listed = invoke(["intake", "list", "--json"], credentials["intake"].to_env())
+    assert '"objects": 1' in listed.stdout, listed.stderr
+    spool.erase("objects/study/instance")
+    assert list(spool.versions("objects/")) == []
+    # Nothing that was erased stays as an earlier version, and nothing can be locked.
+    admin = S3Store(credentials["admin"].in_bucket(credentials["intake"].bucket))
+    assert not admin.has_versions()
+    assert not admin.has_lock()
+    with pytest.raises(StoreError, match="AccessDenied"):
+        S3Store(credentials["intake"].in_bucket(BUCKET)).get(image_key(FILM))
+    for name in ("archive", "seal", "rollout", "console", "alerts", "releases", "setup"):
+        with pytest.raises(StoreError, match="AccessDenied"):
+            list(S3Store(credentials[name].in_bucket(credentials["intake"].bucket)).list("objects/"))
+
+
 def test_the_attacks_are_such_for_one_who_may(credentials: dict[str, S3Settings], archive: Store) -> None:
     """Else the refusals above would say nothing of the rights."""
     minio = client_of(credentials["admin"])

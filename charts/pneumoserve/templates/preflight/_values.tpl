@@ -92,7 +92,7 @@
   {{- end -}}
   {{- $ours := join "|" (list "S3_.+" "REVIEW_DATABASE" "PNEUMOSERVE_GATEWAY_SECRET" "PNEUMOSERVE_IMAGE" "JOB"
       "RANK_OF_POD" "COLUMNS" "LOG_FORMAT" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_TRACES_SAMPLER.*") -}}
-  {{- range $part := list "front" "models" "archive" "rollout" "training" "review" -}}
+  {{- range $part := list "front" "models" "archive" "rollout" "training" "review" "intake" -}}
     {{- range (get $values $part).extraEnv -}}
       {{- if regexMatch (printf "^(%s)$" $ours) .name -}}
         {{- $problems = append $problems (printf

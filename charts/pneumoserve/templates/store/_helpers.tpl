@@ -33,12 +33,15 @@
 {{- if .Values.alerts.enabled -}}
 {{- $names = append $names "alerts" -}}
 {{- end -}}
+{{- if .Values.intake.enabled -}}
+{{- $names = append $names "intake" -}}
+{{- end -}}
 {{- toJson $names -}}
 {{- end -}}
 
 {{/*
 The Secret of s3.seal, s3.rollout, s3.releases or s3.setup, the archive's where no other one is given, and that of
-s3.console or s3.alerts:
+s3.console, s3.alerts or s3.intake:
 {{ include "pneumoserve.storeSecret" (list . "setup") }}
 */}}
 {{- define "pneumoserve.storeSecret" -}}
@@ -67,18 +70,21 @@ s3.console or s3.alerts:
 {{- end -}}
 
 {{/*
-The environment of a container that talks to the store with the credential of a Secret:
-{{ include "pneumoserve.storeEnvironmentOf" (list . "secret") }}
+The environment of a container that talks to the store with the credential of a Secret, in another bucket than the
+archive's where one is named:
+{{ include "pneumoserve.storeEnvironmentOf" (list . "secret" "bucket") }}
 */}}
 {{- define "pneumoserve.storeEnvironmentOf" -}}
 {{- $secret := index . 1 -}}
+{{- $bucket := "" -}}
+{{- if gt (len .) 2 -}}{{- $bucket = index . 2 -}}{{- end -}}
 {{- with index . 0 -}}
 - name: S3_ENDPOINT
   value: {{ include "pneumoserve.endpoint" . | quote }}
 - name: S3_REGION
   value: {{ .Values.s3.region | quote }}
 - name: S3_BUCKET
-  value: {{ .Values.s3.bucket | quote }}
+  value: {{ $bucket | default .Values.s3.bucket | quote }}
 {{- if .Values.s3.caConfigMap }}
 - name: S3_CA_FILE
   value: {{ include "pneumoserve.storeCaFolder" . }}/cabundle.crt
@@ -146,7 +152,8 @@ documents.
 {{- end -}}
 {{- $policies := list -}}
 {{- range $name := include "pneumoserve.credentials" $ | fromJsonArray -}}
-{{- $policy := $.Files.Get (printf "files/rights/%s.json" $name) | replace "BUCKET" $bucket | fromJson -}}
+{{- $text := $.Files.Get (printf "files/rights/%s.json" $name) -}}
+{{- $policy := $text | replace "BUCKET" $bucket | replace "SPOOL" $.Values.intake.bucket | fromJson -}}
 {{- with get $more $name -}}
 {{- $to := printf "arn:aws:s3:::%s" . -}}
 {{- $write := dict "Effect" "Allow" "Action" (list "s3:PutObject") "Resource" (list $to) -}}
