@@ -38,7 +38,7 @@ _CLONE_NEWNET: Final = 0x40000000
 # Set in each worker of pytest-xdist.
 _WORKER: Final = "PYTEST_XDIST_WORKER"
 _TURNS: Final = pytest.StashKey[Turns]()
-_IMAGES: Final = ("front", "models", "rollout", "loadtest", "review")
+_IMAGES: Final = ("front", "models", "rollout", "loadtest", "review", "intake")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Images:
     rollout: str
     loadtest: str
     review: str
+    intake: str
 
     def values(self) -> dict[str, Any]:
         """The chart's values that name those of a release's pods."""

@@ -6,14 +6,17 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from pneumoserve.ledger import Reader
 from pneumoserve.signing import load_trust
@@ -223,6 +226,23 @@ class Product:
 def secrets_of(container: dict[str, Any]) -> set[str]:
     """The Secrets that a container's variables come from."""
     return {each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each}
+
+
+def processes_of(pods: Sequence[dict[str, Any]], module: str) -> list[psutil.Process]:
+    """Processes that run a module in these pods of our own node; other installs have such too."""
+    uids = {pod["metadata"]["uid"] for pod in pods}
+    running = [each for each in psutil.process_iter(["cmdline"]) if module in (each.info["cmdline"] or [])]
+    return [each for each in running if _pod_of(each) in uids]
+
+
+def _pod_of(process: psutil.Process) -> str:
+    """The uid of the pod that a process belongs to."""
+    try:
+        groups = Path(f"/proc/{process.pid}/cgroup").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"/pod([0-9a-f-]{36})/", groups)
+    return found[1] if found else ""
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:

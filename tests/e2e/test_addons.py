@@ -1,4 +1,4 @@
-"""What may stand beside the service: payload logger, load, InferenceGraph, objects of other operators, `helm test`.
+"""What may stand beside the service: payload logger, load, DICOM intake, InferenceGraph, `helm test`, other operators.
 
 Installed from a mirror, which is all that the node's network reaches.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import os
 import socket
@@ -18,13 +19,16 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from pydicom.filereader import read_dataset
 
 from loadtest.calls import PREDICT
 from pneumoserve.records import find_record
 from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, seaweedfs
-from tests.e2e.product import CHART, NAME, Product, secrets_of, wait_until
+from tests.e2e.product import CHART, NAME, SMALL, Product, processes_of, secrets_of, wait_until
 from tests.support import films
-from tests.support.cluster.node import REGISTRY
+from tests.support.cluster.node import ADDRESS, PODS, REGISTRY
+from tests.support.dicom_peers import leaves_sockets, send_until_taken, take_reports
+from tests.support.intake import child_xray
 from tests.support.prometheus import ALERTMANAGER, PROMETHEUS, Peer, Target, running_alertmanager, running_prometheus
 from tools.generate.manifests import MANIFESTS, NAMESPACE, reference_release
 
@@ -61,8 +65,12 @@ def mirrored(product: Product) -> list[str]:
     product.values["trialStore"]["image"] = named(server)
     file = product.folder / "values.json"
     # All that the tests below need.
-    load = {"enabled": True, "image": named(product.images.loadtest)}
-    file.write_text(json.dumps({**product.values, "release": {"id": product.first}, "loadTest": load}))
+    more = {
+        "release": {"id": product.first},
+        "loadTest": {"enabled": True, "image": named(product.images.loadtest)},
+        "intake": intake_values(product),
+    }
+    file.write_text(json.dumps({**product.values, **more}))
     helm = Path(product.cluster.tool("helm"))
     signed = product.folder / "signed"
     environment = {
@@ -75,6 +83,15 @@ def mirrored(product: Product) -> list[str]:
         print(done.stdout)
     product.values["images"]["registry"] = MIRROR
     return [f"oci://{MIRROR}/charts/pneumoserve", "--plain-http"]
+
+
+def intake_values(product: Product, *to: str) -> dict[str, Any]:
+    """DICOM intake with these destinations. The node may send, which pods see by its address among theirs."""
+    peers = [{"aeTitle": "PACS", "networks": [f"{ADDRESS}/32", PODS]}]
+    return {
+        "enabled": True, "image": named(product.images.intake), "resources": SMALL, "to": list(to),
+        "rules": {"peers": peers, "quietSeconds": 8}, "service": {"type": "NodePort"},
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -252,6 +269,60 @@ def test_alertmanager_hears_that_the_store_is_away_and_that_it_is_back(
             assert "PneumoserveStoreAway" in {each["labels"]["alertname"] for each in alerts}
         wait_until(lambda: call().is_success and told("resolved"), 90, "the end of the alert")
     wait_until(lambda: logged.ready_pods(logged.first), 120, "a Ready pod")
+
+
+# --- DICOM
+
+
+def intake_pods(logged: Product) -> list[Any]:
+    found = logged.get("pods", "--selector=app.kubernetes.io/component=intake")["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def restarts(pods: list[Any]) -> int:
+    return sum(each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", []))
+
+
+def intake_command(logged: Product, *words: str) -> str:
+    """What an operator types."""
+    return logged.kubectl("exec", f"deployment/{NAME}-intake", "--", "pneumoserve", "intake", *words)
+
+
+@leaves_sockets
+@pytest.mark.skipif("KUBECONFIG" in os.environ, reason="kills a pod from outside, and its PACS listens on our own node")
+def test_each_study_has_one_report_though_an_intake_pod_is_killed(logged: Product, answered: str) -> None:
+    """Studies of two X-rays come through the Service; one of the two pods is killed while it has some."""
+    studies = [f"1.2.826.0.1.3680043.10.{number}" for number in range(1, 7)]
+    with take_reports(ADDRESS) as (destination, taken):
+        logged.helm("upgrade", intake=intake_values(logged, destination))
+        # The trial store starts anew, with the new credential.
+        for part in ("store", "intake"):
+            logged.kubectl("rollout", "status", f"deployment/{NAME}-{part}", "--timeout=300s")
+        assert "answers" in intake_command(logged, "echo", destination)
+        (port,) = logged.get("service", f"{NAME}-intake")["spec"]["ports"]
+
+        def send(study: str) -> None:
+            for number in (1, 2):
+                send_until_taken(child_xray(number, study), port["nodePort"], ADDRESS)
+
+        for study in studies[:3]:
+            send(study)
+        before = restarts(intake_pods(logged))
+        victim, _ = processes_of(intake_pods(logged), "pneumoserve.intake")
+        victim.kill()
+        for study in studies[3:]:
+            send(study)
+        wait_until(lambda: restarts(intake_pods(logged)) == before + 1, 120, "the pod's container was started again")
+        logged.kubectl("rollout", "status", f"deployment/{NAME}-intake", "--timeout=120s")
+        wait_until(lambda: json.loads(intake_command(logged, "list", "--json"))["studies"] == [], 180, "an empty spool")
+    # Two contents of one report would name its study twice.
+    reports = [read_dataset(io.BytesIO(each), False, True) for contents in taken.values() for each in contents]
+    print(f"{len(reports)} reports of {len(studies)} studies")
+    assert sorted(str(each.StudyInstanceUID) for each in reports) == studies
+    with logged.reader() as reader:
+        records = [json.loads(line) for segment in reader.segments() for line in segment.lines]
+    routed = [each for each in records if each["call"].get("origin") == "routed" and each["kind"] == "prediction"]
+    assert len(routed) == 2 * len(studies)
 
 
 # --- an InferenceGraph

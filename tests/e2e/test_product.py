@@ -11,7 +11,6 @@ import dataclasses
 import gzip
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from pneumoserve.ledger import list_segments
@@ -28,7 +26,7 @@ from pneumoserve.names import DETECTOR
 from pneumoserve.records import find_record
 from tests.e2e.conftest import Cluster, Images, restricted_namespace
 from tests.e2e.load import Load
-from tests.e2e.product import CHART, CHART_BEFORE, NAME, Product, wait_until
+from tests.e2e.product import CHART, CHART_BEFORE, NAME, Product, processes_of, wait_until
 from tests.integration.front.test_clients import CLIENTS, DECISION_OUTPUTS
 from tests.support import films
 from tests.support.attacks import LARGE_DOCUMENTS, LARGE_MESSAGES, attacker, write_large_document
@@ -347,12 +345,7 @@ for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
 
 @ours
 def test_a_killed_front_answers_nothing_without_a_record_and_comes_back(serving: Product, gateway: str) -> None:
-    uids = {pod["metadata"]["uid"] for pod in serving.pods(serving.first)}
-    victim = next(
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "pneumoserve.front" in (process.info["cmdline"] or []) and _pod_of(process) in uids
-    )
+    victim, *_ = processes_of(serving.pods(serving.first), "pneumoserve.front")
     restarts = _restarts(serving)
     with load(gateway).running() as running:
         running.wait_for_answers(20)
@@ -366,16 +359,6 @@ def test_a_killed_front_answers_nothing_without_a_record_and_comes_back(serving:
     assert len(running.failures) < 60, running.failures[:5]
     assert not [call for call in running.failures if call.due > back]
     assert not {call.prediction_id for call in running.calls if call.answered} - serving.recorded()
-
-
-def _pod_of(process: psutil.Process) -> str:
-    """The uid of the pod that a process belongs to; other installs of the node have fronts too."""
-    try:
-        groups = Path(f"/proc/{process.pid}/cgroup").read_text()
-    except OSError:
-        return ""
-    found = re.search(r"/pod([0-9a-f-]{36})/", groups)
-    return found[1] if found else ""
 
 
 def _restarts(serving: Product) -> int:

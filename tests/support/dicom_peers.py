@@ -9,16 +9,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pydicom
 import pytest
-from pynetdicom import AE
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import Verification
 
 from pneumoserve.local.process import free_ports
 from tests.conftest import wait_for
@@ -99,12 +103,18 @@ def run_orthanc(folder: Path, routes_to: int) -> Iterator[Pacs]:
 
 @contextlib.contextmanager
 def associate(
-    port: int, sop_class: str, syntax: str = "1.2.840.10008.1.2.1", calling: str = "PACS", called: str = "PNEUMOSERVE"
+    port: int,
+    sop_class: str,
+    syntax: str = "1.2.840.10008.1.2.1",
+    calling: str = "PACS",
+    called: str = "PNEUMOSERVE",
+    host: str = "127.0.0.1",
 ) -> Iterator[Association]:
     """An association with our port, whatever became of it."""
     entity = AE(calling)
+    entity.connection_timeout = 10
     entity.add_requested_context(sop_class, syntax)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
+    association = entity.associate(host, port, ae_title=called)
     try:
         yield association
     finally:
@@ -132,6 +142,42 @@ def store(association: Association, data_set: bytes, sop_class: str, instance: s
     _, answer = association.dimse.get_msg(block=True)
     association._reactor_checkpoint.set()
     return int(answer.Status), str(answer.ErrorComment or "")
+
+
+def send_until_taken(file: bytes, port: int, host: str = "127.0.0.1") -> None:
+    """Send a CR as a modality does: again, until it is told that the object is kept."""
+    header = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True)
+    data_set, give_up = data_set_of(file), time.monotonic() + 120
+    while time.monotonic() < give_up:
+        with (
+            contextlib.suppress(AttributeError, AssertionError, RuntimeError),
+            associate(port, header.SOPClassUID, host=host) as association,
+        ):
+            if association.is_established:
+                status, _ = store(association, data_set, header.SOPClassUID, header.SOPInstanceUID)
+                if status == 0:
+                    return
+        time.sleep(0.05)
+    raise AssertionError("the object was not taken in two minutes")
+
+
+@contextlib.contextmanager
+def take_reports(host: str = "127.0.0.1") -> Iterator[tuple[str, dict[str, set[bytes]]]]:
+    """A PACS; its address, and the bytes of the data sets that it got under each SOP Instance UID."""
+    taken: dict[str, set[bytes]] = {}
+    entity = AE("PACS")
+    entity.add_supported_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
+    entity.add_supported_context(Verification)
+
+    def keep(event: evt.Event) -> int:
+        taken.setdefault(str(event.request.AffectedSOPInstanceUID), set()).add(event.encoded_dataset(False))
+        return 0
+
+    server = entity.start_server((host, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    try:
+        yield f"PACS@{host}:{server.server_address[1]}", taken
+    finally:
+        server.shutdown()
 
 
 def data_set_of(file: bytes) -> bytes:

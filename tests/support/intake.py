@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pydicom
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from highdicom.sr import CodedConcept
+from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pneumoserve.decision import Decision
@@ -20,7 +22,7 @@ from pneumoserve.intake.selections import Selection, read_selection
 from pneumoserve.intake.spool import Batch, Incoming, Spool
 from pneumoserve.records import Pseudonyms
 from pneumoserve.store import Store
-from tests.support import dicoms
+from tests.support import dicoms, films
 
 HASHES = Pseudonyms(b"k" * 32)
 STUDY = "1.2.826.0.1.3680043.10.1"
@@ -35,7 +37,19 @@ NORMAL = Decision(
 
 def make_object(number: int = 1, study: str = STUDY, side: int = 64, **attributes: Any) -> bytes:
     """A CR of a child as a file, of so many pixels a side; `attributes` come on top, by keyword."""
-    named = {
+    return dicoms.film("explicit", dicoms.scene(12, rows=side, columns=side), 12, **(_name(number, study) | attributes))
+
+
+def child_xray(number: int, study: str = STUDY, **attributes: Any) -> bytes:
+    """The same with a child's X-ray of the sample."""
+    with Image.open(films.SAMPLE / "originals" / "virus" / "person1121_virus_1846.jpeg") as image:
+        values = np.asarray(image.convert("L")).astype(np.int32)
+    return dicoms.film("explicit", values, 8, **(_name(number, study) | attributes))
+
+
+def _name(number: int, study: str) -> dict[str, Any]:
+    """Whose it is, and which object of which study, by keyword."""
+    return {
         "SOPInstanceUID": f"{study}.1.{number}",
         "StudyInstanceUID": study,
         "SeriesInstanceUID": f"{study}.1",
@@ -52,7 +66,6 @@ def make_object(number: int = 1, study: str = STUDY, side: int = 64, **attribute
         "ImageType": ["ORIGINAL", "PRIMARY"],
         "ViewPosition": "AP",
     }
-    return dicoms.film("explicit", dicoms.scene(12, rows=side, columns=side), 12, **(named | attributes))
 
 
 def make_incoming(number: int = 1, study: str = STUDY, **attributes: Any) -> Incoming:

@@ -8,29 +8,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import srread
-from PIL import Image
 
 from pneumoserve.local.process import free_ports
 from pneumoserve.records import REVIEW_WRITERS, Withdrawal, find_record, kind_of, read_entries
 from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
-from tests.support import dicoms
 from tests.support.dicom_peers import Pacs, dcmtk, needs_orthanc, run_orthanc
-from tests.support.intake import STUDY, groups_of, make_object, make_selection
+from tests.support.intake import STUDY, child_xray, groups_of, make_selection
 
 pytestmark = needs_orthanc
-_ORIGINALS = sorted((Path(__file__).parents[2] / "data" / "xray-sample" / "originals" / "virus").iterdir())
-
-
-def child_xray(number: int, **attributes: str) -> bytes:
-    """A child's X-ray of the sample as a CR."""
-    values = np.asarray(Image.open(_ORIGINALS[0]).convert("L")).astype(np.int32)
-    template = {each.keyword: each.value for each in pydicom.dcmread(io.BytesIO(make_object(number))) if each.keyword}
-    pixels = {"Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelData"}
-    return dicoms.film("explicit", values, 8, **{k: v for k, v in template.items() if k not in pixels} | attributes)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +67,14 @@ def test_what_people_say_of_an_answered_study_is_on_record_and_supersedes_its_re
         file.write_bytes(content)
         assert subprocess.run([dcmtk("storescu"), "-aec", title, *address, file], check=False).returncode == 0
     wait_for(lambda: len(pacs.reports()) == 2, 60)
-    reports = [srread(io.BytesIO(each)) for each in pacs.reports()]
-    first, second = sorted(reports, key=lambda each: "PredecessorDocumentsSequence" in each)
+    (first,), (second,) = (
+        [
+            each
+            for each in map(srread, map(io.BytesIO, pacs.reports()))
+            if ("PredecessorDocumentsSequence" in each) == later
+        ]
+        for later in (False, True)
+    )
     (series,) = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     predictions = [group.tracking_identifier for group in groups_of(first)[1:]]

@@ -9,21 +9,16 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from pydicom.uid import Comprehensive3DSRStorage
-from pynetdicom import AE, evt
 
-from pneumoserve.intake.rules import CR
 from pneumoserve.local.process import free_ports
 from pneumoserve.store import S3Settings, S3Store
 from tests.conftest import wait_for
-from tests.support.dicom_peers import associate, data_set_of, leaves_sockets
-from tests.support.dicom_peers import store as send
+from tests.support.dicom_peers import leaves_sockets, send_until_taken, take_reports
 from tests.support.intake import PNEUMONIA, make_object
 
 pytestmark = leaves_sockets
@@ -76,34 +71,6 @@ def serve() -> Iterator[Service]:
         server.server_close()
 
 
-@contextlib.contextmanager
-def take_reports() -> Iterator[tuple[str, dict[str, set[bytes]]]]:
-    """A PACS; its address, and the bytes that it got under each SOP Instance UID."""
-    taken: dict[str, set[bytes]] = {}
-    entity = AE("PACS")
-    entity.add_supported_context(Comprehensive3DSRStorage)
-
-    def keep(event: evt.Event) -> int:
-        taken.setdefault(str(event.request.AffectedSOPInstanceUID), set()).add(event.encoded_dataset(False))
-        return 0
-
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
-    try:
-        yield f"PACS@127.0.0.1:{server.server_address[1]}", taken
-    finally:
-        server.shutdown()
-
-
-def send_until_taken(port: int, number: int, study: str) -> None:
-    """As a modality does: again, until it is told that the object is kept."""
-    data_set, give_up = data_set_of(make_object(number, study)), time.monotonic() + 120
-    while time.monotonic() < give_up:
-        with contextlib.suppress(AttributeError, AssertionError, RuntimeError), associate(port, CR) as association:
-            if association.is_established and send(association, data_set, CR, f"{study}.1.{number}")[0] == 0:
-                return
-        time.sleep(0.05)
-
-
 @pytest.mark.timeout(600)
 def test_what_is_killed_goes_on(settings: S3Settings, store: S3Store, tmp_path: Path) -> None:
     chance = random.Random(20261201)
@@ -126,7 +93,7 @@ def test_what_is_killed_goes_on(settings: S3Settings, store: S3Store, tmp_path: 
         def send_all() -> None:
             for study in studies:
                 for number in (1, 2):
-                    send_until_taken(port, number, study)
+                    send_until_taken(make_object(number, study), port)
 
         sender = threading.Thread(target=send_all)
         sender.start()

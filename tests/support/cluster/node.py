@@ -26,7 +26,7 @@ API: Final = f"https://{ADDRESS}:6443"
 REGISTRY: Final = f"{ADDRESS}:5000"
 PAUSE: Final = "docker.io/pneumoserve/pause:1"
 _SERVICES: Final = "10.96.0.0/16"
-_PODS: Final = "10.244.0.0/24"
+PODS: Final = "10.244.0.0/24"
 # Debian's packages; the rest of the node is built.
 _PROGRAMS: Final = (
     "containerd",
@@ -259,7 +259,7 @@ state = "{self._runs}/containerd"
 """
 
     def _cni(self) -> dict[str, Any]:
-        addresses = {"type": "host-local", "ranges": [[{"subnet": _PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
+        addresses = {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
                      "dataDir": str(self._runs / "ipam")}  # fmt: skip
         bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
                   "promiscMode": False, "ipam": addresses}  # fmt: skip
@@ -301,7 +301,7 @@ state = "{self._runs}/containerd"
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
             "clientConnection": {"kubeconfig": str(self._pki / "proxy.kubeconfig")},
-            "clusterCIDR": _PODS,
+            "clusterCIDR": PODS,
             "hostnameOverride": NODE,
             "bindAddress": ADDRESS,
             "healthzBindAddress": "127.0.0.1:10256",
