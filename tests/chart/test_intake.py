@@ -79,7 +79,8 @@ def test_where_callers_sign_in_it_says_who_it_is(dicom: list[Object], everything
 def test_files_of_its_flags_are_mounted(dicom: list[Object]) -> None:
     settings = settings_of(dicom)
     assert settings.rules is not None
-    for file in (settings.rules, settings.reference_key):
+    assert settings.archive_bucket == "pneumoserve"
+    for file in (settings.rules, settings.reference_key, settings.archive_key):
         assert file.name in mounted(dicom, NAME, "intake", str(file.parent))
 
 
@@ -159,13 +160,15 @@ def test_what_could_not_work_is_refused_with_what_to_do(helm: Helm, given: tuple
 # --- store
 
 
-def test_its_credential_reaches_its_own_bucket_alone(dicom: list[Object], everything: list[Object]) -> None:
+def test_its_credential_reaches_its_own_bucket_and_adds_records(dicom: list[Object], everything: list[Object]) -> None:
     assert environment_of(dicom)["S3_BUCKET"] == "pneumoserve-intake"
     assert environment_of(everything)["S3_BUCKET"] == "dicom-spool"
     for objects in (dicom, everything):
         assert environment_of(objects)["S3_ACCESS_KEY"]["secretKeyRef"]["name"] == NAME
     resources = {each for statement in policies(dicom)["intake"]["Statement"] for each in statement["Resource"]}
-    assert resources == {"arn:aws:s3:::pneumoserve-intake", "arn:aws:s3:::pneumoserve-intake/*"}
+    spool = {"arn:aws:s3:::pneumoserve-intake", "arn:aws:s3:::pneumoserve-intake/*"}
+    # Flags and withdrawals go on record.
+    assert resources - spool == {"arn:aws:s3:::pneumoserve/records/*"}
     others = {name: text for name, text in policies(dicom).items() if name != "intake"}
     assert "pneumoserve-intake" not in json.dumps(others)
 
@@ -233,7 +236,7 @@ def test_it_reaches_releases_the_store_and_destinations(
     assert ([8080], ["predictor"]) in reached(dicom)
     assert ([8333], ["store"]) in reached(dicom)
     assert ([4242], ["pacs"]) in reached(everything)
-    to = nested("intake.to", ["A@one.example:4242", "B@two.example:104", "C@three.example:4242"])
+    to = nested("intake.to", ["A@one.example:4242", "B@two.example:104/tls", "C@three.example:4242"])
     assert ([4242, 104], []) in reached(helm.render(TRIAL, ARMS, DICOM, to))
     assert ([9081], ["predictor"]) in reached(helm.render(TRIAL, ARMS, DICOM, nested("payloadLogger.enabled", True)))
 

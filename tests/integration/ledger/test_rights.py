@@ -226,7 +226,7 @@ async def test_the_alerts_credential_erases_envelopes_alone(credentials: dict[st
             alerts.put(key, b"x", "text/plain")
 
 
-def test_the_intakes_credential_keeps_and_erases_in_its_own_bucket_alone(
+def test_the_intakes_credential_erases_in_its_own_bucket_and_adds_records_alone(
     credentials: dict[str, S3Settings], archive: Store
 ) -> None:
     spool = S3Store(credentials["intake"])
@@ -243,6 +243,13 @@ def test_the_intakes_credential_keeps_and_erases_in_its_own_bucket_alone(
     assert not admin.has_lock()
     with pytest.raises(StoreError, match="AccessDenied"):
         S3Store(credentials["intake"].in_bucket(BUCKET)).get(image_key(FILM))
+    # It puts flags and withdrawals on record, and nothing else there.
+    assert S3Store(credentials["intake"].in_bucket(BUCKET)).create("records/of-intake", b"x", "text/plain")
+    for key in ("images/x", "envelopes/x", "seals/x", "releases/x"):
+        with pytest.raises(StoreError, match="AccessDenied"):
+            S3Store(credentials["intake"].in_bucket(BUCKET)).put(key, b"x", "text/plain")
+    with pytest.raises(StoreError, match="AccessDenied"):
+        S3Store(credentials["intake"].in_bucket(BUCKET)).erase("records/of-intake")
     for name in ("archive", "seal", "rollout", "console", "alerts", "releases", "setup"):
         with pytest.raises(StoreError, match="AccessDenied"):
             list(S3Store(credentials[name].in_bucket(credentials["intake"].bucket)).list("objects/"))

@@ -15,7 +15,7 @@ so then the rules name nobody.
 {{- define "pneumoserve.destinationPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.intake.to -}}
-{{- $ports = append $ports (regexFind "[0-9]+$" . | int) -}}
+{{- $ports = append $ports (trimSuffix "/tls" . | regexFind "[0-9]+$" | int) -}}
 {{- end -}}
 {{- $ports | uniq | toJson -}}
 {{- end -}}
