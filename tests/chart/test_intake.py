@@ -62,7 +62,7 @@ def test_it_takes_its_flags(dicom: list[Object], everything: list[Object]) -> No
     assert plain.front == f"http://pneumonia-{RELEASE}-predictor.pneumo.svc"
     assert (plain.min_age_years, plain.below_age_years, plain.to) == (1, 6, [])
     assert (whole.min_age_years, whole.below_age_years) == (2, 12.5)
-    assert whole.to == ["PACS@192.0.2.69:4242", "RESEARCH@research.example.org:11113"]
+    assert whole.to == ["PACS@192.0.2.69:4242", "RESEARCH@research.example.org:11113/tls"]
     ports = {each["name"]: each["containerPort"] for each in container_of(dicom)["ports"]}
     assert ports == {"dicom": plain.port, "metrics": plain.metrics_port}
 
@@ -82,6 +82,14 @@ def test_files_of_its_flags_are_mounted(dicom: list[Object]) -> None:
     assert settings.archive_bucket == "pneumoserve"
     for file in (settings.rules, settings.reference_key, settings.archive_key):
         assert file.name in mounted(dicom, NAME, "intake", str(file.parent))
+
+
+def test_it_takes_dicom_by_tls_where_there_is_a_certificate(dicom: list[Object], everything: list[Object]) -> None:
+    assert settings_of(dicom).tls_certificate is None
+    settings = settings_of(everything)
+    for file in (settings.tls_certificate, settings.tls_key, settings.tls_authority):
+        assert file is not None
+        assert file.name in mounted(everything, NAME, "intake", str(file.parent))
 
 
 # --- rules

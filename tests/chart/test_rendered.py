@@ -668,7 +668,7 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
     room["console"].add("oidc")
     room["alerts"].add("alerts")
     # DICOM intake hashes as fronts do, and calls them as their gateway does.
-    room["intake"] = {"reference-key", "archive-key", "gateway-secret"}
+    room["intake"] = {"reference-key", "archive-key", "gateway-secret", "tls"}
     others |= {(f"pneumoserve-{part}", part, volume) for part, volumes in room.items() for volume in volumes}
     assert seen - others == {("pneumoserve-seal", "seal", "sealer")} | {
         (f"pneumonia-{release}", "transformer-container", volume)

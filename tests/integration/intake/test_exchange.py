@@ -67,14 +67,8 @@ def test_what_people_say_of_an_answered_study_is_on_record_and_supersedes_its_re
         file.write_bytes(content)
         assert subprocess.run([dcmtk("storescu"), "-aec", title, *address, file], check=False).returncode == 0
     wait_for(lambda: len(pacs.reports()) == 2, 60)
-    (first,), (second,) = (
-        [
-            each
-            for each in map(srread, map(io.BytesIO, pacs.reports()))
-            if ("PredecessorDocumentsSequence" in each) == later
-        ]
-        for later in (False, True)
-    )
+    reports = [srread(io.BytesIO(each)) for each in pacs.reports()]
+    first, second = sorted(reports, key=lambda each: "PredecessorDocumentsSequence" in each)
     (series,) = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     predictions = [group.tracking_identifier for group in groups_of(first)[1:]]
