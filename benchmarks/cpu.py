@@ -1,0 +1,177 @@
+"""What a call costs in processor time, by part, against the bare work of decoding and scoring in this process.
+
+`python -m benchmarks.cpu` sends images that the store has not seen, one and eight at a time, and does the bare work on
+images alike in turns, so that both see the same machine. Processor time hardly depends on what else the machine does.
+A call's own cost is that of front and models; the store's is told beside it. Goal: own cost at most 1.3 times the bare
+work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.bench import Front, Stack, front, publish, stack
+from pneumoserve.decision import Policy, Scores, needs_type
+from pneumoserve.imaging.prepare import prepare
+from pneumoserve.models.inprocess import load_scorers
+from pneumoserve.models.scorer import Scorer
+from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.release import verify
+from tests.support.films import SAMPLE
+
+_GOAL: Final = 1.3
+_WARM_UP: Final = 60
+_PATH: Final = "/v1/models/pneumonia:predict"
+# Of the front's threads, by how their names begin; what has no such name is the event loop's thread.
+_THREADS: Final = {"archive": "archive threads", "journal": "archive threads", "decode": "decode threads"}
+_STORE: Final = "store"
+_QUANTIZATION: Final = b"\xff\xdb\x00\x43"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> int:
+    """Measure and write the result; 1 where the goal is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
+    parser.add_argument("--calls", type=int, default=240, help="calls measured at each number of callers, in two turns")
+    options = parser.parse_args()
+    numbers = iter(range(10_000_000))
+    with stack() as running:
+        own = front(running, module="benchmarks.named")
+        own.start()
+        release = verify(running.state.releases.resolve() / running.announced["release"], running.state.trust)
+        with load_scorers(release) as scorers:
+            bare = _Bare(scorers, release.manifest.policy)
+            bare.seconds(new_images(20, numbers))
+            _send(own, new_images(_WARM_UP, numbers), 8)
+            found = {
+                f"{callers}_at_a_time": _measure(running, own, bare, numbers, options.calls, callers)
+                for callers in (1, 8)
+            }
+        own.child.stop()
+    publish("cpu", f"python -m benchmarks.cpu --calls {options.calls}", found)
+    return 0 if all(each["own_by_bare"] <= _GOAL for each in found.values()) else 1
+
+
+def new_images(number: int, numbers: Iterator[int]) -> list[bytes]:
+    """The sample's originals over and over, each a little different from all that came before.
+
+    The quantization of the two highest frequencies, which hold next to nothing, is a number of the image's own.
+    """
+    originals = [path.read_bytes() for path in sorted((SAMPLE / "originals").glob("*/*.jpeg"))]
+    images = []
+    for index in range(number):
+        data, own = bytearray(originals[index % len(originals)]), next(numbers)
+        end = data.index(_QUANTIZATION) + len(_QUANTIZATION) + 1 + 64
+        data[end - 2 : end] = 1 + own // 255 % 255, 1 + own % 255
+        images.append(bytes(data))
+    return images
+
+
+class _Bare:
+    """Decoding, detector and, where asked, typer, with nothing around them."""
+
+    def __init__(self, scorers: dict[str, Scorer], policy: Policy) -> None:
+        self._scorers = scorers
+        self._policy = policy
+
+    def seconds(self, images: list[bytes]) -> float:
+        """Processor seconds for images."""
+        started = time.process_time()
+        for image in images:
+            pixels = prepare(image).pixels
+            (detector,) = self._scorers[DETECTOR].scores([pixels])
+            if needs_type(self._policy, Scores(detector.probability, None, detector.chest_probability)):
+                self._scorers[TYPER].scores([pixels])
+        return time.process_time() - started
+
+
+def _measure(
+    running: Stack, own: Front, bare: _Bare, numbers: Iterator[int], calls: int, callers: int
+) -> dict[str, Any]:
+    """Milliseconds a call, by part, of so many callers."""
+    parts: Counter[str] = Counter()
+    alone = wall = 0.0
+    for _ in range(2):
+        alone += bare.seconds(new_images(calls // 2, numbers))
+        images = new_images(calls // 2, numbers)
+        before = _cpu_seconds(running, own)
+        wall += _send(own, images, callers)
+        parts.update(_cpu_seconds(running, own) - before)
+    milliseconds = {part: round(1000 * seconds / calls, 2) for part, seconds in sorted(parts.items())}
+    cost = sum(value for part, value in milliseconds.items() if part != _STORE)
+    work = 1000 * alone / calls
+    return {
+        "cpu_ms": milliseconds,
+        "own_ms": round(cost, 2),
+        "bare_ms": round(work, 2),
+        "own_by_bare": round(cost / work, 2),
+        "calls_per_second": round(calls / wall, 1),
+    }
+
+
+def _send(own: Front, images: list[bytes], callers: int) -> float:
+    """Send each image once; the seconds that it took."""
+    bodies = [json.dumps({"instances": [{"image": {"b64": base64.b64encode(each).decode()}}]}) for each in images]
+
+    def call(first: int) -> None:
+        connection = http.client.HTTPConnection(own.address, timeout=60)
+        for body in bodies[first::callers]:
+            connection.request("POST", _PATH, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if answer.read() and answer.status != http.client.OK:
+                raise RuntimeError(f"a call was answered with {answer.status}")
+        connection.close()
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(callers) as threads:
+        list(threads.map(call, range(callers)))
+    return time.perf_counter() - started
+
+
+def _cpu_seconds(running: Stack, own: Front) -> Counter[str]:
+    """Processor seconds that each part has used since it began."""
+    if own.child.process is None:
+        raise AssertionError("the front is started before it is measured")
+    found: Counter[str] = Counter()
+    of_front = psutil.Process(own.child.process.pid)
+    for task in Path(f"/proc/{of_front.pid}/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        part = next((part for start, part in _THREADS.items() if name.startswith(start)), "event loop")
+        found[part] += _seconds_of(task)
+    for worker in of_front.children():
+        found["decode workers"] += _seconds_of(Path(f"/proc/{worker.pid}"))
+    for child in psutil.Process(running.process.pid).children(recursive=True):
+        words = " ".join(child.cmdline())
+        if "model_service_worker" in words:
+            part = json.loads((Path(child.cwd()) / "model.json").read_text())["name"]
+        elif "org.pytorch.serve" in words:
+            part = "java"
+        elif "weed" in words:
+            part = _STORE
+        else:
+            continue
+        found[part] += _seconds_of(Path(f"/proc/{child.pid}"))
+    return found
+
+
+def _seconds_of(folder: Path) -> float:
+    """User and system seconds of a process or thread, by its folder in /proc."""
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
