@@ -40,7 +40,8 @@ class Inference:
 async def infer(release: Release, backend: Backend, model: str, film: PreparedImage) -> Inference:
     """Run the models that `model` needs on a film; the model `pneumonia` decides too.
 
-    The typer runs only where the detector finds pneumonia. No model runs on a film that the policy excludes.
+    The typer counts only where the detector finds pneumonia: else it is not asked, or what it said in the detector's
+    run is left out. No model runs on a film that the policy excludes.
     """
     if model != DECISION:
         return Inference((_use(release, model, await backend.score(model, film.pixels)),), None)
@@ -50,7 +51,7 @@ async def infer(release: Release, backend: Backend, model: str, film: PreparedIm
     detector = await backend.score(DETECTOR, film.pixels)
     uses = [_use(release, DETECTOR, detector)]
     if needs_type(policy, scores_of(uses)):
-        typer = await backend.score(TYPER, film.pixels)
+        typer = detector.typer or await backend.score(TYPER, film.pixels)
         uses.append(_use(release, TYPER, typer))
     return Inference(tuple(uses), _decide(policy, film, scores_of(uses)))
 

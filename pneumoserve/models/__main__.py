@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.flush()
     os.chdir(work)
     # TorchServe's launcher would stay the parent, and a SIGTERM to it would orphan Java with its ports open.
-    return os.execve(words[0], words, environment(work, settings.gpu))  # noqa: S606
+    return os.execve(words[0], words, environment(release, work, settings.gpu))  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pneumoserve.models.shared_trunk import TYPER_LOGITS, Packed, join_graphs
+
 Pixels = npt.NDArray[np.uint8]
 Profile = dict[str, str | int]
 
@@ -17,13 +19,16 @@ Profile = dict[str, str | int]
 _INSTRUCTION_SETS: Final = ("amx_tile", "avx512_vnni", "avx512f", "avx2", "avx", "asimd", "sse4_2")
 # A GPU runs every batch at this size, padded: kernels are chosen by shape.
 _GPU_BATCH: Final = 8
+# What a graph's outputs are, by their names.
+_FIELDS: Final = {"logits": "logit", "chest_logits": "chest_logit", TYPER_LOGITS: "typer_logit"}
 
 
 class Raw(NamedTuple):
-    """What a network gives for one film: the logit of its question and, where it has a gate, the gate's."""
+    """What a network gives for one film: the logit of its question, and those of the gate and the typer it has too."""
 
     logit: float
-    chest_logit: float | None
+    chest_logit: float | None = None
+    typer_logit: float | None = None
 
 
 class Engine(Protocol):
@@ -37,21 +42,35 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """ONNX Runtime, one thread, one film a run."""
+    """ONNX Runtime, one thread, one film a run.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    A detector answers for `typer` in the same run, where both have the same trunk.
+    """
+
+    def __init__(self, folder: Path, name: str, typer: Packed | None = None) -> None:
         import onnxruntime as ort  # noqa: PLC0415 - the GPU image has none
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        self._session = ort.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+        graph: Path | bytes = folder / f"{name}.onnx"
+        joined = None if typer is None else join_graphs(Packed.read_folder(folder, name), typer)
+        if joined is not None:
+            graph = joined
+            # A graph that is given as bytes says nothing of where the weights lie that it refers to.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._fields = [_FIELDS[output.name] for output in self._session.get_outputs()]
         self.profile: Profile = {"engine": "onnxruntime", "engine_version": ort.__version__, "threads": 1, **_cpu()}
 
     def outputs(self, films: Sequence[Pixels]) -> list[Raw]:
         """What the network gives for each film of shape [224, 224]."""
-        return [_raw(float(values[0]) for values in self._session.run(None, {"pixels": film[None]})) for film in films]
+        return [self._run(film) for film in films]
+
+    def _run(self, film: Pixels) -> Raw:
+        outputs = self._session.run(None, {"pixels": film[None]})
+        return Raw(**{field: float(values[0]) for field, values in zip(self._fields, outputs, strict=True)})
 
 
 class TorchEngine:
@@ -102,15 +121,19 @@ def _raw(values: Iterable[float]) -> Raw:
     return Raw(logit, gate[0] if gate else None)
 
 
-def engine_for(folder: Path, name: str, architecture: str, properties: dict[str, Any]) -> Engine:
+def engine_for(
+    folder: Path, name: str, architecture: str, properties: dict[str, Any], typer: Packed | None = None
+) -> Engine:
     """The engine for what TorchServe gave this worker: a GPU or none.
+
+    On the CPU a detector answers for `typer` too, where both have the same trunk.
 
     Raises:
         RuntimeError: the network is one of another version, and a GPU runs the code of this one.
     """
     gpu = properties.get("gpu_id")
     if gpu is None:
-        return OnnxEngine(folder, name)
+        return OnnxEngine(folder, name, typer)
     from pneumoserve.models.network import ARCHITECTURE  # noqa: PLC0415 - the CPU image has no torch
 
     if architecture != ARCHITECTURE:

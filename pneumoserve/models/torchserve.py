@@ -11,6 +11,8 @@ from importlib import util
 from pathlib import Path
 from typing import Final
 
+from pneumoserve.models.scorer import TYPER_MAR
+from pneumoserve.names import TYPER
 from pneumoserve.release import Release
 
 _STANDIN: Final = Path(__file__).with_name("torch_standin")
@@ -89,7 +91,7 @@ def _own_settings(release: Release, ports: Ports, workers: int) -> str:
     return "".join(f"{key}={value}\n" for key, value in own.items())
 
 
-def environment(work: Path, gpu: bool) -> dict[str, str]:
+def environment(release: Release, work: Path, gpu: bool) -> dict[str, str]:
     """The environment of Java and its Python workers."""
     path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {
@@ -97,6 +99,7 @@ def environment(work: Path, gpu: bool) -> dict[str, str]:
         # One spinning OpenMP thread more on a busy core makes a prediction ten times slower.
         "OMP_NUM_THREADS": "1",
         "GOMP_SPINCOUNT": "0",
+        TYPER_MAR: str(release.folder / "model-store" / f"{TYPER}.mar"),
         "TEMP": str(work / "tmp"),
         "TMPDIR": str(work / "tmp"),
         "LOG_LOCATION": str(work / "logs"),

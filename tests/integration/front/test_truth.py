@@ -34,13 +34,13 @@ async def client(stack: Stack) -> Any:
         yield opened
 
 
-def torchserve_requests(stack: Stack) -> float:
-    """TorchServe's own count of inference requests for the detector."""
+def torchserve_requests(stack: Stack, model: str = "pneumonia-detector") -> float:
+    """TorchServe's own count of inference requests for a model."""
     text = httpx.get(stack.models_metrics_url, params={"name[]": "ts_inference_requests_total"}).text
     return sum(
         float(line.split()[-1])
         for line in text.splitlines()
-        if line.startswith("ts_inference_requests_total{") and "pneumonia-detector" in line
+        if line.startswith("ts_inference_requests_total{") and model in line
     )
 
 
@@ -87,6 +87,19 @@ async def test_one_film_has_one_probability_alone_and_in_company(stack: Stack, c
     assert len({value.hex() for value in alone + among}) == 1
     assert torchserve_requests(stack) - before == 200 + others_sent
     assert max(batches(stack)[batches_before:]) > 1
+
+
+async def test_a_decision_is_one_request_and_says_what_both_models_say(stack: Stack, client: httpx.AsyncClient) -> None:
+    film = next(path for path in films.sample_films() if path.parent.name == "bacteria").read_bytes()
+    before = torchserve_requests(stack, "pneumonia-typer")
+    answer = await ask(client, film, "pneumonia")
+    assert torchserve_requests(stack, "pneumonia-typer") == before
+    for model, name in (("detector", "pneumonia_probability"), ("typer", "bacterial_probability")):
+        alone = await ask(client, film, f"pneumonia-{model}")
+        assert alone[name].hex() == answer[name].hex()
+    record = find_record(stack.reader, answer["prediction_id"])
+    assert record is not None
+    assert [use.name for use in record.models] == ["pneumonia-detector", "pneumonia-typer"]
 
 
 async def test_64_films_at_once_each_get_their_own_answer(client: httpx.AsyncClient) -> None:

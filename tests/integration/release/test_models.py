@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +26,11 @@ from pneumoserve.imaging.prepare import prepare
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.models.engine import OnnxEngine, Raw
+from pneumoserve.models.inprocess import load_scorers
 from pneumoserve.models.probe import answers, has_worker, main
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release import package as packaging
+from pneumoserve.release import verify
 from pneumoserve.signing import generate_key, write_public_key
 from tests.conftest import wait_for
 from tests.integration.release.conftest import Made
@@ -202,6 +205,16 @@ def test_the_two_models_differ_and_tell_their_profile(models: Models) -> None:
     assert detector["probability"] != typer["probability"]
     assert detector["profile"]["engine"] == "onnxruntime"
     assert detector["profile"]["threads"] == 1
+
+
+def test_the_detector_answers_for_the_typer_in_one_run_with_the_same_bits(models: Models, made: Made) -> None:
+    """As two models they run where images are replayed: every image of the sample."""
+    release = verify(made.folder, made.trust)
+    with load_scorers(release) as scorers:
+        for pixels in PREPARED:
+            (detector,), (typer,) = (scorers[name].scores([pixels]) for name in (DETECTOR, TYPER))
+            assert models.score(pixels) == asdict(replace(detector, typer=typer))
+            assert models.score(pixels, TYPER) == asdict(typer)
 
 
 def test_workers_import_no_torch(models: Models) -> None:

@@ -20,7 +20,7 @@ from pneumoserve.front.service import MODEL_NAMES
 from pneumoserve.models.scorer import Score
 from pneumoserve.release.schema import INTENDED_USE, TYPE_NOTICE
 from tests.support import films
-from tests.support.front import REFERENCE_KEY, RELEASE_ID, Front, make_request
+from tests.support.front import REFERENCE_KEY, RELEASE_ID, Front, make_release, make_request
 
 FILM = films.sample_films()[0].read_bytes()
 ENCODED = base64.b64encode(FILM).decode()
@@ -137,6 +137,30 @@ async def test_raw_models_are_asked_alone(front: Front) -> None:
     (answer,) = (await post(front, V1, "pneumonia-typer")).json()["predictions"]
     assert set(answer) == {"prediction_id", "release", "bacterial_probability"}
     assert front.models.calls == ["pneumonia-typer"]
+
+
+@pytest.mark.parametrize(
+    ("pneumonia", "models"),
+    [(0.9999, ["pneumonia-detector", "pneumonia-typer"]), (0.0001, ["pneumonia-detector"])],
+)
+async def test_a_typer_that_answered_with_the_detector_is_not_asked_and_counts_only_for_a_pneumonia(
+    pneumonia: float, models: list[str], front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def score(model: str, _pixels: object) -> Score:
+        asked.append(model)
+        typer = Score(0.9, 2.0, {"engine": "none"})
+        return Score(pneumonia, 0.0, {"engine": "none"}, chest_probability=1.0, typer=typer)
+
+    monkeypatch.setattr(front.models, "score", score)
+    (answer,) = (await post(front, V1)).json()["predictions"]
+    assert asked == ["pneumonia-detector"]
+    assert answer["bacterial_probability"] == (0.9 if len(models) == 2 else None)
+    record = front.record(answer["prediction_id"])
+    assert [use.name for use in record.models] == models
+    stated = {facts.name: facts.weights for facts in make_release().manifest.models}
+    assert [use.weights for use in record.models] == [stated[name] for name in models]
 
 
 async def test_a_leg_is_referred_by_its_header_and_no_model_is_asked(front: Front) -> None:

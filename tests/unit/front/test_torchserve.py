@@ -13,7 +13,8 @@ from prometheus_client import REGISTRY
 from pneumoserve.front import torchserve
 from pneumoserve.models.scorer import Score
 
-SCORE = Score(0.25, -1.0, {"engine": "none", "engine_version": "1"}, chest_probability=0.9)
+PROFILE = {"engine": "none", "engine_version": "1"}
+SCORE = Score(0.25, -1.0, PROFILE, chest_probability=0.9, typer=Score(0.75, 1.0, PROFILE))
 FILM = np.zeros((224, 224), dtype=np.uint8)
 
 
@@ -61,7 +62,9 @@ async def test_a_request_that_a_dying_worker_drops_is_sent_again(misdeed: str, m
     assert calls == 2
     # The dropped one has no duration.
     assert (shown("seconds_count"), shown("workers"), shown("waiting")) == (before + 1, 2, 0)
-    assert shown("info", engine="none", engine_version="1") == 1
+    # The typer's score came with the detector's.
+    for model in ("pneumonia-detector", "pneumonia-typer"):
+        assert shown("info", model=model, engine="none", engine_version="1") == 1
 
 
 def shown(name: str, **labels: str) -> float:
