@@ -42,7 +42,8 @@ The number is the exit code of a command that ends by the error. Where there is 
     │   ├── ServiceAwayError     the service gives intake no answer now
     │   ├── ServiceRefusalError  the service refuses intake's call for good
     │   ├── PeerAwayError        a destination of results takes nothing now
-    │   └── PeerRefusalError     a destination of results refuses for good
+    │   ├── PeerRefusalError     a destination of results refuses for good
+    │   └── RequestRefusalError  a STOW-RS request is refused as a whole
     ├── EnvelopeError 2          an envelope, or a key for it, cannot be used
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
     │   ├── ClaimError           a study is not this reader's to read

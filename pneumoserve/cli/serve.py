@@ -13,7 +13,7 @@ from pneumoserve.cli.output import Failure
 
 
 @app.command(epilog="Example: pneumoserve serve --port 8080   then   pneumoserve predict film.jpeg")
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
     release: Annotated[str | None, typer.Option(help="Id or folder of a release; default: the reference.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="REST port; default: a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option(min=1, max=65535, help="gRPC port; default: a free one.")] = None,
@@ -22,6 +22,9 @@ def serve(
     ] = False,
     dicom_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port that takes X-rays by DICOM; default: none is taken.")
+    ] = None,
+    dicomweb_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of STOW-RS, beside --dicom-port; default: a free one.")
     ] = None,
     dicom_to: Annotated[
         list[str] | None,
@@ -34,12 +37,12 @@ def serve(
     from pneumoserve.local.stack import serve as run
     from pneumoserve.local.state import State
 
-    dicom = None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()))
+    dicom = None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()), dicomweb_port)
     if dicom_to:
         from pneumoserve.intake import parse_address
 
         for address in dicom_to:
             parse_address(address)
-        if dicom is None:
-            raise Failure("Results answer what comes by DICOM; give --dicom-port too.", 2)
+    if dicom is None and (dicom_to or dicomweb_port):
+        raise Failure("--dicom-to and --dicomweb-port go with --dicom-port; give it too.", 2)
     raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom))

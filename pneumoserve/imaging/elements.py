@@ -50,10 +50,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class File:
-    """A file's transfer syntax, its encoding and the elements that were asked for, the last of each tag."""
+    """A file's transfer syntax, where its data set begins, its encoding, and the elements that were asked for.
+
+    `elements` has the last of each tag.
+    """
 
     data: bytes
     syntax: str
+    begin: int
     encoding: Encoding
     elements: dict[int, Element]
 
@@ -88,7 +92,7 @@ def read_file(data: bytes, tags: Collection[int]) -> File:
                 break
     except (struct.error, UnicodeDecodeError) as error:
         raise ImageError(400, _DAMAGED) from error
-    return File(data, syntax, encoding, elements)
+    return File(data, syntax, at, encoding, elements)
 
 
 def read_first_item(file: File, sequence: Element, tags: Collection[int]) -> dict[int, Element]:

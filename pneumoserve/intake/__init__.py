@@ -1,7 +1,8 @@
 """X-rays that come by DICOM: taken into a spool, answered as studies, and their results sent back.
 
-`Spool` is the state of all of it. `Receiver` puts objects there, `Studies` has them answered, and a `Destination` sends
-results; `python -m pneumoserve.intake` runs them. `IntakeRules` is what a site decides.
+`Spool` is the state of all of it. `Receiver` (C-STORE) and `WebReceiver` (STOW-RS) put objects there, `Studies` has
+them answered, and a `Destination` sends results; `python -m pneumoserve.intake` runs them. `IntakeRules` is what a site
+decides.
 """
 
 import logging
@@ -13,7 +14,7 @@ from pneumoserve.intake.spool import Batch, Failure, Spool
 from pneumoserve.intake.tls import Tls
 
 # Their lines hold what was sent, and UIDs.
-for _library in ("highdicom", "pynetdicom"):
+for _library in ("highdicom", "pynetdicom", "python_multipart"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
     logging.getLogger(_library).propagate = False
 

@@ -41,3 +41,11 @@ class PeerRefusalError(IntakeError):
 
 class ContextRefusalError(PeerRefusalError):
     """A destination does not take objects of a SOP class, or does not do what it asks for."""
+
+
+class RequestRefusalError(IntakeError):
+    """A STOW-RS request that is refused as a whole, with its HTTP status."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status

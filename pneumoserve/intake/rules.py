@@ -32,11 +32,12 @@ _LONGEST_REFERENCE: Final = 256
 
 # Why an object is kept unread.
 Unread = Literal["for_processing", "secondary", "derived", "lateral", "age", "rejected"]
+Network = IPv4Network | IPv6Network
 AeTitle = Annotated[str, Field(pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$")]
-
-
 # A code and its scheme, such as 113000^DCM.
 Title = Annotated[str, Field(pattern=r"^[\x21-\x5b\x5d\x5f-\x7e]{1,16}\^[\x21-\x5b\x5d\x5f-\x7e]{1,16}$")]
+
+_THIS_MACHINE: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 class _Form(BaseModel):
@@ -47,12 +48,11 @@ class Peer(_Form):
     """Who may send."""
 
     ae_title: AeTitle | None = Field(default=None, description="its AE title; null: any")
-    networks: tuple[IPv4Network | IPv6Network, ...] = Field(min_length=1, description="where it sends from")
+    networks: tuple[Network, ...] = Field(min_length=1, description="where it sends from")
 
     def is_at(self, ae_title: str, address: str) -> bool:
         """Whether somebody who calls so from there is this peer."""
-        at = ip_address(address)
-        return self.ae_title in (None, ae_title) and any(at in network for network in self.networks)
+        return self.ae_title in (None, ae_title) and _is_within(address, self.networks)
 
 
 class Reading(_Form):
@@ -99,8 +99,11 @@ class IntakeRules(_Form):
         description="titles of key object selections, as CODE^SCHEME, by which a radiologist chooses studies too",
     )
     peers: tuple[Peer, ...] = Field(
-        default=(Peer(networks=(IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))),),
-        description="who may send; by default whoever is on this machine",
+        default=(Peer(networks=_THIS_MACHINE),), description="who may send; by default whoever is on this machine"
+    )
+    web_networks: tuple[Network, ...] = Field(
+        default=_THIS_MACHINE,
+        description="where STOW-RS may come from: the gateway that signs people in; by default this machine",
     )
     read: Reading = Reading()
     practitioner: Literal["ReferringPhysicianName", "RequestingPhysician"] | None = Field(
@@ -132,11 +135,20 @@ class IntakeRules(_Form):
         """Whether somebody who calls so from there may send."""
         return any(peer.is_at(ae_title, address) for peer in self.peers)
 
+    def allows_web(self, address: str) -> bool:
+        """Whether STOW-RS may come from there."""
+        return _is_within(address, self.web_networks)
+
     def name(self, header: Dataset) -> dict[str, str]:
         """The parameters of a call that say whose study it is; what a message could not show is left out."""
         wanted = {"practitioner": self.practitioner, "reference": self.reference}
         values = {name: _text(header, keyword) for name, keyword in wanted.items() if keyword is not None}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_within(address: str, networks: tuple[Network, ...]) -> bool:
+    at = ip_address(address)
+    return any(at in network for network in networks)
 
 
 def _first(value: Any) -> str:

@@ -22,6 +22,7 @@ from pneumoserve.intake.scp import Receiver
 from pneumoserve.intake.sender import Destination, parse_address
 from pneumoserve.intake.settings import IntakeSettings
 from pneumoserve.intake.spool import Spool
+from pneumoserve.intake.stow import WebReceiver
 from pneumoserve.intake.studies import Studies
 from pneumoserve.logs import set_up_logs
 from pneumoserve.records import Pseudonyms
@@ -38,7 +39,7 @@ _log: Final = logging.getLogger(__name__)
 def run(settings: IntakeSettings) -> None:
     """Take, answer and send until a signal; then finish what is on its way.
 
-    When it listens it prints one line of JSON, with its AE title and port.
+    When it listens it prints one line of JSON, with its AE title and port, and the address of DICOMweb.
 
     Raises:
         IntakeRulesError: the rules cannot be followed, or the address cannot be listened on.
@@ -66,10 +67,16 @@ def run(settings: IntakeSettings) -> None:
         recorder = _open_archive(settings, stack)
         studies = Studies(spool, rules, caller, destinations, recorder)
         stack.callback(studies.finish)
-        receiver = Receiver(spool, rules, (settings.host, settings.port), settings.tls, notes=recorder is not None)
+        notes = recorder is not None
+        receiver = Receiver(spool, rules, (settings.host, settings.port), settings.tls, notes=notes)
         # First of all when it ends: nothing more comes in.
         stack.callback(receiver.close)
-        sys.stdout.write(json.dumps({"ae_title": rules.ae_title, "host": settings.host, "port": receiver.port}) + "\n")
+        announced = {"ae_title": rules.ae_title, "host": settings.host, "port": receiver.port}
+        if settings.web_port is not None:
+            web = WebReceiver(spool, rules, (settings.host, settings.web_port), notes=notes)
+            stack.callback(web.close)
+            announced["dicomweb"] = web.url
+        sys.stdout.write(json.dumps(announced) + "\n")
         sys.stdout.flush()
         # Only now: whoever gets an answer there knows that DICOM is listened for.
         if settings.metrics_port is not None:

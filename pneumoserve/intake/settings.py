@@ -33,6 +33,9 @@ class IntakeSettings(ProcessSettings):
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod's own address
     port: int = Field(11112, ge=0, le=65535, description="port of C-STORE and C-ECHO; 0 is a free one")
+    web_port: int | None = Field(
+        None, ge=0, le=65535, description="port of DICOMweb's STOW-RS; 0 is a free one; default: none"
+    )
     rules: Path | None = Field(None, description="YAML of who may send and what is read; default: the built-in rules")
     front: str = Field("http://127.0.0.1:8080", description="address of the service that answers")
     subject_header: str | None = Field(

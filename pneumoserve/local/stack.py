@@ -59,10 +59,14 @@ _BACKOFF_SECONDS: Final = 0.25
 
 @dataclass(frozen=True)
 class Dicom:
-    """X-rays are taken by DICOM on this port of loopback; results go to each `AE@HOST:PORT` of `to`."""
+    """X-rays are taken by DICOM on these ports of loopback; results go to each `AE@HOST:PORT` of `to`.
+
+    Where no port of DICOMweb is given, it is a free one.
+    """
 
     port: int
     to: tuple[str, ...] = ()
+    web_port: int | None = None
 
 
 def find_release(state: State, wanted: str | None) -> Release:
@@ -142,6 +146,8 @@ def serve(
             grpc = free_ports(1)[0] if grpc_port is None else hold(grpc_port)
             if dicom is not None:
                 hold(dicom.port)
+                if dicom.web_port is not None:
+                    hold(dicom.web_port)
             release = find_release(state, wanted)
             torchserve = state.folder.resolve() / "tmp" / "torchserve"
             torchserve.mkdir(exist_ok=True)
@@ -170,6 +176,7 @@ class _Stack:
         s3, self._metrics, inference, self._management, metrics, ts_grpc, ts_manage = free_ports(7)
         self._hints, self._console_port, self._intake_metrics = free_ports(3)
         self._dicom = dicom
+        self._web = (dicom.web_port if dicom else None) or free_ports(1)[0]
         self._rest, self._grpc = called_at
         self._port = self._rest.getsockname()[1]
         self._s3 = state.s3_settings(s3)
@@ -275,7 +282,7 @@ class _Stack:
             "url": f"http://127.0.0.1:{self._port}",
             "grpc": f"127.0.0.1:{self._grpc}",
             "console": f"http://127.0.0.1:{self._console_port}",
-            **({} if self._dicom is None else {"dicom": self._read_dicom()}),
+            **({} if self._dicom is None else self._read_dicom()),
         }
         return self._state.announce(addresses, self._release.id, self._s3, private, show_secrets)
 
@@ -431,6 +438,7 @@ class _Stack:
         command = [
             *(sys.executable, "-m", "pneumoserve.intake", "--host=127.0.0.1"),
             f"--port={dicom.port}",
+            f"--web-port={self._web}",
             f"--metrics-port={self._intake_metrics}",
             f"--front=http://127.0.0.1:{self._port}",
             f"--reference-key={self._state.reference_key.resolve()}",
@@ -451,10 +459,10 @@ class _Stack:
         )
 
     def _read_dicom(self) -> dict[str, Any]:
-        """Where intake says that it listens."""
+        """Where intake says that it listens, for C-STORE and for STOW-RS."""
         lines = self._log("intake").read_text(errors="replace").splitlines()
         announced: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith('{"ae_title"')))
-        return announced
+        return {"dicomweb": announced.pop("dicomweb"), "dicom": announced}
 
     def _module(self, name: str) -> list[str]:
         release = [f"--release={self._release.folder.resolve()}", f"--release-id={self._release.id}"]

@@ -21,7 +21,7 @@ from pneumoserve.intake.errors import ServiceRefusalError
 from pneumoserve.intake.selections import Selection, read_selection
 from pneumoserve.intake.spool import Batch, Incoming, Spool
 from pneumoserve.records import Pseudonyms
-from pneumoserve.store import Store
+from pneumoserve.store import MemoryStore, Store
 from tests.support import dicoms, films
 
 HASHES = Pseudonyms(b"k" * 32)
@@ -83,6 +83,18 @@ def make_note(title: str, *numbers: int, **attributes: Any) -> tuple[Incoming, S
 def make_spool(store: Store) -> Spool:
     """A spool in a store."""
     return Spool(store, HASHES)
+
+
+class Receiving:
+    """What a receiver puts objects into: a bucket in memory."""
+
+    def __init__(self) -> None:
+        self.bucket = MemoryStore()
+        self.spool = make_spool(self.bucket)
+
+    @property
+    def objects(self) -> int:
+        return sum(len(self.spool.objects(study)) for study in self.spool.studies())
 
 
 def groups_of(report: Any) -> list[Any]:

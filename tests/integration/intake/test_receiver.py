@@ -13,30 +13,25 @@ import pytest
 from pydicom.uid import ComprehensiveSRStorage, EncapsulatedPDFStorage
 from pynetdicom.dimse_messages import C_STORE_RQ
 
-from pneumoserve.intake import IntakeRules, Spool, scp
+from pneumoserve.intake import IntakeRules, taking
 from pneumoserve.intake.rules import CR, DX, KEY_OBJECTS, Peer
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.store import MemoryStore, StoreError
 from tests.conftest import wait_for
 from tests.support.dicom_peers import associate, data_set_of, dcmtk, make_request, needs_dcmtk, store
-from tests.support.intake import STUDY, make_object, make_selection, make_spool
+from tests.support.intake import STUDY, Receiving, make_object, make_selection, make_spool
 
 INSTANCE = f"{STUDY}.1.1"
 DATA_SET = data_set_of(make_object())
 
 
-class Listening:
-    """A receiver with a bucket in memory."""
+class Listening(Receiving):
+    """A receiver."""
 
     def __init__(self, rules: IntakeRules) -> None:
-        self.bucket = MemoryStore()
-        self.spool: Spool = make_spool(self.bucket)
+        super().__init__()
         self.receiver = Receiver(self.spool, rules, ("127.0.0.1", 0), notes=True)
         self.port = self.receiver.port
-
-    @property
-    def objects(self) -> int:
-        return sum(len(self.spool.objects(study)) for study in self.spool.studies())
 
 
 @pytest.fixture
@@ -90,8 +85,8 @@ def test_a_key_object_selection_that_is_damaged_or_comes_with_other_content_is_r
     others = [data_set_of(make_selection(title, make_object(2))) for title in ("113001^DCM", "113037^DCM")]
     with associate(listening.port, KEY_OBJECTS) as association:
         statuses = [store(association, each, KEY_OBJECTS, instance)[0] for each in (whole[:-40], whole, *others)]
-        assert statuses == [scp.NOT_UNDERSTOOD, scp.SUCCESS, scp.NOT_UNDERSTOOD, scp.NOT_UNDERSTOOD]
-        assert store(association, whole, KEY_OBJECTS, f"{STUDY}.9")[0] == scp.MISMATCH
+        assert statuses == [taking.NOT_UNDERSTOOD, taking.SUCCESS, taking.NOT_UNDERSTOOD, taking.NOT_UNDERSTOOD]
+        assert store(association, whole, KEY_OBJECTS, f"{STUDY}.9")[0] == taking.MISMATCH
     assert len(listening.spool.list_refused()) == 2
 
 
@@ -105,17 +100,17 @@ def test_without_an_archive_no_key_object_selection_is_negotiated() -> None:
 
 
 def test_an_object_that_comes_again_succeeds_and_is_kept_once(listening: Listening) -> None:
-    assert [send(listening, DATA_SET) for _ in range(2)] == [(scp.SUCCESS, "")] * 2
+    assert [send(listening, DATA_SET) for _ in range(2)] == [(taking.SUCCESS, "")] * 2
     assert listening.objects == 1
 
 
 REFUSED: dict[str, tuple[bytes, str, str, int]] = {
-    "cut short": (DATA_SET[:-50], CR, INSTANCE, scp.NOT_UNDERSTOOD),
-    "no DICOM": (b"Beispiel" * 100, CR, INSTANCE, scp.NOT_UNDERSTOOD),
-    "no study": (data_set_of(make_object(StudyInstanceUID="")), CR, INSTANCE, scp.NOT_UNDERSTOOD),
-    "another instance": (DATA_SET, CR, f"{STUDY}.9", scp.MISMATCH),
-    "another class inside": (data_set_of(make_object(SOPClassUID=DX)), CR, INSTANCE, scp.MISMATCH),
-    "a report under the context of images": (DATA_SET, ComprehensiveSRStorage, INSTANCE, scp.NOT_SUPPORTED),
+    "cut short": (DATA_SET[:-50], CR, INSTANCE, taking.NOT_UNDERSTOOD),
+    "no DICOM": (b"Beispiel" * 100, CR, INSTANCE, taking.NOT_UNDERSTOOD),
+    "no study": (data_set_of(make_object(StudyInstanceUID="")), CR, INSTANCE, taking.NOT_UNDERSTOOD),
+    "another instance": (DATA_SET, CR, f"{STUDY}.9", taking.MISMATCH),
+    "another class inside": (data_set_of(make_object(SOPClassUID=DX)), CR, INSTANCE, taking.MISMATCH),
+    "a report under the context of images": (DATA_SET, ComprehensiveSRStorage, INSTANCE, taking.NOT_SUPPORTED),
 }
 
 
@@ -134,19 +129,19 @@ def test_what_cannot_be_taken_is_refused_by_its_status_and_named_nowhere(
 def test_the_same_uid_with_other_content_is_refused(listening: Listening) -> None:
     send(listening, DATA_SET)
     status, comment = send(listening, data_set_of(make_object(PatientID="OTHER")))
-    assert (status, "came before with other content" in comment) == (scp.NOT_UNDERSTOOD, True)
+    assert (status, "came before with other content" in comment) == (taking.NOT_UNDERSTOOD, True)
     assert (listening.objects, len(listening.spool.list_refused())) == (1, 1)
 
 
 def test_an_object_that_is_too_large_is_not_kept_in_memory_and_costs_no_association(
     listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scp, "_MAX_OBJECT", 100_000)
+    monkeypatch.setattr(taking, "MAX_OBJECT", 100_000)
     large = data_set_of(make_object(side=1000))
     with associate(listening.port, CR) as association:
         status, comment = store(association, large, CR, INSTANCE)
-        assert (status, "larger than" in comment) == (scp.NOT_UNDERSTOOD, True)
-        assert store(association, DATA_SET, CR, INSTANCE) == (scp.SUCCESS, "")
+        assert (status, "larger than" in comment) == (taking.NOT_UNDERSTOOD, True)
+        assert store(association, DATA_SET, CR, INSTANCE) == (taking.SUCCESS, "")
 
 
 def test_without_a_spool_a_sender_is_told_to_try_again_and_then_succeeds(listening: Listening) -> None:
@@ -154,9 +149,9 @@ def test_without_a_spool_a_sender_is_told_to_try_again_and_then_succeeds(listeni
         raise StoreError("The store is away; start it.")
 
     listening.bucket.before = fail
-    assert send(listening, DATA_SET)[0] == scp.OUT_OF_RESOURCES
+    assert send(listening, DATA_SET)[0] == taking.OUT_OF_RESOURCES
     listening.bucket.before = lambda operation, key: None
-    assert send(listening, DATA_SET) == (scp.SUCCESS, "")
+    assert send(listening, DATA_SET) == (taking.SUCCESS, "")
 
 
 def test_an_association_that_ends_in_an_object_leaves_nothing(listening: Listening) -> None:
@@ -168,7 +163,7 @@ def test_an_association_that_ends_in_an_object_leaves_nothing(listening: Listeni
             association.dul.send_pdu(part)
         association.abort()
     wait_for(lambda: not listening.receiver._server.active_associations)
-    assert (listening.objects, send(listening, DATA_SET)[0]) == (0, scp.SUCCESS)
+    assert (listening.objects, send(listening, DATA_SET)[0]) == (0, taking.SUCCESS)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +204,7 @@ def test_one_association_too_many_is_told_to_come_later(listening: Listening) ->
     with associate(listening.port, CR) as first, associate(listening.port, CR) as second:
         assert (first.is_established, second.is_rejected) == (True, True)
         assert second.acceptor.primitive.result == 2
-        assert store(first, DATA_SET, CR, INSTANCE) == (scp.SUCCESS, "")
+        assert store(first, DATA_SET, CR, INSTANCE) == (taking.SUCCESS, "")
 
 
 def test_the_file_that_is_kept_is_what_was_sent(listening: Listening) -> None:
