@@ -28,7 +28,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
     ] = None,
     dicom_to: Annotated[
         list[str] | None,
-        typer.Option(help="AE@HOST:PORT that results go to by DICOM; may be given repeatedly. Default: none is sent."),
+        typer.Option(help="AE@HOST:PORT or URL (STOW-RS) that results go to; may be given repeatedly. Default: none."),
     ] = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
@@ -39,10 +39,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     dicom = None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()), dicomweb_port)
     if dicom_to:
-        from pneumoserve.intake import parse_address
+        from pneumoserve.intake import check_destination
 
         for address in dicom_to:
-            parse_address(address)
+            check_destination(address)
     if dicom is None and (dicom_to or dicomweb_port):
         raise Failure("--dicom-to and --dicomweb-port go with --dicom-port; give it too.", 2)
     raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom))

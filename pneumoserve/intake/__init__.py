@@ -7,6 +7,7 @@ decides.
 
 import logging
 
+from pneumoserve.intake.destinations import check_destination
 from pneumoserve.intake.errors import IntakeError, IntakeRulesError
 from pneumoserve.intake.rules import IntakeRules, load_rules
 from pneumoserve.intake.sender import echo, parse_address
@@ -26,6 +27,7 @@ __all__ = [
     "IntakeRulesError",
     "Spool",
     "Tls",
+    "check_destination",
     "echo",
     "load_rules",
     "parse_address",

@@ -21,7 +21,8 @@ class Backoff:
         """Seconds until the next try; 0 where one is due."""
         return max(0.0, self._until - time.monotonic())
 
-    def wait(self) -> None:
-        """A try did not work."""
-        self._until = time.monotonic() + min(_FIRST_SECONDS * 2**self._failures, _LONGEST_SECONDS)
+    def wait(self, at_least: float = 0.0) -> None:
+        """A try did not work; the next one is due in so many seconds `at_least`."""
+        own = min(_FIRST_SECONDS * 2**self._failures, _LONGEST_SECONDS)
+        self._until = time.monotonic() + max(own, at_least)
         self._failures += 1

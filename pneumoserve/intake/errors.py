@@ -32,7 +32,11 @@ class ServiceRefusalError(IntakeError):
 
 
 class PeerAwayError(IntakeError):
-    """A destination takes nothing now, and may later."""
+    """A destination takes nothing now, and may later; in `after` seconds at the soonest, where it said so."""
+
+    def __init__(self, sentence: str, after: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.after = after
 
 
 class PeerRefusalError(IntakeError):

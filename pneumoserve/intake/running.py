@@ -16,10 +16,10 @@ from pneumoserve.build_info import show_build
 from pneumoserve.front.identity import GATEWAY_HEADER, read_secret
 from pneumoserve.intake import metrics
 from pneumoserve.intake.calls import Caller
+from pneumoserve.intake.destinations import open_destination
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import load_rules
 from pneumoserve.intake.scp import Receiver
-from pneumoserve.intake.sender import Destination, parse_address
 from pneumoserve.intake.settings import IntakeSettings
 from pneumoserve.intake.spool import Spool
 from pneumoserve.intake.stow import WebReceiver
@@ -60,7 +60,9 @@ def run(settings: IntakeSettings) -> None:
         store.set_up(lockable=False)
         spool = Spool(store, Pseudonyms.read(settings.reference_key))
         caller = stack.enter_context(contextlib.closing(Caller(settings.front, sign_in(settings))))
-        destinations = [Destination(spool, rules.ae_title, parse_address(each), settings.tls) for each in settings.to]
+        destinations = [
+            open_destination(spool, rules.ae_title, each, settings.tls, settings.netrc) for each in settings.to
+        ]
         for destination in destinations:
             destination.start()
             stack.callback(destination.stop)

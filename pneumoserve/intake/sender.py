@@ -7,10 +7,11 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -25,8 +26,8 @@ from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.commitment import take_outcome
 from pneumoserve.intake.errors import ContextRefusalError, IntakeRulesError, PeerAwayError, PeerRefusalError
 from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION
-from pneumoserve.intake.spool import Batch, Spool
-from pneumoserve.intake.tls import Tls
+from pneumoserve.intake.spool import REPORT, Batch, Form, Spool
+from pneumoserve.intake.tls import NO_TLS, Tls
 from pneumoserve.store import NotFoundError, StoreError
 
 _ADDRESS: Final = re.compile(
@@ -38,15 +39,13 @@ _ID_DIGITS: Final = 12
 _PERMANENT: Final = 1
 _SUCCESS: Final = 0x0000
 _WARNINGS: Final = range(0xB000, 0xC000)
-_OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 _SHOWN_DIGITS: Final = 8
 _REQUEST_COMMITMENT: Final = 1
 # How long an association stays open for what the peer may say on it.
 _REPORT_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _LONGEST_REPORT: Final = timedelta(days=1)
-
-_NO_TLS: Final = Tls()
 
 _log: Final = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def parse_address(text: str) -> Address:
     return Address(match["title"], match["host"].strip("[]"), int(match["port"]), match["tls"] is not None)
 
 
-def echo(own_title: str, to: Address, tls: Tls = _NO_TLS) -> None:
+def echo(own_title: str, to: Address, tls: Tls = NO_TLS) -> None:
     """C-ECHO.
 
     Raises:
@@ -91,7 +90,7 @@ def echo(own_title: str, to: Address, tls: Tls = _NO_TLS) -> None:
         raise PeerAwayError(f"{to} did not answer C-ECHO; look at its log.")
 
 
-def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = _NO_TLS) -> None:
+def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = NO_TLS) -> None:
     """C-STORE of a report.
 
     Raises:
@@ -107,16 +106,22 @@ def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = _NO_TLS) -> N
     status = answer.get("Status")
     if status is None:
         raise PeerAwayError(f"{to} ended the association before it took a result.")
-    if status in _OUT_OF_RESOURCES:
+    if status in OUT_OF_RESOURCES:
         raise PeerAwayError(f"{to} has no room for a result now ({status:04X}).")
     if status != _SUCCESS and status not in _WARNINGS:
         raise PeerRefusalError(f"{to} refuses a result with {status:04X}; see PS3.4 B.2.3, and its log.")
 
 
 def ask_for_commitment(
-    own_title: str, to: Address, instance: str, transaction: str, spool: Spool, is_known: Callable[[], bool], tls: Tls
+    own_title: str,
+    to: Address,
+    reports: Sequence[bytes],
+    transaction: str,
+    spool: Spool,
+    is_known: Callable[[], bool],
+    tls: Tls,
 ) -> bool:
-    """Ask a peer to keep a report that it took; whether it offers to say so.
+    """Ask a peer to keep the files of a result that it took; whether it offers to say so.
 
     What it says goes to the spool. It may say so on this association, for which this waits a moment unless it
     `is_known`, or on one of its own.
@@ -129,10 +134,8 @@ def ask_for_commitment(
         association = _associate(own_title, to, STORAGE_COMMITMENT, tls, handlers)
     except ContextRefusalError:
         return False
-    report = Dataset()
-    report.ReferencedSOPClassUID, report.ReferencedSOPInstanceUID = Comprehensive3DSRStorage, instance
     wanted = Dataset()
-    wanted.TransactionUID, wanted.ReferencedSOPSequence = transaction, [report]
+    wanted.TransactionUID, wanted.ReferencedSOPSequence = transaction, [_refer_to(report) for report in reports]
     try:
         answer, _ = association.send_n_action(
             wanted, _REQUEST_COMMITMENT, UID(STORAGE_COMMITMENT), StorageCommitmentPushModelInstance
@@ -149,6 +152,13 @@ def ask_for_commitment(
     if status != _SUCCESS:
         raise PeerRefusalError(f"{to} does not say whether it keeps a result ({status:04X}); see its log.")
     return True
+
+
+def _refer_to(report: bytes) -> Dataset:
+    file = pydicom.dcmread(io.BytesIO(report), specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = file.SOPClassUID, file.SOPInstanceUID
+    return reference
 
 
 def _associate(own_title: str, to: Address, sop_class: str, tls: Tls, handlers: list[Any] | None = None) -> Association:
@@ -171,23 +181,30 @@ def _associate(own_title: str, to: Address, sop_class: str, tls: Tls, handlers: 
     raise PeerAwayError(f"{to} cannot be reached; see that it runs, that nothing is between{trusted}.")
 
 
-class Destination:
-    """One destination of results; `start` it, and `stop` it in the end."""
+class Outbox(ABC):
+    """The queue of one destination of results; `start` it, and `stop` it in the end."""
 
-    def __init__(self, spool: Spool, own_title: str, address: Address, tls: Tls = _NO_TLS) -> None:
-        self.id = digest_of(str(address).encode())[:_ID_DIGITS]
-        self.name = str(address)
+    # What it is sent of a result.
+    forms: ClassVar[tuple[Form, ...]] = (REPORT,)
+
+    def __init__(self, spool: Spool, name: str) -> None:
+        self.id = digest_of(name.encode())[:_ID_DIGITS]
+        self.name = name
         self._spool = spool
-        self._own_title = own_title
-        self._address = address
-        self._tls = tls
-        # Until it turns out that it does not offer to.
-        self._commits = True
         self._backoff = Backoff()
         self._waiting: dict[Batch, None] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+
+    @abstractmethod
+    def send(self, reports: Sequence[bytes]) -> None:
+        """Send what there is of a result.
+
+        Raises:
+            PeerAwayError: the destination may take it later.
+            PeerRefusalError: it never will, unless somebody changes its settings or ours.
+        """
 
     def start(self) -> None:
         """Send from now on."""
@@ -229,30 +246,14 @@ class Destination:
 
     def _hand_over(self, batch: Batch) -> bool:
         """Do what is left until the destination has a batch's report; False while it is to say that it keeps it."""
-        known = self._spool.names_of(batch)
         # It may have been offered again before it was noted.
-        if f"sent-{self.id}" in known:
-            return True
-        if f"asked-{self.id}" in known:
-            if (datetime.now(UTC) - known[f"asked-{self.id}"]) > _LONGEST_REPORT:
-                raise PeerRefusalError(f"{self.name} did not say within a day that it keeps a result; let it call us.")
-            return False
-        report = pydicom.dcmread(io.BytesIO(self._spool.report_of(batch)))
-        if f"stored-{self.id}" not in known:
-            send(self._own_title, self._address, report, self._tls)
-        if self._commits:
-            self._spool.note_stored(batch, self.id)
-            self._commits = ask_for_commitment(
-                self._own_title, self._address, str(report.SOPInstanceUID),
-                self._spool.await_answer(batch, self.id), self._spool, lambda: self._spool.is_sent(batch, self.id),
-                self._tls,
-            )  # fmt: skip
-        if self._commits:
-            self._spool.note_asked(batch, self.id)
-        else:
-            self._spool.forget_awaited(batch, self.id)
+        if not self._spool.is_sent(batch, self.id):
+            self.send(self._reports(batch))
             self._spool.note_sent(batch, self.id)
         return True
+
+    def _reports(self, batch: Batch) -> list[bytes]:
+        return [self._spool.report_of(batch, form) for form in self._spool.forms_of(batch, self.forms)]
 
     def _deliver(self, batch: Batch) -> str:
         """Send a batch's report; what became of it."""
@@ -264,7 +265,7 @@ class Destination:
             # It was finished or dropped meanwhile.
             return "sent"
         except (PeerAwayError, StoreError) as error:
-            self._backoff.wait()
+            self._backoff.wait(error.after if isinstance(error, PeerAwayError) else 0.0)
             _log.warning("the result of study %s waits %.0f s: %s", number, self._backoff.seconds, error)
             return "later"
         except PeerRefusalError as error:
@@ -273,3 +274,50 @@ class Destination:
             return "failed"
         self._backoff = Backoff()
         return "sent"
+
+
+class Destination(Outbox):
+    """A PACS that takes results by C-STORE, and may say later that it keeps them."""
+
+    def __init__(self, spool: Spool, own_title: str, address: Address, tls: Tls = NO_TLS) -> None:
+        super().__init__(spool, str(address))
+        self._own_title = own_title
+        self._address = address
+        self._tls = tls
+        # Until it turns out that it does not offer to.
+        self._commits = True
+
+    def send(self, reports: Sequence[bytes]) -> None:
+        """Store DICOM files, by an association each.
+
+        Raises:
+            PeerAwayError, PeerRefusalError: as `send`.
+        """
+        for report in reports:
+            send(self._own_title, self._address, pydicom.dcmread(io.BytesIO(report)), self._tls)
+
+    def _hand_over(self, batch: Batch) -> bool:
+        known = self._spool.names_of(batch)
+        # It may have been offered again before it was noted.
+        if f"sent-{self.id}" in known:
+            return True
+        if f"asked-{self.id}" in known:
+            if (datetime.now(UTC) - known[f"asked-{self.id}"]) > _LONGEST_REPORT:
+                raise PeerRefusalError(f"{self.name} did not say within a day that it keeps a result; let it call us.")
+            return False
+        reports = self._reports(batch)
+        if f"stored-{self.id}" not in known:
+            self.send(reports)
+        if self._commits:
+            self._spool.note_stored(batch, self.id)
+            self._commits = ask_for_commitment(
+                self._own_title, self._address, reports,
+                self._spool.await_answer(batch, self.id), self._spool, lambda: self._spool.is_sent(batch, self.id),
+                self._tls,
+            )  # fmt: skip
+        if self._commits:
+            self._spool.note_asked(batch, self.id)
+        else:
+            self._spool.forget_awaited(batch, self.id)
+            self._spool.note_sent(batch, self.id)
+        return True

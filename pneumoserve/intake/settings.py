@@ -8,18 +8,17 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from pneumoserve.intake.destinations import check_destination
 from pneumoserve.intake.errors import IntakeRulesError
-from pneumoserve.intake.sender import parse_address
 from pneumoserve.intake.tls import Tls
 from pneumoserve.settings import ProcessSettings
 
 
 def _check_address(text: str) -> str:
     try:
-        parse_address(text)
+        return check_destination(text)
     except IntakeRulesError as error:
         raise ValueError(str(error)) from None
-    return text
 
 
 class IntakeSettings(ProcessSettings):
@@ -59,8 +58,8 @@ class IntakeSettings(ProcessSettings):
     below_age_years: float | None = Field(None, gt=0, description="age from which on they are no more")
     to: list[Annotated[str, AfterValidator(_check_address)]] = Field(
         [],
-        description="AE@HOST:PORT of a destination of results, with /tls where it takes TLS; without one, none is "
-        "sent. May be given repeatedly",
+        description="AE@HOST:PORT of a destination of results, with /tls where it takes TLS, or its URL (STOW-RS); "
+        "without one, none is sent. May be given repeatedly",
     )
     tls_certificate: Path | None = Field(
         None, description="PEM of our certificate and its chain; with one, DICOM is taken by TLS alone"
@@ -69,6 +68,7 @@ class IntakeSettings(ProcessSettings):
     tls_authority: Path | None = Field(
         None, description="PEM of the authority that peers' certificates are to be of; with one, senders need theirs"
     )
+    netrc: Path | None = Field(None, description="file of our names and passwords at web servers; default: none")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="port of Prometheus metrics; default: none")
 
     @model_validator(mode="after")

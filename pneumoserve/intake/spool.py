@@ -26,11 +26,11 @@ several may do the same step: one of them succeeds, and the others find what it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
@@ -56,6 +56,10 @@ _ASKED: Final = "asked-"
 _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
 ANSWER: Final = "answer"
+
+# What is sent of a result: a structured report.
+Form = Literal["report"]
+REPORT: Final = "report"
 
 Kept = Literal["kept", "repeat", "refused"]
 
@@ -321,17 +325,28 @@ class Spool:
         """
         return StudyAnswer.model_validate_json(self._store.get(f"{batch.folder}answer"))
 
-    def put_report(self, batch: Batch, report: bytes) -> None:
+    def put_report(self, batch: Batch, report: bytes, form: Form = REPORT) -> None:
         """Keep a batch's report, so that each destination and each try gets the same bytes."""
-        self._store.create(f"{batch.folder}report", report, _DICOM)
+        self._store.create(f"{batch.folder}{form}", report, _DICOM)
 
-    def report_of(self, batch: Batch) -> bytes:
-        """A batch's report.
+    def forms_of(self, batch: Batch, forms: Sequence[Form]) -> list[Form]:
+        """Those of the forms that a batch's report has.
+
+        Raises:
+            NotFoundError: it has none of them, or none any more.
+        """
+        found = [form for form in forms if self._store.exists(f"{batch.folder}{form}")]
+        if not found:
+            raise NotFoundError("There is no such report.")
+        return found
+
+    def report_of(self, batch: Batch, form: Form = REPORT) -> bytes:
+        """A batch's report in a form.
 
         Raises:
             NotFoundError: it has none, or none any more.
         """
-        return self._store.get(f"{batch.folder}report")
+        return self._store.get(f"{batch.folder}{form}")
 
     def names_of(self, batch: Batch) -> dict[str, datetime]:
         """The names of what is known of a batch, and since when."""
@@ -412,7 +427,8 @@ class Spool:
             self._create(f"instances/{instance}/done", {"outcome": outcome, "time": now_text()})
         for instance in outcomes:
             self._store.erase(_object_key(batch.study, instance))
-        self._store.erase(f"{batch.folder}report")
+        for form in get_args(Form):
+            self._store.erase(f"{batch.folder}{form}")
         for name in self.names_of(batch):
             if name.startswith(_ASKED):
                 self.forget_awaited(batch, name.removeprefix(_ASKED))

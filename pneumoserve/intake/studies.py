@@ -29,7 +29,7 @@ from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.results import make_report
 from pneumoserve.intake.rules import IntakeRules, Unread
 from pneumoserve.intake.selections import read_selection
-from pneumoserve.intake.sender import Destination
+from pneumoserve.intake.sender import Outbox
 from pneumoserve.intake.spool import ANSWER, FLAG, Batch, LeftOut, Plan, ReadImage, Spool, StudyAnswer
 from pneumoserve.ledger import now_text
 from pneumoserve.records import Flag, Withdrawal
@@ -63,7 +63,7 @@ class Studies:
         spool: Spool,
         rules: IntakeRules,
         caller: Caller,
-        destinations: Sequence[Destination] = (),
+        destinations: Sequence[Outbox] = (),
         recorder: Recorder | None = None,
     ) -> None:
         self._spool = spool
@@ -203,7 +203,7 @@ class Studies:
             names = self._spool.batches(batch.study)[batch]
         answer = self._spool.answer_of(batch)
         # Without a report, nobody was to have one when it was answered, or there is nothing to say.
-        due = self._destinations if "report" in names else ()
+        due = (each for each in self._destinations if names.intersection(each.forms))
         open_for = [each for each in due if f"sent-{each.id}" not in names]
         failed = {failure.what for failure in failures}
         for destination in open_for:

@@ -73,3 +73,7 @@ class Tls:
                 f"The files of --tls-… cannot be used ({reason}); give a certificate, its key, and an authority in PEM."
             ) from None
         return context
+
+
+# Of whoever neither takes nor sends by TLS.
+NO_TLS: Final = Tls()

@@ -59,7 +59,7 @@ _BACKOFF_SECONDS: Final = 0.25
 
 @dataclass(frozen=True)
 class Dicom:
-    """X-rays are taken by DICOM on these ports of loopback; results go to each `AE@HOST:PORT` of `to`.
+    """X-rays are taken by DICOM on these ports of loopback; results go to each address of `to`.
 
     Where no port of DICOMweb is given, it is a free one.
     """
@@ -448,6 +448,7 @@ class _Stack:
             f"--below-age-years={population.below_age_years}",
             *([f"--rules={rules.resolve()}"] if rules.is_file() else []),
             *(f"--to={each}" for each in dicom.to),
+            *([f"--netrc={netrc.resolve()}"] if (netrc := self._state.netrc).is_file() else []),
         ]
         return Child(
             _INTAKE,

@@ -129,6 +129,11 @@ class State:
         return self.folder / "intake.yaml"
 
     @property
+    def netrc(self) -> Path:
+        """The file of intake's names and passwords at web servers; there may be none."""
+        return self.folder / "netrc"
+
+    @property
     def journal(self) -> Path:
         """The folder of the front's journal."""
         return self.folder / "journal"

@@ -32,9 +32,10 @@ _FOLDERS = os.pathsep.join(each for each in os.get_exec_path() if Path(each) != 
 needs_dcmtk = pytest.mark.skipif(
     shutil.which("storescu", path=_FOLDERS) is None, reason="DCMTK is not on every machine"
 )
+_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 needs_orthanc = pytest.mark.skipif(
-    shutil.which("Orthanc") is None or shutil.which("dciodvfy") is None,
-    reason="Orthanc and dicom3tools are not on every machine",
+    shutil.which("Orthanc") is None or not _DICOMWEB.exists() or shutil.which("dciodvfy") is None,
+    reason="Orthanc with its DICOMweb and dicom3tools are not on every machine",
 )
 # pynetdicom leaves the socket of a connection that failed to the garbage collector.
 leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -54,13 +55,21 @@ def dcmtk(program: str) -> str:
 
 @dataclass
 class Pacs:
-    """A running Orthanc; `address` is AE@HOST:PORT."""
+    """A running Orthanc; `address` is AE@HOST:PORT, `dicomweb` the base of its DICOMweb."""
 
     http: httpx.Client
     address: str
+    dicomweb: str
 
-    def store(self, file: bytes) -> None:
-        self.http.post("/instances", content=file).raise_for_status()
+    def store(self, file: bytes) -> str:
+        """Give it an object; its id there."""
+        return str(self.http.post("/instances", content=file).raise_for_status().json()["ID"])
+
+    def send_by_stow(self, instance: str, url: str) -> None:
+        """Have it send one of its instances by STOW-RS."""
+        self.http.put("/dicom-web/servers/pneumoserve", json={"Url": url}).raise_for_status()
+        asked = {"Resources": [instance], "Synchronous": True}
+        self.http.post("/dicom-web/servers/pneumoserve/stow", json=asked).raise_for_status()
 
     def reports(self) -> list[bytes]:
         """The structured reports that it has."""
@@ -70,21 +79,23 @@ class Pacs:
 
 
 @contextlib.contextmanager
-def run_orthanc(folder: Path, routes_to: int) -> Iterator[Pacs]:
-    """A PACS that routes each CR to our port on loopback as soon as it has it."""
+def run_orthanc(folder: Path, routes_to: int, users: dict[str, str] | None = None) -> Iterator[Pacs]:
+    """A PACS that routes each CR to our port on loopback as soon as it has it; with `users`, it knows nobody else."""
     folder.mkdir()
     http_port, dicom_port = free_ports(2)
     (folder / "routes.lua").write_text(_ROUTES)
     settings = {
         "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": http_port,
-        "DicomPort": dicom_port, "DicomAet": "ORTHANC", "AuthenticationEnabled": False, "Plugins": [],
+        "DicomPort": dicom_port, "DicomAet": "ORTHANC", "AuthenticationEnabled": users is not None,
+        "RegisteredUsers": users or {}, "Plugins": [str(_DICOMWEB)], "DicomWeb": {"Enable": True},
         "LuaScripts": [str(folder / "routes.lua")], "OverwriteInstances": True,
         "DicomModalities": {"pneumoserve": ["PNEUMOSERVE", "127.0.0.1", routes_to]},
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log)
-    http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=30)
+    url = f"http://127.0.0.1:{http_port}"
+    http = httpx.Client(base_url=url, timeout=30, auth=next(iter((users or {}).items()), None))
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "log").read_text()
@@ -94,7 +105,7 @@ def run_orthanc(folder: Path, routes_to: int) -> Iterator[Pacs]:
 
     try:
         wait_for(answers, 60)
-        yield Pacs(http, f"ORTHANC@127.0.0.1:{dicom_port}")
+        yield Pacs(http, f"ORTHANC@127.0.0.1:{dicom_port}", f"{url}/dicom-web")
     finally:
         http.close()
         process.terminate()

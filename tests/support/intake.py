@@ -138,6 +138,7 @@ class FakeDestination:
     spool: Spool
     id: str = "d" * 12
     open: bool = True
+    forms: tuple[str, ...] = ("report",)
     taken: dict[Batch, list[bytes]] = field(default_factory=dict)
 
     def offer(self, batch: Batch) -> None:

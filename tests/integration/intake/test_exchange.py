@@ -16,7 +16,7 @@ from pneumoserve.local.process import free_ports
 from pneumoserve.records import REVIEW_WRITERS, Withdrawal, find_record, kind_of, read_entries
 from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
 from tests.support.dicom_peers import Pacs, dcmtk, needs_orthanc, run_orthanc
-from tests.support.intake import STUDY, child_xray, groups_of, make_selection
+from tests.support.intake import STUDY, child_xray, groups_of, make_object, make_selection
 
 pytestmark = needs_orthanc
 
@@ -28,7 +28,9 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pacs, S
     (folder / "state").mkdir()
     (folder / "state" / "intake.yaml").write_text("quietSeconds: 2\n")
     with run_orthanc(folder / "orthanc", port) as pacs:
-        stack = start_stack(folder / "state", f"--dicom-port={port}", f"--dicom-to={pacs.address}")
+        stack = start_stack(
+            folder / "state", f"--dicom-port={port}", f"--dicom-to={pacs.address}", f"--dicom-to={pacs.dicomweb}"
+        )
         assert stack.announced["dicom"] == {"ae_title": "PNEUMOSERVE", "host": "127.0.0.1", "port": port}
         yield pacs, stack
         assert stack.stop() == 0
@@ -103,3 +105,14 @@ def test_what_is_done_leaves_the_spool_empty_and_no_name_in_the_log(exchange: tu
     # Orthanc was asked to say that it keeps it, and called back.
     assert "a destination keeps result 1" in log
     assert not any(word in log for word in ("Beispiel", "4711", "Meier", STUDY))
+
+
+def test_the_pacs_sends_by_stow_what_becomes_a_report_too(exchange: tuple[Pacs, Stack]) -> None:
+    pacs, stack = exchange
+    before = len(pacs.reports())
+    study = f"{STUDY}.2"
+    # No CR to its script, which would send it by C-STORE.
+    instance = pacs.store(make_object(1, study, Modality="DX", PatientAge="004Y"))
+    pacs.send_by_stow(instance, stack.announced["dicomweb"])
+    wait_for(lambda: len(pacs.reports()) == before + 1, 60)
+    assert study in {str(srread(io.BytesIO(report)).StudyInstanceUID) for report in pacs.reports()}

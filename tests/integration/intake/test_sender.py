@@ -18,14 +18,10 @@ from pneumoserve.intake import echo, parse_address
 from pneumoserve.intake.errors import PeerAwayError, PeerRefusalError
 from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION, IntakeRules
 from pneumoserve.intake.scp import Receiver
-from pneumoserve.intake.sender import Destination
-from pneumoserve.intake.spool import Spool
-from pneumoserve.intake.studies import Studies
 from pneumoserve.local.process import free_ports
-from pneumoserve.store import MemoryStore
 from tests.conftest import wait_for
 from tests.support.dicom_peers import leaves_sockets
-from tests.support.intake import FakeService, make_incoming, make_spool
+from tests.support.sending import sending
 
 pytestmark = leaves_sockets
 COMMITMENT = UID(STORAGE_COMMITMENT)
@@ -86,39 +82,6 @@ def take(port: int = 0, *, commits: bool = False, **options: Any) -> Iterator[Ta
         yield taking
     finally:
         server.shutdown()
-
-
-class Sending:
-    """A study with a result, and the destinations that are to have it."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.spool: Spool = make_spool(MemoryStore())
-        self.destinations = [Destination(self.spool, "PNEUMOSERVE", parse_address(each)) for each in addresses]
-        self.studies = Studies(self.spool, IntakeRules(quiet_seconds=0), FakeService(), self.destinations)
-        self.spool.keep(make_incoming(), flagged=False)
-        (self.study,) = self.spool.studies()
-
-    def look(self) -> None:
-        if self.spool.studies():
-            self.studies.advance(self.study)
-
-    def names(self) -> set[str]:
-        """What is known of the one batch."""
-        self.look()
-        return next(iter(self.spool.batches(self.study).values()), set())
-
-
-@contextlib.contextmanager
-def sending(*addresses: str) -> Iterator[Sending]:
-    made = Sending(*addresses)
-    for each in made.destinations:
-        each.start()
-    try:
-        yield made
-    finally:
-        for each in made.destinations:
-            each.stop()
-        made.studies.finish()
 
 
 def report_kept(port: int, transaction: str, instance: str, *, reason: int | None = None) -> int:

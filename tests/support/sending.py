@@ -1,0 +1,49 @@
+"""A study with a result, sent to destinations as intake does it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pneumoserve.intake.destinations import open_destination
+from pneumoserve.intake.rules import IntakeRules
+from pneumoserve.intake.spool import Spool
+from pneumoserve.intake.studies import Studies
+from pneumoserve.store import MemoryStore
+from tests.support.intake import FakeService, make_incoming, make_spool
+
+
+class Sending:
+    """A study with a result, and the destinations that are to have it."""
+
+    def __init__(self, *addresses: str, credentials: Path | None = None) -> None:
+        self.spool: Spool = make_spool(MemoryStore())
+        self.destinations = [
+            open_destination(self.spool, "PNEUMOSERVE", each, credentials=credentials) for each in addresses
+        ]
+        self.studies = Studies(self.spool, IntakeRules(quiet_seconds=0), FakeService(), self.destinations)
+        self.spool.keep(make_incoming(), flagged=False)
+        (self.study,) = self.spool.studies()
+
+    def look(self) -> None:
+        if self.spool.studies():
+            self.studies.advance(self.study)
+
+    def names(self) -> set[str]:
+        """What is known of the one batch."""
+        self.look()
+        return next(iter(self.spool.batches(self.study).values()), set())
+
+
+@contextlib.contextmanager
+def sending(*addresses: str, credentials: Path | None = None) -> Iterator[Sending]:
+    made = Sending(*addresses, credentials=credentials)
+    for each in made.destinations:
+        each.start()
+    try:
+        yield made
+    finally:
+        for each in made.destinations:
+            each.stop()
+        made.studies.finish()
