@@ -25,7 +25,7 @@ _OTHERS: Final = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "Rows", "Columns",
 )  # fmt: skip
 _TAGS: Final = {int(tag_for_keyword(name) or 0): name for name in (*_IDENTITY, *_OTHERS)}
-_IMPLEMENTATION: Final = UID("2.25.199424713577209306846127205412163212893")
+IMPLEMENTATION: Final = UID("2.25.199424713577209306846127205412163212893")
 _DAMAGED: Final = "The DICOM object is damaged or cut short; send the complete file."
 
 
@@ -36,7 +36,7 @@ def make_file(data_set: bytes, sop_class: str, instance: str, syntax: str) -> by
     meta.MediaStorageSOPClassUID = UID(sop_class)
     meta.MediaStorageSOPInstanceUID = UID(instance)
     meta.TransferSyntaxUID = UID(syntax)
-    meta.ImplementationClassUID = _IMPLEMENTATION
+    meta.ImplementationClassUID = IMPLEMENTATION
     out = io.BytesIO()
     out.write(b"\x00" * 128 + b"DICM")
     write_file_meta_info(DicomIO(out), meta, enforce_standard=True)

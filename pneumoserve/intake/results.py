@@ -13,7 +13,6 @@ from typing import Final
 import pydicom
 from highdicom.sr import (
     AlgorithmIdentification,
-    CodedConcept,
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
     Measurement,
@@ -32,14 +31,29 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from pneumoserve.canonical import Sha256
-from pneumoserve.decision import Decision, Finding, Reason
+from pneumoserve.decision import Decision
+from pneumoserve.intake.concepts import (
+    CHEST_XRAY,
+    COMMENT,
+    DISREGARD,
+    FINDINGS,
+    MANUFACTURER,
+    PERCENT,
+    REFERRED,
+    REJECTIONS,
+    SCHEME,
+    UNREADABLE,
+    WITHDRAWN,
+    YES,
+    evaluate,
+    measure,
+)
 from pneumoserve.intake.spool import Batch, StudyAnswer
 from pneumoserve.records import RejectionReason
 from pneumoserve.release.schema import INTENDED_USE
 
 _SERIES_NUMBER: Final = 9001
-_MANUFACTURER: Final = "pneumoserve"
-_SCHEME: Final = "99PNEUMO"
+SERIES_DESCRIPTION: Final = "pneumoserve: research only, not for clinical use"
 # What evidence must have for highdicom; attributes of type 2 may be empty.
 _EMPTY: Final = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -50,38 +64,6 @@ _COPIED: Final = (
     "Rows", "Columns",
 )  # fmt: skip
 _SEXES: Final = {"M", "F", "O"}
-_FINDINGS: Final[dict[Finding | None, CodedConcept]] = {
-    "normal": CodedConcept("17621005", "SCT", "Normal"),
-    "pneumonia": CodedConcept("233604007", "SCT", "Pneumonia"),
-    None: CodedConcept("373068000", "SCT", "Undetermined"),
-}
-_CERTAINTY: Final = CodedConcept("111012", "DCM", "Certainty of Finding")
-_COMMENT: Final = CodedConcept("121106", "DCM", "Comment")
-_YES: Final = CodedConcept("373066001", "SCT", "Yes")
-_NO: Final = CodedConcept("373067005", "SCT", "No")
-_PERCENT: Final = CodedConcept("%", "UCUM", "Percent")
-# No standard code says these; a pattern that graders saw is no microbiology, so SNOMED's pneumonias would be wrong.
-_PREVALENCE: Final = CodedConcept("prevalence", _SCHEME, "Prevalence that the certainty assumes")
-_LEANING: Final = CodedConcept("leaning", _SCHEME, "Finding that the certainty is of")
-_REFERRED: Final = CodedConcept("referred", _SCHEME, "A human must look")
-_REASON: Final = CodedConcept("reason", _SCHEME, "Reason why a human must look")
-_PATTERN: Final = CodedConcept("pattern", _SCHEME, "Pattern of pneumonia on the image")
-_REASONS: Final[dict[Reason, str]] = {
-    "uncertain_finding": "The finding is uncertain",
-    "uncertain_type": "The pattern of pneumonia is uncertain",
-    "not_a_chest_film": "The image shows no upright chest",
-    "outside_population": "The age is unknown, or none that the models learned from",
-    "lateral_view": "The view is lateral",
-    "release_stopped": "The release is stopped, so that it judges no image",
-}
-_REJECTIONS: Final[dict[RejectionReason, CodedConcept]] = {
-    "quality": CodedConcept("113001", "DCM", "Rejected for Quality Reasons"),
-    "patient_safety": CodedConcept("113037", "DCM", "Rejected for Patient Safety Reasons"),
-    "worklist_entry": CodedConcept("113038", "DCM", "Incorrect Modality Worklist Entry"),
-    "retention": CodedConcept("113039", "DCM", "Data Retention Policy Expired"),
-}
-_WITHDRAWN: Final = CodedConcept("withdrawn", _SCHEME, "Why the answer is withdrawn")
-_UNREADABLE: Final = CodedConcept("unreadable", _SCHEME, "The image could not be read")
 
 
 def make_report(
@@ -96,7 +78,7 @@ def make_report(
     `headers` are those of the objects, by instance; `uid` is a UID for what is named; `before` is the study's last
     batch that has a report.
     """
-    images = {instance: _evidence(header) for instance, header in headers.items()}
+    images = {instance: copy_evidence(header) for instance, header in headers.items()}
     instances = [each.instance for each in (*answer.read, *answer.withdrawn)]
     instances += [each.instance for each in answer.unreadable]
     shown = [images[instance] for instance in instances]
@@ -107,44 +89,44 @@ def make_report(
         evidence=shown,
         content=MeasurementReport(
             observation_context=ObservationContext(observer_device_context=_device(uid)),
-            procedure_reported=CodedConcept("399208008", "SCT", "Plain X-ray of chest"),
+            procedure_reported=CHEST_XRAY,
             imaging_measurements=groups,
         )[0],
         series_instance_uid=uid(f"series {batch.study}"),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid(f"result {batch.folder}"),
         instance_number=batch.number,
-        manufacturer=_MANUFACTURER,
+        manufacturer=MANUFACTURER,
         is_complete=True,
         is_final=False,
         is_verified=False,
         previous_versions=None if before is None else [_predecessor(before, shown[0], uid)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description="pneumoserve: research only, not for clinical use",
+        series_description=SERIES_DESCRIPTION,
     )
-    _set_times(report, datetime.fromisoformat(answer.time).astimezone())
+    set_times(report, datetime.fromisoformat(answer.time).astimezone())
     report.CodingSchemeIdentificationSequence = [_describe_scheme()]
     out = io.BytesIO()
     pydicom.dcmwrite(out, report, enforce_file_format=True)
     return out.getvalue()
 
 
-def _set_times(report: Comprehensive3DSR, moment: datetime) -> None:
+def set_times(report: Dataset, moment: datetime) -> None:
     """State when it was answered, in local time as the study's; highdicom states when it was written."""
     for prefix in ("Content", "InstanceCreation"):
         setattr(report, f"{prefix}Date", moment.strftime("%Y%m%d"))
         setattr(report, f"{prefix}Time", moment.strftime("%H%M%S.%f"))
-    for equipment in report.ContributingEquipmentSequence:
+    for equipment in report.get("ContributingEquipmentSequence", []):
         equipment["ContributionDateTime"].value = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
 def _describe_scheme() -> Dataset:
     scheme = Dataset()
-    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _SCHEME, "Codes of pneumoserve"
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "Codes of pneumoserve"
     return scheme
 
 
-def _evidence(header: Dataset) -> Dataset:
+def copy_evidence(header: Dataset) -> Dataset:
     """What a report copies of an image, with all that the standard wants there."""
     evidence = Dataset()
     for name in _COPIED:
@@ -166,7 +148,7 @@ def _groups(
     def track(what: str, name: str) -> TrackingIdentifier:
         return TrackingIdentifier(uid=uid(f"tracking {batch.folder} {what}"), identifier=name)
 
-    algorithm = AlgorithmIdentification(_MANUFACTURER, answer.release or "none", manufacturer=_MANUFACTURER)
+    algorithm = AlgorithmIdentification(MANUFACTURER, answer.release or "none", manufacturer=MANUFACTURER)
     if answer.study is not None:
         # After a withdrawal it is of images that nobody sends any more.
         shown = [images[each.instance] for each in answer.read]
@@ -181,27 +163,17 @@ def _groups(
 
 
 def _group(
-    name: TrackingIdentifier,
+    tracking: TrackingIdentifier,
     algorithm: AlgorithmIdentification,
     decision: Decision,
     images: Sequence[Dataset],
     prevalence: float | None,
 ) -> MeasurementsAndQualitativeEvaluations:
-    measurements = []
-    evaluations = [QualitativeEvaluation(_REFERRED, _YES if decision.referred else _NO)]
-    evaluations += [QualitativeEvaluation(_REASON, _own(reason, _REASONS[reason])) for reason in decision.reasons]
-    if decision.pneumonia_type is not None:
-        pattern = _own(decision.pneumonia_type, f"{decision.pneumonia_type.capitalize()} pattern, no microbiology")
-        evaluations.append(QualitativeEvaluation(_PATTERN, pattern))
-    if decision.confidence is not None:
-        measurements.append(Measurement(_CERTAINTY, round(decision.confidence * 100, 1), _PERCENT))
-        if decision.leaning is not None:
-            evaluations.append(QualitativeEvaluation(_LEANING, _FINDINGS[decision.leaning]))
-        if prevalence is not None:
-            measurements.append(Measurement(_PREVALENCE, round(prevalence * 100, 1), _PERCENT))
+    measurements = [Measurement(name, percent, PERCENT) for name, percent in measure(decision, prevalence)]
+    evaluations = [QualitativeEvaluation(name, value) for name, value in evaluate(decision)]
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=name,
-        finding_type=_FINDINGS[decision.finding],
+        tracking_identifier=tracking,
+        finding_type=FINDINGS[decision.finding],
         algorithm_id=algorithm,
         measurements=measurements or None,
         qualitative_evaluations=evaluations,
@@ -212,23 +184,23 @@ def _group(
 def _withdrawn(
     name: TrackingIdentifier, image: Dataset, why: RejectionReason | None
 ) -> MeasurementsAndQualitativeEvaluations:
-    evaluations = [] if why is None else [QualitativeEvaluation(_WITHDRAWN, _REJECTIONS[why])]
+    evaluations = [] if why is None else [QualitativeEvaluation(WITHDRAWN, REJECTIONS[why])]
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=name,
-        finding_type=_FINDINGS[None],
-        qualitative_evaluations=[*evaluations, QualitativeEvaluation(_REFERRED, _YES)],
+        finding_type=FINDINGS[None],
+        qualitative_evaluations=[*evaluations, QualitativeEvaluation(REFERRED, YES)],
         # highdicom would look at its pixels' description, which a rejection note does not have.
         source_images=[SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
     )
-    _comment(group, "The answer for this image is withdrawn, since the image was rejected; disregard earlier reports.")
+    _comment(group, DISREGARD)
     return group
 
 
 def _unreadable(name: TrackingIdentifier, image: Dataset, why: str) -> MeasurementsAndQualitativeEvaluations:
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=name,
-        finding_type=_FINDINGS[None],
-        qualitative_evaluations=[QualitativeEvaluation(_UNREADABLE, _YES), QualitativeEvaluation(_REFERRED, _YES)],
+        finding_type=FINDINGS[None],
+        qualitative_evaluations=[QualitativeEvaluation(UNREADABLE, YES), QualitativeEvaluation(REFERRED, YES)],
         source_images=[SourceImageForMeasurementGroup.from_source_image(image)],
     )
     _comment(group, why)
@@ -237,15 +209,11 @@ def _unreadable(name: TrackingIdentifier, image: Dataset, why: str) -> Measureme
 
 def _comment(group: MeasurementsAndQualitativeEvaluations, *comments: str) -> None:
     for comment in comments:
-        group[0].ContentSequence.append(TextContentItem(_COMMENT, comment, RelationshipTypeValues.CONTAINS))
-
-
-def _own(value: str, meaning: str) -> CodedConcept:
-    return CodedConcept(value, _SCHEME, meaning)
+        group[0].ContentSequence.append(TextContentItem(COMMENT, comment, RelationshipTypeValues.CONTAINS))
 
 
 def _device(uid: Callable[[str], str]) -> ObserverContext:
-    device = DeviceObserverIdentifyingAttributes(uid=uid("device"), name=_MANUFACTURER, manufacturer_name=_MANUFACTURER)
+    device = DeviceObserverIdentifyingAttributes(uid=uid("device"), name=MANUFACTURER, manufacturer_name=MANUFACTURER)
     return ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
 
 

@@ -112,6 +112,9 @@ class IntakeRules(_Form):
     reference: Literal["AccessionNumber", "StudyID"] | None = Field(
         default="AccessionNumber", description="what messages may call the study; null: nothing"
     )
+    secondary_capture: bool = Field(
+        default=False, description="also send a picture of the report's words, for a PACS that shows no TID 1500"
+    )
     quiet_seconds: float = Field(
         default=10, ge=0, description="a study is complete when no object has come for so long"
     )

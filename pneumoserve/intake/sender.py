@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
@@ -26,7 +26,7 @@ from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.commitment import take_outcome
 from pneumoserve.intake.errors import ContextRefusalError, IntakeRulesError, PeerAwayError, PeerRefusalError
 from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION
-from pneumoserve.intake.spool import REPORT, Batch, Form, Spool
+from pneumoserve.intake.spool import CAPTURE, REPORT, Batch, Form, Spool
 from pneumoserve.intake.tls import NO_TLS, Tls
 from pneumoserve.store import NotFoundError, StoreError
 
@@ -97,7 +97,7 @@ def send(own_title: str, to: Address, dataset: Dataset, tls: Tls = NO_TLS) -> No
         PeerAwayError: it may take it later.
         PeerRefusalError: it never will, unless somebody changes its settings or ours.
     """
-    association = _associate(own_title, to, Comprehensive3DSRStorage, tls)
+    association = _associate(own_title, to, str(dataset.SOPClassUID), tls)
     try:
         answer = association.send_c_store(dataset)
     finally:
@@ -185,7 +185,7 @@ class Outbox(ABC):
     """The queue of one destination of results; `start` it, and `stop` it in the end."""
 
     # What it is sent of a result.
-    forms: ClassVar[tuple[Form, ...]] = (REPORT,)
+    forms: ClassVar[tuple[Form, ...]] = (REPORT, CAPTURE)
 
     def __init__(self, spool: Spool, name: str) -> None:
         self.id = digest_of(name.encode())[:_ID_DIGITS]

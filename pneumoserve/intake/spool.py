@@ -13,6 +13,7 @@
     studies/<study>/<number>/fault     since when the service fails at the call
     studies/<study>/<number>/answer    what the service answered; stays, and names nobody
     studies/<study>/<number>/report    the result as it is sent; erased with the objects
+    studies/<study>/<number>/capture   a picture of it, where the rules want one; erased with the objects
     studies/<study>/<number>/stored-…  a destination took it, and is to say that it keeps it
     studies/<study>/<number>/asked-…   a destination was asked for that
     studies/<study>/<number>/sent-…    a destination has it
@@ -57,9 +58,10 @@ _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
 ANSWER: Final = "answer"
 
-# What is sent of a result: a structured report.
-Form = Literal["report"]
+# What is sent of a result: a structured report, and a picture of its words.
+Form = Literal["report", "capture"]
 REPORT: Final = "report"
+CAPTURE: Final = "capture"
 
 Kept = Literal["kept", "repeat", "refused"]
 
@@ -422,16 +424,17 @@ class Spool:
         self._store.erase(f"{failure.batch.folder}{_FAILED}{failure.what}")
 
     def finish(self, batch: Batch, outcomes: dict[Sha256, str]) -> None:
-        """Note what became of each instance, then erase the objects, the report and the note that it follows from."""
+        """Note what became of each instance, then erase the report, the objects and the note that it follows from."""
         for instance, outcome in outcomes.items():
             self._create(f"instances/{instance}/done", {"outcome": outcome, "time": now_text()})
-        for instance in outcomes:
-            self._store.erase(_object_key(batch.study, instance))
+        # Before the objects: a study without one is not looked at any more.
         for form in get_args(Form):
             self._store.erase(f"{batch.folder}{form}")
         for name in self.names_of(batch):
             if name.startswith(_ASKED):
                 self.forget_awaited(batch, name.removeprefix(_ASKED))
+        for instance in outcomes:
+            self._store.erase(_object_key(batch.study, instance))
         note = self.read_plan(batch).note
         if note is not None:
             self.finish_note(batch.study, note)

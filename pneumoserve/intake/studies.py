@@ -23,6 +23,7 @@ from pneumoserve.imaging.turns import CALL_PIXELS
 from pneumoserve.intake import metrics
 from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.calls import MAX_BYTES, MAX_IMAGES, Answers, Caller
+from pneumoserve.intake.capture import make_capture
 from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
 from pneumoserve.intake.header import read_header
 from pneumoserve.intake.recording import Recorder
@@ -30,7 +31,17 @@ from pneumoserve.intake.results import make_report
 from pneumoserve.intake.rules import IntakeRules, Unread
 from pneumoserve.intake.selections import read_selection
 from pneumoserve.intake.sender import Outbox
-from pneumoserve.intake.spool import ANSWER, FLAG, Batch, LeftOut, Plan, ReadImage, Spool, StudyAnswer
+from pneumoserve.intake.spool import (
+    ANSWER,
+    CAPTURE,
+    FLAG,
+    Batch,
+    LeftOut,
+    Plan,
+    ReadImage,
+    Spool,
+    StudyAnswer,
+)
 from pneumoserve.ledger import now_text
 from pneumoserve.records import Flag, Withdrawal
 from pneumoserve.store import StoreError
@@ -269,6 +280,8 @@ class Studies:
             # Before the answer, which says that all is there to go on with.
             before = max((each for each, one in earlier.items() if one.is_reported), default=None)
             self._spool.put_report(batch, make_report(batch, answer, headers, self._spool.uid, before))
+            if self._rules.secondary_capture:
+                self._spool.put_report(batch, make_capture(batch, answer, headers, self._spool.uid), CAPTURE)
         self._spool.put_answer(batch, answer)
 
     def _earlier(self, batch: Batch) -> dict[Batch, StudyAnswer]:

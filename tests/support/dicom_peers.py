@@ -73,7 +73,11 @@ class Pacs:
 
     def reports(self) -> list[bytes]:
         """The structured reports that it has."""
-        query = {"Level": "Instance", "Query": {"Modality": "SR"}}
+        return self.find("SR")
+
+    def find(self, modality: str) -> list[bytes]:
+        """Its instances of a modality."""
+        query = {"Level": "Instance", "Query": {"Modality": modality}}
         found = self.http.post("/tools/find", json=query).json()
         return [self.http.get(f"/instances/{each}/file").content for each in found]
 

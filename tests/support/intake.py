@@ -6,7 +6,7 @@ import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pydicom
@@ -19,7 +19,7 @@ from pneumoserve.decision import Decision
 from pneumoserve.intake.calls import Answers
 from pneumoserve.intake.errors import ServiceRefusalError
 from pneumoserve.intake.selections import Selection, read_selection
-from pneumoserve.intake.spool import Batch, Incoming, Spool
+from pneumoserve.intake.spool import Batch, Form, Incoming, Spool
 from pneumoserve.records import Pseudonyms
 from pneumoserve.store import MemoryStore, Store
 from tests.support import dicoms, films
@@ -138,12 +138,13 @@ class FakeDestination:
     spool: Spool
     id: str = "d" * 12
     open: bool = True
-    forms: tuple[str, ...] = ("report",)
+    forms: tuple[str, ...] = get_args(Form)
     taken: dict[Batch, list[bytes]] = field(default_factory=dict)
 
     def offer(self, batch: Batch) -> None:
         if self.open and not self.spool.is_sent(batch, self.id):
-            self.taken.setdefault(batch, []).append(self.spool.report_of(batch))
+            forms = self.spool.forms_of(batch, self.forms)
+            self.taken.setdefault(batch, []).append(b"".join(self.spool.report_of(batch, form) for form in forms))
             self.spool.note_sent(batch, self.id)
 
 

@@ -26,7 +26,7 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pacs, S
     folder = tmp_path_factory.mktemp("exchange")
     (port,) = free_ports(1)
     (folder / "state").mkdir()
-    (folder / "state" / "intake.yaml").write_text("quietSeconds: 2\n")
+    (folder / "state" / "intake.yaml").write_text("quietSeconds: 2\nsecondaryCapture: true\n")
     with run_orthanc(folder / "orthanc", port) as pacs:
         stack = start_stack(
             folder / "state", f"--dicom-port={port}", f"--dicom-to={pacs.address}", f"--dicom-to={pacs.dicomweb}"
@@ -49,11 +49,14 @@ def test_a_study_that_the_pacs_routes_comes_back_as_a_report(exchange: tuple[Pac
     records = [find_record(stack.reader, group.tracking_identifier) for group in groups[1:]]
     assert [record.call.origin for record in records if record] == ["routed", "routed"]
     assert {record.call.study for record in records if record} == {records[0].call.study}
+    wait_for(lambda: pacs.find("OT"), 60)
+    (picture,) = pacs.find("OT")
     file = tmp_path / "report.dcm"
-    file.write_bytes(report)
-    checked = subprocess.run(["dciodvfy", file], check=False, capture_output=True, text=True).stderr
-    assert "Comprehensive3DSR" in checked
-    assert "Error" not in checked
+    for content, kind in ((picture, "SCImage"), (report, "Comprehensive3DSR")):
+        file.write_bytes(content)
+        checked = subprocess.run(["dciodvfy", file], check=False, capture_output=True, text=True).stderr
+        assert kind in checked
+        assert "Error" not in checked
     printed = subprocess.run(["dsrdump", file], check=True, capture_output=True, text=True, errors="replace").stdout
     assert "Imaging Measurement Report" in printed
 

@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 from highdicom.sr import srread
@@ -15,7 +16,7 @@ from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, Servi
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import Reading
 from pneumoserve.intake.selections import REJECTIONS
-from pneumoserve.intake.spool import ANSWER, Batch
+from pneumoserve.intake.spool import ANSWER, Batch, Form
 from pneumoserve.intake.studies import Studies
 from pneumoserve.records import Entry, Flag, Withdrawal, read_entries
 from pneumoserve.store import MemoryStore, StoreError
@@ -110,6 +111,16 @@ def test_a_flagged_study_says_so(world: World) -> None:
     world.keep(1, flagged=True)
     world.advance()
     assert [asked["origin"] for asked in world.service.asked] == ["flagged"]
+
+
+def test_a_picture_of_the_result_goes_along_where_a_rule_says_so() -> None:
+    for wanted in (False, True):
+        world = World(RULES.model_copy(update={"secondary_capture": wanted}))
+        world.keep(1)
+        world.advance()
+        ((sent,),) = world.destination.taken.values()
+        assert sent.count(b"DICM") == (2 if wanted else 1)
+        world.studies.finish()
 
 
 def test_a_flag_that_comes_after_the_answer_is_on_record_once(world: World) -> None:
@@ -377,9 +388,11 @@ def test_a_kill_at_any_step_loses_nothing_and_answers_nothing_twice(
     moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real one takes most of this test's time; two tries of one differ by their time.
-    monkeypatch.setattr("pneumoserve.intake.studies.make_report", lambda batch, answer, *_: answer.time.encode())
+    for form in get_args(Form):
+        monkeypatch.setattr(f"pneumoserve.intake.studies.make_{form}", lambda batch, answer, *_: answer.time.encode())
+    rules = RULES.model_copy(update={"secondary_capture": True})
     for step in itertools.count(1):
-        world = World()
+        world = World(rules)
         kill = kill_at(step)
         for store in (world.store, world.archive):
             setattr(store, moment, kill)
@@ -393,15 +406,16 @@ def test_a_kill_at_any_step_loses_nothing_and_answers_nothing_twice(
         finally:
             world.studies.finish()
         # What starts again has the bucket alone; the service and the PACS stand.
-        again = World()
+        again = World(rules)
         again.store, again.archive, again.service = world.store, world.archive, world.service
         again.spool = make_spool(world.store)
         again.destination = FakeDestination(again.spool, taken=world.destination.taken)
         recorder = Recorder(again.archive, KEY)
-        again.studies = Studies(again.spool, RULES, again.service, [again.destination], recorder)
+        again.studies = Studies(again.spool, rules, again.service, [again.destination], recorder)
         live(again)
         again.studies.finish()
         assert again.spool.studies() == [], step
+        assert not [each.key for each in again.store.list("studies/") if each.key.endswith(get_args(Form))], step
         assert [again.outcome(number) for number in (1, 2)] == ["answered", "answered"], step
         answered = [image for images in again.service.images.values() for image in images]
         assert len(answered) == len(set(answered)) == 2, step
