@@ -30,6 +30,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
         list[str] | None,
         typer.Option(help="AE@HOST:PORT or URL (STOW-RS) that results go to; may be given repeatedly. Default: none."),
     ] = None,
+    fhir_to: Annotated[
+        list[str] | None,
+        typer.Option(help="URL of a FHIR R4 server that results go to; may be given repeatedly. Default: none."),
+    ] = None,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Run the local stack (S3, TorchServe, front) until Ctrl-C; prints one line of JSON when it is ready."""
@@ -37,12 +41,16 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from pneumoserve.local.stack import serve as run
     from pneumoserve.local.state import State
 
-    dicom = None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()), dicomweb_port)
-    if dicom_to:
-        from pneumoserve.intake import check_destination
+    dicom = (
+        None if dicom_port is None else Dicom(dicom_port, tuple(dicom_to or ()), tuple(fhir_to or ()), dicomweb_port)
+    )
+    if dicom_to or fhir_to:
+        from pneumoserve.intake import check_destination, check_url
 
-        for address in dicom_to:
+        for address in dicom_to or ():
             check_destination(address)
-    if dicom is None and (dicom_to or dicomweb_port):
-        raise Failure("--dicom-to and --dicomweb-port go with --dicom-port; give it too.", 2)
+        for address in fhir_to or ():
+            check_url(address)
+    if dicom is None and (dicom_to or fhir_to or dicomweb_port):
+        raise Failure("--dicom-to, --fhir-to and --dicomweb-port go with --dicom-port; give it too.", 2)
     raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom))

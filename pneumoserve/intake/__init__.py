@@ -13,6 +13,7 @@ from pneumoserve.intake.rules import IntakeRules, load_rules
 from pneumoserve.intake.sender import echo, parse_address
 from pneumoserve.intake.spool import Batch, Failure, Spool
 from pneumoserve.intake.tls import Tls
+from pneumoserve.intake.web import check_url
 
 # Their lines hold what was sent, and UIDs.
 for _library in ("highdicom", "pynetdicom", "python_multipart"):
@@ -28,6 +29,7 @@ __all__ = [
     "Spool",
     "Tls",
     "check_destination",
+    "check_url",
     "echo",
     "load_rules",
     "parse_address",

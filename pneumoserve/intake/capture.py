@@ -34,10 +34,9 @@ def make_capture(
     batch: Batch, answer: StudyAnswer, headers: Mapping[Sha256, Dataset], uid: Callable[[str], str]
 ) -> bytes:
     """A DICOM file of a picture of the result of a batch; arguments are those of `make_report`."""
-    first = [each.instance for each in (*answer.read, *answer.withdrawn, *answer.unreadable)][0]
     picture = _draw(_say_all(answer))
     # Its elements are the header's own, which others read after this.
-    capture = copy.deepcopy(copy_evidence(headers[first]))
+    capture = copy.deepcopy(copy_evidence(headers[answer.shown[0]]))
     for name in ("Modality", "Rows", "Columns"):
         capture.pop(name, None)
     capture.SOPClassUID, capture.Modality = SecondaryCaptureImageStorage, "OT"

@@ -79,9 +79,7 @@ def make_report(
     batch that has a report.
     """
     images = {instance: copy_evidence(header) for instance, header in headers.items()}
-    instances = [each.instance for each in (*answer.read, *answer.withdrawn)]
-    instances += [each.instance for each in answer.unreadable]
-    shown = [images[instance] for instance in instances]
+    shown = [images[instance] for instance in answer.shown]
     groups = list(_groups(batch, answer, images, uid))
     # Also where the service read none of the images, and so said nothing.
     _comment(groups[0], *(line for line in (answer.intended_use or INTENDED_USE, answer.notice) if line))

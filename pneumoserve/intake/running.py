@@ -17,6 +17,7 @@ from pneumoserve.front.identity import GATEWAY_HEADER, read_secret
 from pneumoserve.intake import metrics
 from pneumoserve.intake.calls import Caller
 from pneumoserve.intake.destinations import open_destination
+from pneumoserve.intake.fhir_sender import FhirDestination
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import load_rules
 from pneumoserve.intake.scp import Receiver
@@ -24,6 +25,7 @@ from pneumoserve.intake.settings import IntakeSettings
 from pneumoserve.intake.spool import Spool
 from pneumoserve.intake.stow import WebReceiver
 from pneumoserve.intake.studies import Studies
+from pneumoserve.intake.web import WebPeer
 from pneumoserve.logs import set_up_logs
 from pneumoserve.records import Pseudonyms
 from pneumoserve.signing import load_key
@@ -63,6 +65,7 @@ def run(settings: IntakeSettings) -> None:
         destinations = [
             open_destination(spool, rules.ae_title, each, settings.tls, settings.netrc) for each in settings.to
         ]
+        destinations += [FhirDestination(spool, WebPeer(each, settings.netrc)) for each in settings.fhir_to]
         for destination in destinations:
             destination.start()
             stack.callback(destination.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,12 +12,21 @@ from pydantic_settings import SettingsConfigDict
 from pneumoserve.intake.destinations import check_destination
 from pneumoserve.intake.errors import IntakeRulesError
 from pneumoserve.intake.tls import Tls
+from pneumoserve.intake.web import check_url
 from pneumoserve.settings import ProcessSettings
 
 
 def _check_address(text: str) -> str:
+    return _check_by(check_destination, text)
+
+
+def _check_web_address(text: str) -> str:
+    return _check_by(check_url, text)
+
+
+def _check_by(check: Callable[[str], str], text: str) -> str:
     try:
-        return check_destination(text)
+        return check(text)
     except IntakeRulesError as error:
         raise ValueError(str(error)) from None
 
@@ -67,6 +77,9 @@ class IntakeSettings(ProcessSettings):
     tls_key: Path | None = Field(None, description="PEM of its private key")
     tls_authority: Path | None = Field(
         None, description="PEM of the authority that peers' certificates are to be of; with one, senders need theirs"
+    )
+    fhir_to: list[Annotated[str, AfterValidator(_check_web_address)]] = Field(
+        [], description="URL of a FHIR R4 server that gets results; may be given repeatedly. Default: none"
     )
     netrc: Path | None = Field(None, description="file of our names and passwords at web servers; default: none")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="port of Prometheus metrics; default: none")

@@ -14,6 +14,7 @@
     studies/<study>/<number>/answer    what the service answered; stays, and names nobody
     studies/<study>/<number>/report    the result as it is sent; erased with the objects
     studies/<study>/<number>/capture   a picture of it, where the rules want one; erased with the objects
+    studies/<study>/<number>/bundle    the same for FHIR servers, where there are any; erased with the objects
     studies/<study>/<number>/stored-…  a destination took it, and is to say that it keeps it
     studies/<study>/<number>/asked-…   a destination was asked for that
     studies/<study>/<number>/sent-…    a destination has it
@@ -58,10 +59,11 @@ _SHOWN_DIGITS: Final = 12
 # What fails: the call of the service, or a destination by its id.
 ANSWER: Final = "answer"
 
-# What is sent of a result: a structured report, and a picture of its words.
-Form = Literal["report", "capture"]
+# What is sent of a result: a structured report, a picture of its words, and a transaction of FHIR.
+Form = Literal["report", "capture", "bundle"]
 REPORT: Final = "report"
 CAPTURE: Final = "capture"
+BUNDLE: Final = "bundle"
 
 Kept = Literal["kept", "repeat", "refused"]
 
@@ -126,6 +128,11 @@ class StudyAnswer(_Strict):
     def is_reported(self) -> bool:
         """Whether there is something to report."""
         return bool(self.read or self.unreadable or self.withdrawn)
+
+    @property
+    def shown(self) -> list[Sha256]:
+        """The instances that a report says something of, the read ones first."""
+        return [each.instance for each in (*self.read, *self.withdrawn, *self.unreadable)]
 
 
 @dataclass(frozen=True)

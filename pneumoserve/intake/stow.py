@@ -96,7 +96,7 @@ def _create_app(spool: Spool, rules: IntakeRules, *, notes: bool) -> FastAPI:
     store = _Store(spool, rules, notes=notes)
     for base, flagged in bases.items():
         for path in ("/studies", "/studies/{study}"):
-            app.add_route(base + path, store.flagged if flagged else store.routed, methods=["POST"])
+            app.add_route(base + path, store.take_flagged if flagged else store.take_routed, methods=["POST"])
     return app
 
 
@@ -109,12 +109,12 @@ class _Store:
         self._notes = notes
         self._open = 0
 
-    async def routed(self, request: Request) -> Response:
-        """What a rule sends."""
+    async def take_routed(self, request: Request) -> Response:
+        """Take what a rule sends."""
         return await self._answer(request, flagged=False)
 
-    async def flagged(self, request: Request) -> Response:
-        """What a radiologist chose."""
+    async def take_flagged(self, request: Request) -> Response:
+        """Take what a radiologist chose."""
         return await self._answer(request, flagged=True)
 
     async def _answer(self, request: Request, *, flagged: bool) -> Response:

@@ -25,6 +25,7 @@ from pneumoserve.intake.backoff import Backoff
 from pneumoserve.intake.calls import MAX_BYTES, MAX_IMAGES, Answers, Caller
 from pneumoserve.intake.capture import make_capture
 from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
+from pneumoserve.intake.fhir import make_bundle
 from pneumoserve.intake.header import read_header
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.results import make_report
@@ -33,8 +34,10 @@ from pneumoserve.intake.selections import read_selection
 from pneumoserve.intake.sender import Outbox
 from pneumoserve.intake.spool import (
     ANSWER,
+    BUNDLE,
     CAPTURE,
     FLAG,
+    REPORT,
     Batch,
     LeftOut,
     Plan,
@@ -279,9 +282,13 @@ class Studies:
         if self._destinations and answer.is_reported:
             # Before the answer, which says that all is there to go on with.
             before = max((each for each, one in earlier.items() if one.is_reported), default=None)
-            self._spool.put_report(batch, make_report(batch, answer, headers, self._spool.uid, before))
-            if self._rules.secondary_capture:
+            wanted = {form for each in self._destinations for form in each.forms}
+            if REPORT in wanted:
+                self._spool.put_report(batch, make_report(batch, answer, headers, self._spool.uid, before))
+            if CAPTURE in wanted and self._rules.secondary_capture:
                 self._spool.put_report(batch, make_capture(batch, answer, headers, self._spool.uid), CAPTURE)
+            if BUNDLE in wanted:
+                self._spool.put_report(batch, make_bundle(batch, answer, headers, self._spool.uid, before), BUNDLE)
         self._spool.put_answer(batch, answer)
 
     def _earlier(self, batch: Batch) -> dict[Batch, StudyAnswer]:

@@ -59,13 +59,14 @@ _BACKOFF_SECONDS: Final = 0.25
 
 @dataclass(frozen=True)
 class Dicom:
-    """X-rays are taken by DICOM on these ports of loopback; results go to each address of `to`.
+    """X-rays are taken by DICOM on these ports of loopback; results go to each address of `to` and `fhir_to`.
 
     Where no port of DICOMweb is given, it is a free one.
     """
 
     port: int
     to: tuple[str, ...] = ()
+    fhir_to: tuple[str, ...] = ()
     web_port: int | None = None
 
 
@@ -448,6 +449,7 @@ class _Stack:
             f"--below-age-years={population.below_age_years}",
             *([f"--rules={rules.resolve()}"] if rules.is_file() else []),
             *(f"--to={each}" for each in dicom.to),
+            *(f"--fhir-to={each}" for each in dicom.fhir_to),
             *([f"--netrc={netrc.resolve()}"] if (netrc := self._state.netrc).is_file() else []),
         ]
         return Child(

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pneumoserve.intake.destinations import open_destination
+from pneumoserve.intake.fhir_sender import FhirDestination
 from pneumoserve.intake.rules import IntakeRules
 from pneumoserve.intake.spool import Spool
 from pneumoserve.intake.studies import Studies
+from pneumoserve.intake.web import WebPeer
 from pneumoserve.store import MemoryStore
 from tests.support.intake import FakeService, make_incoming, make_spool
 
@@ -17,11 +19,13 @@ from tests.support.intake import FakeService, make_incoming, make_spool
 class Sending:
     """A study with a result, and the destinations that are to have it."""
 
-    def __init__(self, *addresses: str, credentials: Path | None = None) -> None:
+    def __init__(self, *addresses: str, credentials: Path | None = None, fhir: str | None = None) -> None:
         self.spool: Spool = make_spool(MemoryStore())
         self.destinations = [
             open_destination(self.spool, "PNEUMOSERVE", each, credentials=credentials) for each in addresses
         ]
+        if fhir is not None:
+            self.destinations.append(FhirDestination(self.spool, WebPeer(fhir)))
         self.studies = Studies(self.spool, IntakeRules(quiet_seconds=0), FakeService(), self.destinations)
         self.spool.keep(make_incoming(), flagged=False)
         (self.study,) = self.spool.studies()
@@ -30,6 +34,10 @@ class Sending:
         if self.spool.studies():
             self.studies.advance(self.study)
 
+    def reasons(self) -> list[str]:
+        """Why a person must look."""
+        return [failure.reason for failure in self.spool.all_failures()]
+
     def names(self) -> set[str]:
         """What is known of the one batch."""
         self.look()
@@ -37,8 +45,8 @@ class Sending:
 
 
 @contextlib.contextmanager
-def sending(*addresses: str, credentials: Path | None = None) -> Iterator[Sending]:
-    made = Sending(*addresses, credentials=credentials)
+def sending(*addresses: str, credentials: Path | None = None, fhir: str | None = None) -> Iterator[Sending]:
+    made = Sending(*addresses, credentials=credentials, fhir=fhir)
     for each in made.destinations:
         each.start()
     try:

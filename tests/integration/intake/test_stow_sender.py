@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,10 @@ from pneumoserve.intake.stow import WebReceiver
 from tests.conftest import wait_for
 from tests.support.dicom_peers import needs_orthanc, run_orthanc
 from tests.support.intake import Receiving
-from tests.support.sending import Sending, sending
-from tests.support.told import Told, answer_as_told
+from tests.support.sending import sending
+from tests.support.told import Told
 
 _CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
-
-
-@pytest.fixture
-def told() -> Iterator[Told]:
-    with answer_as_told() as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumoserve.intake.backoff._FIRST_SECONDS", 0.05)
 
 
 def uid_in(body: bytes) -> str:
@@ -64,18 +52,14 @@ def failed(reason: int) -> Any:
     return answer
 
 
-def reasons_of(sent: Sending) -> list[str]:
-    return [failure.reason for failure in sent.spool.all_failures()]
-
-
 @needs_orthanc
 def test_orthanc_stores_a_result_once_and_refuses_who_it_does_not_know(tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login pneumoserve password secret-4711\n")
     with run_orthanc(tmp_path / "orthanc", 104, users={"pneumoserve": "secret-4711"}) as pacs:
         with sending(pacs.dicomweb) as unknown:
-            wait_for(lambda: unknown.names() and reasons_of(unknown))
-            assert "(401); give it a name and password" in reasons_of(unknown)[0]
+            wait_for(lambda: unknown.names() and unknown.reasons())
+            assert "(401); give it a name and password" in unknown.reasons()[0]
             assert pacs.reports() == []
         with sending(pacs.dicomweb, credentials=netrc) as sent:
             wait_for(lambda: "done" in sent.names())
@@ -87,8 +71,8 @@ def test_our_own_endpoint_refuses_a_report_by_its_reason() -> None:
     receiving = Receiving()
     receiver = WebReceiver(receiving.spool, IntakeRules(), ("127.0.0.1", 0))
     with contextlib.closing(receiver), sending(receiver.url) as sent:
-        wait_for(lambda: sent.names() and reasons_of(sent))
-        assert "did not store a result (0122)" in reasons_of(sent)[0]
+        wait_for(lambda: sent.names() and sent.reasons())
+        assert "did not store a result (0122)" in sent.reasons()[0]
 
 
 def test_a_destination_has_the_bytes_of_the_report(told: Told) -> None:
@@ -131,10 +115,10 @@ def test_what_never_will_be_taken_waits_for_a_person_and_is_sent_once(
 ) -> None:
     told.answers = [(status, answer, {"location": "/elsewhere"})]
     with sending(told.dicomweb) as sent:
-        wait_for(lambda: sent.names() and reasons_of(sent))
+        wait_for(lambda: sent.names() and sent.reasons())
         for _ in range(20):
             sent.look()
-        assert (why in reasons_of(sent)[0], len(told.bodies)) == (True, 1)
+        assert (why in sent.reasons()[0], len(told.bodies)) == (True, 1)
 
 
 def test_a_server_says_when_to_come_back(told: Told) -> None:
@@ -142,7 +126,7 @@ def test_a_server_says_when_to_come_back(told: Told) -> None:
     with sending(told.dicomweb) as sent:
         wait_for(lambda: sent.names() and sent.destinations[0]._backoff.seconds > 900)
         assert len(told.bodies) == 1
-        assert not reasons_of(sent)
+        assert not sent.reasons()
 
 
 @pytest.mark.parametrize(
