@@ -60,7 +60,7 @@ def reasons_of(response: httpx.Response) -> dict[str, list[str]]:
     """The failure reasons in hex, by the sequence that names them."""
     module = pydicom.Dataset.from_json(response.json())
     return {
-        name: [f"{item.FailureReason:04X}" for item in module[name]]
+        name: [f"{item.FailureReason:04X}" for item in module[name].value]
         for name in ("FailedSOPSequence", "OtherFailuresSequence")
         if name in module
     }
@@ -195,7 +195,7 @@ WRONG: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "no boundary": (400, body_of(FILE), {"Content-Type": _TYPE.partition("; boundary")[0]}),
     "no parts": (400, b"--x--\r\n", {}),
     "garbage": (400, b"Beispiel", {}),
-    "broken off": (400, body_of(FILE)[:-10], {}),
+    "broken off": (400, body_of(FILE, make_object(2))[:-10], {}),
 }
 
 
