@@ -63,6 +63,7 @@ class WebPeer:
     def __init__(self, url: str, credentials: Path | None = None) -> None:
         self.url = check_url(url)
         self._headers = _authorize(self.url, credentials)
+        # Which follows no redirection either.
         self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT, maxsize=1)
 
     def post(self, path: str, body: bytes, kind: str, wanted: str) -> Reply:
@@ -74,7 +75,7 @@ class WebPeer:
         """
         headers = {**self._headers, "Content-Type": kind, "Accept": wanted}
         try:
-            response = self._pool.request("POST", self.url + path, body=body, headers=headers, redirect=False)
+            response = self._pool.request("POST", self.url + path, body=body, headers=headers)
         except urllib3.exceptions.SSLError:
             raise PeerRefusalError(f"{self.url} has a certificate that is not trusted here; trust its CA.") from None
         except urllib3.exceptions.HTTPError as error:

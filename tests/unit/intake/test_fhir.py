@@ -70,10 +70,12 @@ def test_each_resource_is_created_once_and_the_same_on_a_second_try() -> None:
     conditions = [entry.request.ifNoneExist for entry in entries]
     assert len(set(conditions)) == len({entry.fullUrl for entry in entries}) == len(entries)
     for entry in entries:
-        names = entry.resource.meta.tag if entry.resource.meta else entry.resource.identifier
-        known, _, value = entry.request.ifNoneExist.partition("=")
-        assert (known, value) == ("_tag" if entry.resource.meta else "identifier", value)
-        assert value.endswith(getattr(names[0], "code", None) or names[0].value)
+        if entry.request.url == "Provenance":
+            (tag,) = entry.resource.meta.tag
+            assert entry.request.ifNoneExist == f"_tag={tag.system}|{tag.code}"
+        else:
+            (identifier,) = entry.resource.identifier
+            assert entry.request.ifNoneExist == f"identifier={identifier.system}|{identifier.value}"
     # The device is the release's, for all results of it.
     assert {each.request.ifNoneExist for each in Bundle.model_validate_json(bundle(2)).entry} & set(conditions) == {
         conditions[0]
