@@ -1,4 +1,7 @@
-"""Intake is killed at random moments while a PACS sends: nothing is lost, answered twice, or reported twice."""
+"""Intake is killed at random moments while a PACS sends, by C-STORE and by STOW-RS in turn.
+
+Nothing is lost, answered twice, or reported twice.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pneumoserve.local.process import free_ports
@@ -71,16 +75,34 @@ def serve() -> Iterator[Service]:
         server.server_close()
 
 
+def send_in_turn(ports: list[int], number: int, study: str) -> None:
+    """An object by C-STORE or by STOW-RS, again until it is told that it is kept."""
+    file = make_object(number, study)
+    if number % 2 == 0:
+        send_until_taken(file, ports[0])
+    else:
+        wait_for(lambda: store_by_stow(ports[1], file), 120)
+
+
+def store_by_stow(port: int, file: bytes) -> bool:
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n--x--\r\n"
+    headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.post(f"http://127.0.0.1:{port}/dicom-web/studies", content=body, headers=headers).is_success
+    return False
+
+
 @pytest.mark.timeout(600)
 def test_what_is_killed_goes_on(settings: S3Settings, store: S3Store, tmp_path: Path) -> None:
     chance = random.Random(20261201)
     (tmp_path / "key").write_text("k" * 32)
     (tmp_path / "rules.yaml").write_text("quietSeconds: 0\n")
-    (port,) = free_ports(1)
+    ports = free_ports(2)
     studies = [f"1.2.826.0.1.3680043.10.{number}" for number in range(1, KILLS // 2 + 1)]
     with serve() as service, take_reports() as (address, taken), (tmp_path / "log").open("w") as log:
         command = [
-            *(sys.executable, "-m", "pneumoserve.intake", "--host=127.0.0.1", f"--port={port}", f"--to={address}"),
+            *(sys.executable, "-m", "pneumoserve.intake", "--host=127.0.0.1", f"--port={ports[0]}"),
+            *(f"--web-port={ports[1]}", f"--to={address}"),
             *(f"--rules={tmp_path / 'rules.yaml'}", f"--front={service.url}", f"--reference-key={tmp_path / 'key'}"),
         ]
 
@@ -93,7 +115,7 @@ def test_what_is_killed_goes_on(settings: S3Settings, store: S3Store, tmp_path: 
         def send_all() -> None:
             for study in studies:
                 for number in (1, 2):
-                    send_until_taken(make_object(number, study), port)
+                    send_in_turn(ports, number, study)
 
         sender = threading.Thread(target=send_all)
         sender.start()
