@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pneumoserve.intake.capture import make_capture
+from pneumoserve.intake.capture import _say_all, make_capture
 from pneumoserve.intake.spool import Batch, StudyAnswer
 from pneumoserve.store import MemoryStore
 from tests.support.intake import make_spool
@@ -52,3 +52,11 @@ def test_its_text_is_whole_between_two_banners() -> None:
 def test_a_result_without_an_answer_has_a_picture_too() -> None:
     nothing = ANSWER.model_copy(update={"read": (), "study": None, "intended_use": "", "release": ""})
     assert pydicom.dcmread(io.BytesIO(capture(nothing))).pixel_array.any()
+
+
+def test_a_withdrawal_has_a_picture_that_says_so() -> None:
+    changed = {"read": (), "unreadable": (), "study": None, "withdrawn": ANSWER.read[:1], "why": "quality"}
+    withdrawal = ANSWER.model_copy(update=changed)
+    assert pydicom.dcmread(io.BytesIO(capture(withdrawal))).pixel_array.any()
+    said = list(_say_all(withdrawal))
+    assert any("is withdrawn" in line and "Rejected for Quality Reasons" in line for line in said)

@@ -103,3 +103,18 @@ def test_a_result_without_an_answer_says_what_it_is_not_for_too() -> None:
     found = resources_of(bundle(answer=nothing))
     assert [len(found[kind]) for kind in ("Observation", "DiagnosticReport")] == [1, 1]
     assert "not cleared for clinical use" in found["DiagnosticReport"][0].conclusion
+
+
+def test_what_is_withdrawn_is_entered_in_error_and_the_report_so_is_the_report_where_nothing_is_left() -> None:
+    withdrawal = ANSWER.model_copy(
+        update={"read": (), "unreadable": (), "withdrawn": ANSWER.read[:1], "why": "patient_safety"}
+    )
+    for study, status, count in ((ANSWER.study, "preliminary", 2), (None, "entered-in-error", 1)):
+        found = resources_of(bundle(2, withdrawal.model_copy(update={"study": study})))
+        (written,), observations, (provenance,) = (
+            found[kind] for kind in ("DiagnosticReport", "Observation", "Provenance")
+        )
+        assert (written.status, "disregard earlier reports" in written.conclusion) == (status, True)
+        assert [each.status for each in observations] == ["preliminary", "entered-in-error"][-count:]
+        assert "113037" in {each.valueCodeableConcept.coding[0].code for each in observations[-1].component}
+        assert [entity.role for entity in provenance.entity] == ["source", "revision"]
