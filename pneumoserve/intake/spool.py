@@ -132,7 +132,8 @@ class StudyAnswer(_Strict):
     @property
     def shown(self) -> list[Sha256]:
         """The instances that a report says something of, the read ones first."""
-        return [each.instance for each in (*self.read, *self.withdrawn, *self.unreadable)]
+        read = [each.instance for each in (*self.read, *self.withdrawn)]
+        return [*read, *(each.instance for each in self.unreadable)]
 
 
 @dataclass(frozen=True)
