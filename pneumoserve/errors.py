@@ -40,9 +40,11 @@ The number is the exit code of a command that ends by the error. Where there is 
     ├── IntakeError              what DICOM intake is asked for cannot be done
     │   ├── IntakeRulesError 2   rules of intake, or an address, cannot be followed
     │   ├── ServiceAwayError     the service gives intake no answer now
+    │   │   └── ServiceFaultError  it fails at the call
     │   ├── ServiceRefusalError  the service refuses intake's call for good
     │   ├── PeerAwayError        a destination of results takes nothing now
     │   ├── PeerRefusalError     a destination of results refuses for good
+    │   │   └── ContextRefusalError  it does not take objects of a SOP class
     │   └── RequestRefusalError  a STOW-RS request is refused as a whole
     ├── EnvelopeError 2          an envelope, or a key for it, cannot be used
     ├── ReviewError              what reading room, alerts or random check are asked for cannot be done
