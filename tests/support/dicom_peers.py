@@ -22,8 +22,8 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.sop_class import Verification
 
+from pneumoserve.intake.rules import VERIFICATION
 from pneumoserve.local.process import free_ports
 from tests.conftest import wait_for
 
@@ -182,7 +182,7 @@ def take_reports(host: str = "127.0.0.1") -> Iterator[tuple[str, dict[str, set[b
     taken: dict[str, set[bytes]] = {}
     entity = AE("PACS")
     entity.add_supported_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
-    entity.add_supported_context(Verification)
+    entity.add_supported_context(VERIFICATION)
 
     def keep(event: evt.Event) -> int:
         taken.setdefault(str(event.request.AffectedSOPInstanceUID), set()).add(event.encoded_dataset(False))
