@@ -269,11 +269,25 @@ class Outbox(ABC):
             _log.warning("the result of study %s waits %.0f s: %s", number, self._backoff.seconds, error)
             return "later"
         except PeerRefusalError as error:
-            self._spool.fail(batch, self.id, str(error))
             _log.error("the result of study %s: a person must look: %s", number, error)
-            return "failed"
+            return self._fail(batch, str(error))
+        except Exception as error:  # noqa: BLE001 - without its thread a destination gets nothing more
+            self._backoff.wait()
+            # Its text may name somebody.
+            _log.error("the result of study %s waits by a fault of intake (%s)", number, type(error).__name__)
+            return "later"
         self._backoff = Backoff()
         return "sent"
+
+    def _fail(self, batch: Batch, reason: str) -> str:
+        """Leave a batch to a person; what became of it."""
+        try:
+            self._spool.fail(batch, self.id, reason)
+        except StoreError as error:
+            self._backoff.wait()
+            _log.warning("that a person must look is not noted yet, since the spool does not answer: %s", error)
+            return "later"
+        return "failed"
 
 
 class Destination(Outbox):
