@@ -187,8 +187,11 @@ def test_films_without_a_class_end_the_job_at_once_and_say_what_to_do(product: P
     start(product, "train-2", **{f"s3://pneumoserve/{PREFIX}": "s3://pneumoserve/no-virus"})
     wait_until(lambda: ended(product, "train-2"), 240, "the end of train-2")
     assert ended(product, "train-2") == "Failed"
-    # One try of it, and not seven.
-    (first,) = workers(product, "train-2", 0)
-    (status,) = first["status"]["containerStatuses"]
-    assert status["state"]["terminated"]["exitCode"] == 2
-    assert "There is no film of class viral" in status["state"]["terminated"]["message"]
+    # One try of each, and not seven; when one has failed, the other may be taken down before it says anything.
+    tries = [workers(product, "train-2", index) for index in (0, 1)]
+    assert max(map(len, tries)) == 1
+    states = [pod["status"].get("containerStatuses", [{}])[0].get("state", {}) for pods in tries for pod in pods]
+    ends = [state["terminated"] for state in states if "terminated" in state]
+    failed = [end for end in ends if end["exitCode"] == 2]
+    assert failed
+    assert all("There is no film of class viral" in end["message"] for end in failed)
