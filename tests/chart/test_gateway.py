@@ -112,8 +112,8 @@ def test_limits_count_each_caller_by_what_is_known_of_them(helm: Helm) -> None:
         [{"sourceCIDR": {"type": "Distinct", "value": network}}] for network in ("0.0.0.0/0", "::/0")
     ]
     assert spec["requestBuffer"] == {"limit": "68Mi"}
-    signed = the(helm.render(EVERYTHING), "BackendTrafficPolicy")["spec"]["rateLimit"]["local"]["rules"][0]
-    assert signed["clientSelectors"][0]["headers"][0]["type"] == "Distinct"
+    signed = the(helm.render(EVERYTHING), "BackendTrafficPolicy", "pneumoserve")["spec"]["rateLimit"]["local"]
+    assert signed["rules"][0]["clientSelectors"][0]["headers"][0]["type"] == "Distinct"
 
 
 def test_by_default_the_gateway_lets_no_slow_or_huge_request_through(helm: Helm) -> None:

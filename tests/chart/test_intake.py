@@ -12,8 +12,8 @@ import yaml
 from pneumoserve.intake import load_rules
 from pneumoserve.intake.settings import IntakeSettings
 from tests.chart.api import Object
-from tests.chart.conftest import EVERYTHING, KNATIVE, TRIAL, Helm, nested, of_kind, policies, the
-from tests.chart.test_rendered import ARMS, RELEASE, allows, caller, containers, mounted, pods
+from tests.chart.conftest import EVERYTHING, KNATIVE, TRIAL, Cluster, Helm, nested, of_kind, policies, the
+from tests.chart.test_rendered import ARMS, RELEASE, allows, caller, containers, mounted, pods, secret_of
 
 PEERS = [{"aeTitle": "PACS", "networks": ["192.0.2.0/24", "2001:db8::/64"]}]
 DICOM: dict[str, Any] = {"intake": {"enabled": True, "rules": {"peers": PEERS}}}
@@ -62,7 +62,10 @@ def test_it_takes_its_flags(dicom: list[Object], everything: list[Object]) -> No
     assert plain.front == f"http://pneumonia-{RELEASE}-predictor.pneumo.svc"
     assert (plain.min_age_years, plain.below_age_years, plain.to) == (1, 6, [])
     assert (whole.min_age_years, whole.below_age_years) == (2, 12.5)
-    assert whole.to == ["PACS@192.0.2.69:4242", "RESEARCH@research.example.org:11113/tls"]
+    assert whole.to == [
+        "PACS@192.0.2.69:4242", "RESEARCH@research.example.org:11113/tls", "https://pacs.example.org/dicom-web",
+    ]  # fmt: skip
+    assert (plain.fhir_to, whole.fhir_to) == ([], ["https://ehr.example.org:8443/fhir"])
     ports = {each["name"]: each["containerPort"] for each in container_of(dicom)["ports"]}
     assert ports == {"dicom": plain.port, "metrics": plain.metrics_port}
 
@@ -90,6 +93,32 @@ def test_it_takes_dicom_by_tls_where_there_is_a_certificate(dicom: list[Object],
     for file in (settings.tls_certificate, settings.tls_key, settings.tls_authority):
         assert file is not None
         assert file.name in mounted(everything, NAME, "intake", str(file.parent))
+
+
+def test_web_servers_are_told_who_it_is_by_its_netrc_file(dicom: list[Object], everything: list[Object]) -> None:
+    assert settings_of(dicom).netrc is None
+    file = settings_of(everything).netrc
+    assert file is not None
+    assert file.name in mounted(everything, NAME, "intake", str(file.parent))
+
+
+SECRETS = {"intake.tls": ("dicom-tls", ["tls.crt", "tls.key", "ca.crt"]), "intake.netrc": ("web-passwords", ["netrc"])}
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_a_secret_that_is_not_there_is_told_with_the_command(helm: Helm, cluster: Cluster, value: str) -> None:
+    given = (TRIAL, DICOM, *(nested(f"{path}.existingSecret", name) for path, (name, _) in SECRETS.items()))
+    for name, keys in SECRETS.values():
+        cluster.add(secret_of(name, *keys))
+    assert cluster.render(helm, *given)
+    missing, keys = SECRETS[value]
+    del cluster.objects[f"Secret/{missing}"]
+    refused = cluster.refusal(helm, *given)
+    files = " ".join(f"--from-file={key}" for key in keys)
+    assert f"1. There is no Secret {missing} in namespace pneumo, which {value}.existingSecret names" in refused
+    assert f"kubectl create secret generic {missing} -n pneumo {files}" in refused
+    cluster.add(secret_of(missing, *keys[1:], "other"))
+    assert f"Secret {missing} has no {keys[0]}; add it." in cluster.refusal(helm, *given)
 
 
 # --- rules
@@ -138,10 +167,19 @@ def test_rules_of_the_wrong_form_are_refused(helm: Helm, rules: dict[str, Any], 
     assert sentence in helm.refusal(TRIAL, ARMS, {"intake": {"enabled": True, "rules": rules}})
 
 
-@pytest.mark.parametrize("path", ["intake.to", "intake.service.nodePort", "intake.service.type"])
-def test_values_of_the_wrong_form_are_refused(helm: Helm, path: str) -> None:
-    wrong = {"intake.to": ["PACS:4242"], "intake.service.nodePort": 104, "intake.service.type": "ExternalName"}
-    assert f"/{path.replace('.', '/')}" in helm.refusal(TRIAL, ARMS, DICOM, nested(path, wrong[path]))
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("intake.to", ["PACS:4242"]),
+        ("intake.to", ["https://me:password@pacs.example:443"]),
+        ("intake.to", ["https://pacs.example/dicom-web?of=us"]),
+        ("intake.fhirTo", ["ehr.example/fhir"]),
+        ("intake.service.nodePort", 104),
+        ("intake.service.type", "ExternalName"),
+    ],
+)
+def test_values_of_the_wrong_form_are_refused(helm: Helm, path: str, wrong: Any) -> None:
+    assert f"/{path.replace('.', '/')}" in helm.refusal(TRIAL, ARMS, DICOM, nested(path, wrong))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +193,11 @@ def test_values_of_the_wrong_form_are_refused(helm: Helm, path: str) -> None:
         ),
         ((TRIAL, DICOM, nested("intake.population.minAgeYears", 6)), "intake.population has no age"),
         ((KNATIVE, DICOM), "intake.enabled takes mode Standard"),
+        ((TRIAL, nested("intake.web.enabled", True)), "intake.web.enabled is true and intake.enabled is not"),
+        (
+            (TRIAL, DICOM, nested("intake.web.enabled", True), nested("networkPolicies.enabled", False)),
+            "name the networks of the gateway's pods in intake.rules.webNetworks",
+        ),
         (
             (EVERYTHING, nested("s3.intake", {"accessKey": "", "secretKey": ""})),
             "intake.enabled is true, and it has no credential of its own",
@@ -246,6 +289,10 @@ def test_it_reaches_releases_the_store_and_destinations(
     assert ([4242], ["pacs"]) in reached(everything)
     to = nested("intake.to", ["A@one.example:4242", "B@two.example:104/tls", "C@three.example:4242"])
     assert ([4242, 104], []) in reached(helm.render(TRIAL, ARMS, DICOM, to))
+    web = {"to": ["https://one.example/dicom-web", "http://two.example:8042"], "fhirTo": ["http://three.example/fhir"]}
+    assert ([443, 8042, 80], []) in reached(helm.render(TRIAL, ARMS, DICOM, {"intake": web}))
+    alone = nested("intake.fhirTo", ["https://ehr.example:8443/fhir"])
+    assert ([8443], []) in reached(helm.render(TRIAL, ARMS, DICOM, alone))
     assert ([9081], ["predictor"]) in reached(helm.render(TRIAL, ARMS, DICOM, nested("payloadLogger.enabled", True)))
 
 
@@ -255,6 +302,59 @@ def test_a_release_and_the_store_let_it_in(dicom: list[Object]) -> None:
     (store,) = [labels for name, _, labels in pods(dicom) if name == "pneumoserve-store"]
     ((source,),) = [rule["from"] for rule in rules_for(dicom, store, "ingress")]
     assert "intake" in source["podSelector"]["matchExpressions"][0]["values"]
+
+
+# --- DICOMweb
+
+WEB = {**DICOM["intake"], "web": {"enabled": True}}
+
+
+def test_stow_rs_comes_by_the_gateway_alone(helm: Helm, dicom: list[Object], everything: list[Object]) -> None:
+    assert settings_of(dicom).web_port is None
+    assert NAME not in [each["metadata"]["name"] for each in of_kind(dicom, "HTTPRoute")]
+    for objects in (helm.render(TRIAL, ARMS, {"intake": WEB}), everything):
+        web = settings_of(objects).web_port
+        ports = {each["name"]: each["containerPort"] for each in container_of(objects)["ports"]}
+        service = the(objects, "Service", f"{NAME}-web")["spec"]
+        (labels,) = [labels for name, _, labels in pods(objects) if name == NAME]
+        assert service["selector"].items() <= labels.items()
+        assert "type" not in service
+        (port,) = service["ports"]
+        assert ports[port["targetPort"]] == web
+        (rule,) = the(objects, "HTTPRoute", NAME)["spec"]["rules"]
+        assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/dicom-web"}}]
+        assert [(each["name"], each["port"]) for each in rule["backendRefs"]] == [(f"{NAME}-web", port["port"])]
+        release = the(objects, "NetworkPolicy", "pneumoserve-predictor")["spec"]
+        (sources,) = [
+            each["from"]
+            for each in rules_for(objects, labels, "ingress")
+            if web in [at["port"] for at in each["ports"]]
+        ]
+        assert sources == release["ingress"][0]["from"]
+
+
+def test_its_route_asks_callers_as_the_services_does(helm: Helm, everything: list[Object]) -> None:
+    targets = the(everything, "SecurityPolicy")["spec"]["targetRefs"]
+    assert {each["name"] for each in targets} == {"pneumoserve", NAME}
+    own, services = (the(everything, "HTTPRoute", name)["spec"] for name in (NAME, "pneumoserve"))
+    assert (own["parentRefs"], own["hostnames"]) == (services["parentRefs"], services["hostnames"])
+    # A study of many objects is larger than any call.
+    limits, calls = (the(everything, "BackendTrafficPolicy", name)["spec"] for name in (NAME, "pneumoserve"))
+    assert limits["targetRefs"][0]["name"] == NAME
+    assert (limits["rateLimit"], "requestBuffer" in limits) == (calls["rateLimit"], False)
+    without = helm.render(EVERYTHING, nested("intake.web.enabled", False))
+    assert [each["name"] for each in the(without, "SecurityPolicy")["spec"]["targetRefs"]] == ["pneumoserve"]
+
+
+def test_pods_of_the_gateway_may_send_from_wherever_they_are(helm: Helm, dicom: list[Object], tmp_path: Path) -> None:
+    assert not rules_of(dicom, tmp_path).allows_web("10.244.0.7")
+    rules = rules_of(helm.render(TRIAL, ARMS, {"intake": WEB}), tmp_path)
+    assert all(rules.allows_web(each) for each in ("10.244.0.7", "fd00::7"))
+    named = {**WEB, "rules": {"peers": PEERS, "webNetworks": ["10.244.0.0/16"]}}
+    for policies_on in (True, False):
+        given = ({"intake": named}, nested("networkPolicies.enabled", policies_on))
+        rules = rules_of(helm.render(TRIAL, ARMS, *given), tmp_path)
+        assert (rules.allows_web("10.244.0.7"), rules.allows_web("10.245.0.7")) == (True, False)
 
 
 # --- pods
@@ -282,6 +382,9 @@ def test_what_an_install_adds_is_there(everything: list[Object]) -> None:
 def test_the_notes_say_how_to_ask_each_destination(helm: Helm) -> None:
     notes = helm.notes(EVERYTHING)
     for each in yaml.safe_load(EVERYTHING.read_text())["intake"]["to"]:
-        assert f"deployment/{NAME} -- pneumoserve intake echo {each}" in notes
+        # C-ECHO is of DICOM alone.
+        assert (f"deployment/{NAME} -- pneumoserve intake echo {each}" in notes) == ("://" not in each)
     assert "calls PNEUMO:" in notes
     assert "Results of DICOM studies are sent to nobody" in helm.notes(TRIAL, ARMS, DICOM)
+    fhir = nested("intake.fhirTo", ["https://ehr.example/fhir"])
+    assert "Results of DICOM studies are sent to nobody" not in helm.notes(TRIAL, ARMS, DICOM, fhir)

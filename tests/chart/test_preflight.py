@@ -187,8 +187,15 @@ def secret(*keys: str, name: str = "archive", annotations: dict[str, str] | None
     }
 
 
+def add_those_of_intake(cluster: Cluster) -> None:
+    """Secrets that EVERYTHING names for DICOM intake, whose lack is another test's."""
+    cluster.add(secret("tls.crt", "tls.key", "ca.crt", name="dicom-tls"))
+    cluster.add(secret("netrc", name="web-passwords"))
+
+
 def test_a_secret_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
     cluster.add(secret("credential", name="gate"))
+    add_those_of_intake(cluster)
     refused = cluster.refusal(helm, EVERYTHING, EXTERNAL)
     assert f"There is no Secret archive in namespace {NAMESPACE}; make it: kubectl create secret generic" in refused
     assert "\n2. " not in refused
@@ -211,6 +218,7 @@ def test_authorities_that_are_not_there_are_told(helm: Helm, cluster: Cluster) -
 def test_a_secret_that_has_everything_is_taken(helm: Helm, cluster: Cluster) -> None:
     cluster.add(secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", annotations=ANNOTATIONS))
     cluster.add(secret("credential", name="gate"))
+    add_those_of_intake(cluster)
     assert cluster.render(helm, EVERYTHING, EXTERNAL)
 
 

@@ -417,7 +417,8 @@ def test_without_one_it_is_the_archives(helm: Helm) -> None:
         "s3": {name: {"accessKey": "", "secretKey": ""} for name in ("seal", "rollout", "releases", "setup")},
         "payloadLogger": {"enabled": False, "releases": []},
         # These have one of their own, or do not run.
-        **{part: {"enabled": False} for part in ("console", "alerts", "sample", "intake")},
+        **{part: {"enabled": False} for part in ("console", "alerts", "sample")},
+        "intake": {"enabled": False, "web": {"enabled": False}},
     }
     rendered = helm.render(EVERYTHING, given)
     assert the(rendered, "ServiceAccount", "pneumoserve")["secrets"] == [{"name": "pneumoserve-archive"}]
@@ -668,7 +669,7 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
     room["console"].add("oidc")
     room["alerts"].add("alerts")
     # DICOM intake hashes as fronts do, and calls them as their gateway does.
-    room["intake"] = {"reference-key", "archive-key", "gateway-secret", "tls"}
+    room["intake"] = {"reference-key", "archive-key", "gateway-secret", "tls", "netrc"}
     others |= {(f"pneumoserve-{part}", part, volume) for part, volumes in room.items() for volume in volumes}
     assert seen - others == {("pneumoserve-seal", "seal", "sealer")} | {
         (f"pneumonia-{release}", "transformer-container", volume)

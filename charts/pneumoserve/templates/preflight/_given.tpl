@@ -117,3 +117,30 @@
   {{- end -}}
   {{- toJson $problems -}}
 {{- end -}}
+
+{{/*
+Of Secrets that values name, those that are not there or lack a key. Each is a dict: `value`, the values' path above
+existingSecret; `secret`, its name or nothing; `keys`; and `how`, what `kubectl create secret generic` is to read.
+{{ include … (list $ $wanted) }}
+*/}}
+{{- define "pneumoserve.preflight.secrets" -}}
+  {{- $namespace := (index . 0).Release.Namespace -}}
+  {{- $problems := list -}}
+  {{- range $each := index . 1 -}}
+    {{- if $each.secret -}}
+      {{- $secret := lookup "v1" "Secret" $namespace $each.secret -}}
+      {{- if not $secret -}}
+        {{- $problems = append $problems (printf (cat
+            "There is no Secret %s in namespace %s, which %s.existingSecret names; make it: kubectl create secret"
+            "generic %s -n %s %s") $each.secret $namespace $each.value $each.secret $namespace $each.how) -}}
+      {{- else -}}
+        {{- range $each.keys -}}
+          {{- if not (get ($secret.data | default dict) .) -}}
+            {{- $problems = append $problems (printf "Secret %s has no %s; add it." $each.secret .) -}}
+          {{- end -}}
+        {{- end -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- toJson $problems -}}
+{{- end -}}

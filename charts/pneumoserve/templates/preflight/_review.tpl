@@ -53,8 +53,6 @@
 {{/* Secrets that they name and that must be there already. */}}
 {{- define "pneumoserve.preflight.reviewCluster" -}}
   {{- $values := $.Values -}}
-  {{- $namespace := $.Release.Namespace -}}
-  {{- $problems := list -}}
   {{- $wanted := list -}}
   {{- if include "pneumoserve.hasReview" $ -}}
     {{- $database := dict "value" "review.database" "secret" $values.review.database.existingSecret -}}
@@ -73,21 +71,5 @@
     {{- $wanted = append $wanted
         (dict "value" "alerts" "secret" $values.alerts.existingSecret "keys" $files "how" $how) -}}
   {{- end -}}
-  {{- range $each := $wanted -}}
-    {{- if $each.secret -}}
-      {{- $secret := lookup "v1" "Secret" $namespace $each.secret -}}
-      {{- if not $secret -}}
-        {{- $problems = append $problems (printf (cat
-            "There is no Secret %s in namespace %s, which %s.existingSecret names; make it: kubectl create secret"
-            "generic %s -n %s %s") $each.secret $namespace $each.value $each.secret $namespace $each.how) -}}
-      {{- else -}}
-        {{- range $each.keys -}}
-          {{- if not (get ($secret.data | default dict) .) -}}
-            {{- $problems = append $problems (printf "Secret %s has no %s; add it." $each.secret .) -}}
-          {{- end -}}
-        {{- end -}}
-      {{- end -}}
-    {{- end -}}
-  {{- end -}}
-  {{- toJson $problems -}}
+  {{- include "pneumoserve.preflight.secrets" (list $ $wanted) -}}
 {{- end -}}
