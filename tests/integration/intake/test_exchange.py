@@ -77,12 +77,16 @@ def test_what_people_say_of_an_answered_study_is_on_record_and_supersedes_its_re
     (series,) = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     predictions = [group.tracking_identifier for group in groups_of(first)[1:]]
-    said = {kind_of(entry): entry for entry in read_entries(stack.reader, roles=(REVIEW_WRITERS,))}
-    withdrawal = said["withdrawal"]
+
+    def said() -> dict[str, object]:
+        return {kind_of(entry): entry for entry in read_entries(stack.reader, roles=(REVIEW_WRITERS,))}
+
+    # Which of the two comes first on record is chance.
+    wait_for(lambda: {"flag", "withdrawal"} <= said().keys(), 60)
+    withdrawal = said()["withdrawal"]
     assert isinstance(withdrawal, Withdrawal)
     assert (withdrawal.why, len(withdrawal.prediction_ids)) == ("patient_safety", 1)
     assert set(withdrawal.prediction_ids) < set(predictions)
-    assert "flag" in said
     file = tmp_path / "report.dcm"
     pydicom.dcmwrite(file, second)
     checked = subprocess.run(["dciodvfy", file], check=False, capture_output=True, text=True).stderr
