@@ -116,8 +116,7 @@ def count_patients(scores: Scores, chosen: Bools) -> int:
     """How many patients some films are of; where films have weights, how many that count alike say as much (Kish)."""
     _, owner = np.unique(scores.patients[chosen], return_inverse=True)
     weights = np.bincount(owner, scores.weights[chosen])
-    # A sum of floats may lie just below the whole number that it stands for.
-    return math.floor(count_effective(weights.tolist()) + 1e-6) if is_weighted(scores) else len(weights)
+    return count_effective(weights.tolist()) if is_weighted(scores) else len(weights)
 
 
 def _say_weighted(scores: Scores) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from pneumoserve.monitoring.intervals import Share, Weighted, limit_share
+from pneumoserve.monitoring.intervals import Share, limit_share
 from pneumoserve.release.schema import Metric
 from training.fit import Bools, Floats, Verdicts, interval, resamples, sigmoid
 from training.scores import Scores
@@ -51,14 +51,11 @@ def measure_weighted(films: Verdicts, name: str, largest: float) -> dict[str, Me
 def _measure_rates(
     scores: Scores, rates: Mapping[str, tuple[Bools, Bools]], name: str, largest: float
 ) -> dict[str, Metric]:
-    _, owner = np.unique(scores.patients, return_inverse=True)
     found = {}
     for figure, (among, event) in rates.items():
         if among.any():
-            part, rest = (np.bincount(owner, scores.weights * (among & chosen)) for chosen in (event, ~event))
-            most = max(largest, float((part + rest).max()))
-            counts = (Weighted(float(each.sum()), float((each**2).sum()), most) for each in (part, rest))
-            limits = limit_share(Share(*counts))
+            chosen = (event[among], scores.patients[among], scores.weights[among])
+            limits = limit_share(Share.of_films(*chosen, largest))
             values = (round(each, 4) for each in (limits.value, limits.low, limits.high))
             found[f"{name}/{figure}"] = Metric(
                 **dict(zip(("value", "low", "high"), values, strict=True)), n=int(among.sum()), set=name

@@ -7,7 +7,6 @@ gets into predictions, queues, samples or metrics. What is kept is one entry of 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from pneumoserve.imaging.pool import shared_pool
 from pneumoserve.inference import infer, scores_of
 from pneumoserve.ledger import Reader
 from pneumoserve.models.inprocess import InProcess, load_scorers
-from pneumoserve.monitoring.intervals import Share, Weighted, count_effective
+from pneumoserve.monitoring.intervals import Share, count_effective
 from pneumoserve.monitoring.plan import LEAST, OF_SICK, AcceptancePlan
 from pneumoserve.monitoring.power import level_of_look, lower_bound, patients_needed, upper_bound
 from pneumoserve.names import DECISION
@@ -334,18 +333,10 @@ class _Columns:
         """The share of an event among some films; `largest` as `measure_figures` takes it."""
         events, patients, weights = event[among], self.patients[among], self.weights[among]
         count = len(set(patients.tolist()))
-        share = None if largest is None else _share(events, patients, weights, largest)
+        share = None if largest is None else Share.of_films(events, patients, weights, largest)
         exact = Rate(float(np.average(events, weights=weights)), 0.0, 1.0, len(events), count, share)
         low, high = exact.lower(_INTERVAL / 2), exact.upper(_INTERVAL / 2)
         return replace(exact, rate=round(exact.rate, 4), low=round(low, 4), high=round(high, 4))
-
-
-def _share(events: Bools, patients: npt.NDArray[np.str_], weights: Floats, largest: float) -> Share:
-    """The weighted counts of an event and of the rest; a patient's films are one unit in each."""
-    _, owner = np.unique(patients, return_inverse=True)
-    part, rest = (np.bincount(owner, weights * chosen) for chosen in (events, ~events))
-    largest = max(largest, float((part + rest).max()))
-    return Share(*(Weighted(float(each.sum()), float((each**2).sum()), largest) for each in (part, rest)))
 
 
 def _add_weights(items: Iterable[LabelledFilm]) -> dict[str, float]:
@@ -448,8 +439,7 @@ def _count_effective(items: Sequence[LabelledFilm]) -> tuple[int, int]:
         count_effective(_add_weights(item for item in items if (item.cls != "normal") == is_sick).values())
         for is_sick in (True, False)
     )
-    # A sum of floats may lie just below the whole number that it stands for.
-    return math.floor(sick + 1e-6), math.floor(well + 1e-6)
+    return sick, well
 
 
 def _next_look(plan: AcceptancePlan, earlier: Sequence[Acceptance], labels: str) -> int:

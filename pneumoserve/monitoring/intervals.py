@@ -13,9 +13,10 @@ Nothing here is random: the same counts give the same limits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ ALPHA: Final = 0.05
 _POINTS: Final = 400
 
 Values = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,17 @@ class Share:
         """
         return self.part.total / (self.part.total + self.rest.total)
 
+    @classmethod
+    def of_films(cls, events: Bools, patients: npt.NDArray[np.str_], weights: Values, largest: float) -> Self:
+        """Of weighted films the share of `events`; a patient's films are one unit in each count, all of shape [N].
+
+        `largest` is the largest weight that a study may have; a patient's films may have more together.
+        """
+        _, owner = np.unique(patients, return_inverse=True)
+        part, rest = (np.bincount(owner, weights * chosen) for chosen in (events, ~events))
+        most = max(largest, float((part + rest).max()))
+        return cls(*(Weighted(float(each.sum()), float((each**2).sum()), most) for each in (part, rest)))
+
     def lower(self, alpha: float) -> float:
         """The lower limit, which is wrong with probability `alpha` at most."""
         return float(self.quantiles(np.array([alpha]), upper=False)[0])
@@ -123,14 +136,15 @@ class Share:
         return found
 
 
-def count_effective(weights: Iterable[float]) -> float:
-    """How many units of one weight vary as little as these (Kish 1965); it says whether there are enough, no more.
+def count_effective(weights: Iterable[float]) -> int:
+    """How many whole units of one weight vary as little as these (Kish 1965): whether there are enough, no more.
 
     A bound by it is unsafe: where few units of a large weight could be found, it rests on those that were.
     """
     values = list(weights)
     squares = sum(weight * weight for weight in values)
-    return sum(values) ** 2 / squares if squares else 0.0
+    # A sum of floats may lie just below the whole number that it stands for.
+    return math.floor(sum(values) ** 2 / squares + 1e-6) if squares else 0
 
 
 def limit_count(count: Weighted, alpha: float = ALPHA) -> Interval:
