@@ -162,7 +162,7 @@ def _reduce(data: bytes, refuse_large: bool) -> bytes:
     _check(file, dataset, refuse_large)
     kept = _reduce_attributes(dataset, file.encoding)
     _set_pixels(kept, file, copy_frame(_frame(file), file.syntax, _shape(file, dataset)))
-    stored = _to_bytes(kept)
+    stored = write_file(kept)
     if len(stored) > MAX_BYTES:
         raise ImageError(413, "The DICOM object would be kept with more than 32 MiB; send it compressed.")
     return stored
@@ -508,7 +508,8 @@ def _file_meta(dataset: Dataset, syntax: UID) -> FileMetaDataset:
     return meta
 
 
-def _to_bytes(dataset: Dataset) -> bytes:
+def write_file(dataset: Dataset) -> bytes:
+    """A file of PS3.10 of a data set with its file meta information."""
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
     return out.getvalue()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-import pydicom
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Decision
+from pneumoserve.imaging.dicom import write_file
 from pneumoserve.intake.concepts import DISREGARD, FINDINGS, MANUFACTURER, REJECTIONS, WITHDRAWN, evaluate, measure
 from pneumoserve.intake.header import IMPLEMENTATION
 from pneumoserve.intake.results import SERIES_DESCRIPTION, copy_evidence, set_times
@@ -52,9 +51,7 @@ def make_capture(
     capture.file_meta = FileMetaDataset()
     capture.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     capture.file_meta.ImplementationClassUID = IMPLEMENTATION
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, capture, enforce_file_format=True)
-    return out.getvalue()
+    return write_file(capture)
 
 
 def _draw(paragraphs: Iterable[str]) -> Image.Image:

@@ -5,12 +5,10 @@ It is for people to check: unverified, preliminary, and it says what it is not f
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-import pydicom
 from highdicom.sr import (
     AlgorithmIdentification,
     Comprehensive3DSR,
@@ -32,6 +30,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from pneumoserve.canonical import Sha256
 from pneumoserve.decision import Decision
+from pneumoserve.imaging.dicom import write_file
 from pneumoserve.intake.concepts import (
     CHEST_XRAY,
     COMMENT,
@@ -104,9 +103,7 @@ def make_report(
     )
     set_times(report, datetime.fromisoformat(answer.time).astimezone())
     report.CodingSchemeIdentificationSequence = [_describe_scheme()]
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, report, enforce_file_format=True)
-    return out.getvalue()
+    return write_file(report)
 
 
 def set_times(report: Dataset, moment: datetime) -> None:

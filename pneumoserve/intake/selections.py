@@ -15,14 +15,13 @@ from pydicom.dataset import Dataset
 
 from pneumoserve.imaging import ImageError
 from pneumoserve.imaging.elements import read_file
+from pneumoserve.intake import concepts
 from pneumoserve.intake.rules import KEY_OBJECTS
 from pneumoserve.records import RejectionReason
 
+# The titles of rejection notes.
 REJECTIONS: Final[Mapping[str, RejectionReason]] = {
-    "113001^DCM": "quality",
-    "113037^DCM": "patient_safety",
-    "113038^DCM": "worklist_entry",
-    "113039^DCM": "retention",
+    f"{concept.value}^{concept.scheme_designator}": why for why, concept in concepts.REJECTIONS.items()
 }
 # Of a study of 5,000 objects and more.
 _MAX_BYTES: Final = 4 * 1024 * 1024

@@ -3,9 +3,9 @@
     instances/<instance>/claim         which content counts as this instance, by its digest; stays
     instances/<instance>/done          what became of it; stays, so that nothing is answered twice
     objects/<study>/<instance>         the object as it came; erased when its results are delivered
-    flagged/<study>                a radiologist chose it, and by what
-    rejected/<study>/<note>        which of its instances a rejection note names, and why; stays
-    notes/<study>/<note>           a rejection note as it came, or `flag`; erased when all is done that it asks for
+    flagged/<study>                    a radiologist chose it, and by what
+    rejected/<study>/<note>            which of its instances a rejection note names, and why; stays
+    notes/<study>/<note>               a rejection note as it came, or `flag`; erased when all is done that it asks for
     awaited/<transaction>              whose answer it is that a destination will give, by its transaction's UID
     said/<study>/<note>            what goes on record by a note, fixed before it does; stays
     refused/<instance>-<digest>        the same instance with other content; kept for a person to see
