@@ -27,7 +27,7 @@ from tests.e2e.conftest import Cluster, Images, named, restricted_namespace, sea
 from tests.e2e.product import CHART, NAME, SMALL, Product, processes_of, secrets_of, wait_until
 from tests.support import films
 from tests.support.cluster.node import ADDRESS, PODS, REGISTRY
-from tests.support.dicom_peers import leaves_sockets, send_until_taken, take_reports
+from tests.support.dicom_peers import closed_sockets, send_until_taken, take_reports
 from tests.support.intake import child_xray
 from tests.support.prometheus import ALERTMANAGER, PROMETHEUS, Peer, Target, running_alertmanager, running_prometheus
 from tools.generate.manifests import MANIFESTS, NAMESPACE, reference_release
@@ -288,7 +288,13 @@ def intake_command(logged: Product, *words: str) -> str:
     return logged.kubectl("exec", f"deployment/{NAME}-intake", "--", "pneumoserve", "intake", *words)
 
 
-@leaves_sockets
+@pytest.fixture
+def _closed_sockets() -> Iterator[None]:
+    with closed_sockets():
+        yield
+
+
+@pytest.mark.usefixtures("_closed_sockets")
 @pytest.mark.skipif("KUBECONFIG" in os.environ, reason="kills a pod from outside, and its PACS listens on our own node")
 def test_each_study_has_one_report_though_an_intake_pod_is_killed(logged: Product, answered: str) -> None:
     """Studies of two X-rays come through the Service; one of the two pods is killed while it has some."""

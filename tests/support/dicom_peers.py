@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.transport import AssociationSocket
 
 from pneumoserve.intake.rules import VERIFICATION
 from pneumoserve.local.process import free_ports
@@ -37,13 +39,29 @@ needs_orthanc = pytest.mark.skipif(
     shutil.which("Orthanc") is None or not _DICOMWEB.exists() or shutil.which("dciodvfy") is None,
     reason="Orthanc with its DICOMweb and dicom3tools are not on every machine",
 )
-# pynetdicom leaves the socket of a connection that failed to the garbage collector.
-leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 _ROUTES = """
 function OnStoredInstance(id, tags, metadata)
   if tags['Modality'] == 'CR' then SendToModality(id, 'pneumoserve') end
 end
 """
+
+
+@contextlib.contextmanager
+def closed_sockets() -> Iterator[None]:
+    """Close the socket of a connection that failed at once.
+
+    pynetdicom leaves it to the garbage collector, whose warning may then fail a test that has nothing to do with it.
+    """
+
+    def close(connection: AssociationSocket) -> None:
+        if connection.socket is not None:
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            connection.socket.close()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AssociationSocket, "_shutdown_socket", close)
+        yield
 
 
 def dcmtk(program: str) -> str:

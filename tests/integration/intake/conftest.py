@@ -1,4 +1,4 @@
-"""What tests of web destinations share."""
+"""What tests of intake share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.dicom_peers import closed_sockets
 from tests.support.told import Told, answer_as_told
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _closed_sockets() -> Iterator[None]:
+    with closed_sockets():
+        yield
 
 
 @pytest.fixture

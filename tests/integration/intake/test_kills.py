@@ -22,10 +22,9 @@ import pytest
 from pneumoserve.local.process import free_ports
 from pneumoserve.store import S3Settings, S3Store
 from tests.conftest import wait_for
-from tests.support.dicom_peers import leaves_sockets, send_until_taken, take_reports
+from tests.support.dicom_peers import send_until_taken, take_reports
 from tests.support.intake import PNEUMONIA, make_object
 
-pytestmark = leaves_sockets
 KILLS = 20
 
 

@@ -20,10 +20,8 @@ from pneumoserve.intake.rules import STORAGE_COMMITMENT, VERIFICATION, IntakeRul
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.local.process import free_ports
 from tests.conftest import wait_for
-from tests.support.dicom_peers import leaves_sockets
 from tests.support.sending import sending
 
-pytestmark = leaves_sockets
 COMMITMENT = UID(STORAGE_COMMITMENT)
 
 

@@ -22,12 +22,12 @@ from pneumoserve.local.process import free_ports
 from pneumoserve.store import MemoryStore
 from tests.conftest import wait_for
 from tests.support.cluster.certificates import new_authority
-from tests.support.dicom_peers import dcmtk, leaves_sockets, needs_dcmtk
+from tests.support.dicom_peers import dcmtk, needs_dcmtk
 from tests.support.intake import PNEUMONIA, make_object, make_spool
 
 # Less than we wait for a peer that stops in its handshake.
 _WITHIN = 25
-pytestmark = [needs_dcmtk, leaves_sockets]
+pytestmark = needs_dcmtk
 
 
 @pytest.fixture(scope="module")
