@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from pneumoserve.alerts.errors import AlertPolicyError
 from pneumoserve.decision import Reason
 from pneumoserve.records import Severity
+from pneumoserve.yaml_files import YamlFile
 
 _DEFAULT: Final = Path(__file__).with_name("default.yaml")
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -204,23 +204,8 @@ def load_policy(path: Path | None) -> AlertPolicy:
         AlertPolicyError: it is no policy, or names a file that is not there; the sentence says where.
     """
     path = path or _DEFAULT
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AlertPolicyError(f"The alert policy cannot be read ({error.strerror}); correct its path.") from None
-    except UnicodeDecodeError:
-        raise AlertPolicyError("The alert policy is no UTF-8 text; save it as such.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f" in line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise AlertPolicyError(f"The alert policy is no YAML{line}: {problem}; correct it.") from None
-    try:
-        policy = AlertPolicy.model_validate(document)
-    except ValidationError as error:
-        faults = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
-        raise AlertPolicyError(f"The alert policy cannot be followed: {faults}.") from None
-    return _beside(policy, path.parent)
+    file = YamlFile(AlertPolicy, "The alert policy", "docs/how-to/alerts.md", AlertPolicyError)
+    return _beside(file.load(path), path.parent)
 
 
 def _beside(policy: AlertPolicy, folder: Path) -> AlertPolicy:
@@ -233,9 +218,3 @@ def _beside(policy: AlertPolicy, folder: Path) -> AlertPolicy:
             raise AlertPolicyError(f"Channel {name} of the alert policy names {missing[0]}, which is not there.")
         channels[name] = channel.model_copy(update=files)
     return policy.model_copy(update={"channels": channels})
-
-
-def _sentence(where: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(map(str, where))
-    text = message.removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text

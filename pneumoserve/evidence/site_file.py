@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import ValidationError
 
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.ids import time_text
 from pneumoserve.records import SiteUse
+from pneumoserve.yaml_files import YamlFile
 
 
 class SiteFileError(PneumoserveError):
@@ -26,15 +23,5 @@ def load_site_use(path: Path, release: str, by: str, now: datetime) -> SiteUse:
     Raises:
         SiteFileError: it is no such file, or there is none.
     """
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return SiteUse.model_validate({**document, "release": release, "by": by, "time": time_text(now)})
-    except OSError:
-        raise SiteFileError(f"There is no file {path.name}; see docs/how-to/collect-evidence.md.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError):
-        raise SiteFileError(
-            "The file has no names with texts in YAML; see the example in docs/how-to/collect-evidence.md."
-        ) from None
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise SiteFileError(f"The file cannot be used: {faults}.") from None
+    file = YamlFile(SiteUse, "The file of the site's use", "docs/how-to/collect-evidence.md", SiteFileError)
+    return file.fill({**file.read(path), "release": release, "by": by, "time": time_text(now)})

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydicom.dataset import Dataset
 
 from pneumoserve.decision import LATERAL_VIEWS
 from pneumoserve.imaging.dicom import read_facts
 from pneumoserve.intake.errors import IntakeRulesError
+from pneumoserve.yaml_files import YamlFile
 
 # C-ECHO.
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -172,17 +171,4 @@ def load_rules(path: Path | None) -> IntakeRules:
     """
     if path is None:
         return IntakeRules()
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise IntakeRulesError(f"The rules {path.name} cannot be read ({error.strerror}); name another file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise IntakeRulesError(f"The rules {path.name} are no YAML; correct them.") from None
-    if not isinstance(document, Mapping):
-        raise IntakeRulesError(f"The rules {path.name} are no mapping; see docs/how-to/connect-a-pacs.md.")
-    try:
-        return IntakeRules.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise IntakeRulesError(f"In the rules {path.name}, {place}: {first['msg']}.") from None
+    return YamlFile(IntakeRules, "The file of rules", "docs/how-to/connect-a-pacs.md", IntakeRulesError).load(path)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from pneumoserve.canonical import Sha256, canonical_json, digest_of
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.monitoring.power import level_of_look, power
+from pneumoserve.yaml_files import YamlFile
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Figures that are to be high; the others are to be low.
@@ -134,25 +134,10 @@ def load_acceptance_plan(path: Path) -> AcceptancePlan:
     return load_plan(AcceptancePlan, path, "docs/how-to/accept-a-release.md")
 
 
-def load_plan(form: type[_Plan], path: Path, example: str) -> _Plan:
-    """A plan of a form from a YAML file; `example` is the document that has one.
+def load_plan(model: type[_Plan], path: Path, page: str) -> _Plan:
+    """A plan of a kind from a YAML file; `page` is the document that shows one.
 
     Raises:
         SitePlanError: it is no plan, or there is no such file.
     """
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return form.model_validate(document)
-    except OSError:
-        raise SitePlanError(f"There is no plan {path.name}; give the file of one.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SitePlanError(f"The plan is no YAML; see the example in {example}.") from None
-    except ValidationError as error:
-        faults = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
-        raise SitePlanError(f"The plan cannot be followed: {faults}.") from None
-
-
-def _sentence(where: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(map(str, where))
-    text = message.removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text
+    return YamlFile(model, "The plan", page, SitePlanError).load(path)

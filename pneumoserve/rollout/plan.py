@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from pneumoserve.errors import PneumoserveError
 from pneumoserve.rollout.comparison import ComparisonSettings
 from pneumoserve.rollout.gates import RENAMED_MARGINS, GateSettings
 from pneumoserve.rollout.shadow import ShadowSettings
+from pneumoserve.yaml_files import YamlFile
 
 
 class PlanError(PneumoserveError):
@@ -72,27 +72,35 @@ class Plan(_Settings):
         return self
 
 
+_FILE: Final = YamlFile(Plan, "The plan", "docs/reference/rollout-plan.md", PlanError)
+
+
 def read_plan(text: str) -> Plan:
     """A plan from its YAML.
 
     Raises:
         PlanError: it is no plan.
     """
-    try:
-        document: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError(f"The plan is no YAML: {error}") from None
+    return _plan_of(_FILE.parse(text))
+
+
+def load_plan(path: Path) -> Plan:
+    """A plan from a file.
+
+    Raises:
+        PlanError: it is no plan, or there is no such file.
+    """
+    return _plan_of(_FILE.read(path))
+
+
+def _plan_of(document: dict[str, Any]) -> Plan:
     _refuse_renamed_margins(document)
-    try:
-        return Plan.model_validate(document)
-    except ValidationError as error:
-        faults = "; ".join(_sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False))
-        raise PlanError(f"The plan cannot be followed: {faults}.") from None
+    return _FILE.fill(document)
 
 
-def _refuse_renamed_margins(document: Any) -> None:
+def _refuse_renamed_margins(document: dict[str, Any]) -> None:
     """Refuse names that are read only of rollouts that an earlier version began."""
-    gates = document.get("gates") if isinstance(document, dict) else None
+    gates = document.get("gates")
     if not isinstance(gates, dict):
         return
     renamed = [f"gates.{old} to gates.{new}" for old, new in RENAMED_MARGINS.items() if old in gates]
@@ -101,19 +109,3 @@ def _refuse_renamed_margins(document: Any) -> None:
             f"The plan cannot be followed: rename {' and '.join(renamed)}, the share of films that are wrong with "
             "nobody asked to look."
         )
-
-
-def load_plan(path: Path) -> Plan:
-    """A plan from a file.
-
-    Raises:
-        PlanError: it is no plan.
-        FileNotFoundError: there is no such file.
-    """
-    return read_plan(path.read_text(encoding="utf-8"))
-
-
-def _sentence(where: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(map(str, where))
-    text = message.removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text

@@ -103,4 +103,4 @@ def test_bad_input_is_answered_in_words(run: Run, films: Path, tmp_path: Path) -
     unknown = run("accept", "--release", "0" * 12, "--dataset", str(films), "--plan", "plan.yaml")
     assert (unknown.returncode, "There is no release 000000000000" in unknown.stderr) == (2, True)
     nowhere = run("accept", "--release", "0" * 12, "--dataset", str(films), "--plan", "no.yaml")
-    assert (nowhere.returncode, "There is no plan no.yaml" in nowhere.stderr) == (2, True)
+    assert (nowhere.returncode, "The plan no.yaml cannot be read" in nowhere.stderr) == (2, True)

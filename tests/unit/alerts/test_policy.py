@@ -37,7 +37,7 @@ def test_the_default_sends_nothing() -> None:
     [
         ("channels:\n  mail: [unclosed\n", "no YAML in line 3"),
         ("\tchannels: {}", "no YAML in line 1"),
-        ("- a list", "valid dictionary"),
+        ("- a list", "has no names with values"),
         ({**ROUTED, "colour": 1}, "colour: Extra inputs"),
         (
             {**ROUTED, "channels": {"mail": {**MAIL, "kind": "pigeon"}}},

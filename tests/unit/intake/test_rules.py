@@ -76,8 +76,8 @@ def test_rules_are_read_from_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("- a", "are no mapping"),
-        ("a: [", "are no YAML"),
+        ("- a", "has no names with values"),
+        ("a: [", "is no YAML"),
         ("aeTitle: TOO-LONG-A-TITLE-FOR-DICOM", "aeTitle"),
         ("aeTitle: PNEUMOFLAG", "aeTitle and flaggedAeTitle are the same"),
         ("peers: [{networks: [nowhere]}]", "peers.0.networks"),

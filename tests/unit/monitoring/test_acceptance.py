@@ -330,6 +330,6 @@ def test_a_plan_that_cannot_be_followed_is_refused(changes: dict[str, Any], sent
 
 def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("a: [")
-    for name, sentence in (("plan.yaml", "no YAML"), ("nowhere.yaml", "There is no plan nowhere.yaml")):
+    for name, sentence in (("plan.yaml", "no YAML"), ("nowhere.yaml", "The plan nowhere.yaml cannot be read")):
         with pytest.raises(SitePlanError, match=sentence):
             load_acceptance_plan(tmp_path / name)

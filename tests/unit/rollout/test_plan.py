@@ -59,7 +59,7 @@ def test_a_plan_is_read_with_its_defaults() -> None:
         ("approval", "aproval", "aproval: Extra inputs are not permitted"),
         ("evidence: labels\n", "", "evidence: Field required"),
         ("steps:", "steps: [", "The plan is no YAML"),
-        (GOOD, "[]", "The plan cannot be followed"),
+        (GOOD, "[]", "The plan has no names with values"),
     ],
 )
 def test_what_cannot_be_followed_is_named_by_its_place(old: str, new: str, fault: str) -> None:
