@@ -145,11 +145,14 @@ def ask(client: httpx.Client, film: bytes) -> int:
 
 def recorded(of: Stack) -> set[str]:
     """The prediction ids of all records of a stack."""
-    store = S3Store(of.store)
-    reader = Reader(store, load_trust(of.state.archive_trust), load_trust(of.state.sealer_trust))
-    found = {entry.prediction_id for entry in read_entries(reader) if isinstance(entry, Record)}
-    store.close()
-    return found
+    return {record.prediction_id for record in read_records(of)}
+
+
+def read_records(of: Stack) -> list[Record]:
+    """All records of a stack."""
+    with contextlib.closing(S3Store(of.store)) as store:
+        reader = Reader(store, load_trust(of.state.archive_trust), load_trust(of.state.sealer_trust))
+        return [entry for entry in read_entries(reader) if isinstance(entry, Record)]
 
 
 def address(url: str) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pydicom
+from pydicom.uid import Comprehensive3DSRStorage
 
 
 @dataclass
@@ -55,3 +59,38 @@ def answer_as_told() -> Iterator[Told]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def say_stored(body: bytes) -> dict[str, Any]:
+    """What a DICOMweb server says that stored the one report of a request."""
+    item = {
+        "00081150": {"vr": "UI", "Value": [Comprehensive3DSRStorage]},
+        "00081155": {"vr": "UI", "Value": [uid_in(body)]},
+    }
+    return {"00081199": {"vr": "SQ", "Value": [item]}}
+
+
+def uid_in(body: bytes) -> str:
+    """The SOP Instance UID of the one report of a request."""
+    file = pydicom.dcmread(io.BytesIO(report_in(body)), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+    return str(file.SOPInstanceUID)
+
+
+def report_in(body: bytes) -> bytes:
+    """The one report of a STOW-RS request, as a file."""
+    start = body.index(b"DICM") - 128
+    return body[start:].rpartition(b"\r\n--")[0]
+
+
+@contextlib.contextmanager
+def take_web_reports() -> Iterator[tuple[str, dict[str, set[bytes]]]]:
+    """A DICOMweb server; its URL, and the reports that it got under each SOP Instance UID."""
+    taken: dict[str, set[bytes]] = {}
+
+    def keep(body: bytes) -> dict[str, Any]:
+        taken.setdefault(uid_in(body), set()).add(report_in(body))
+        return say_stored(body)
+
+    with answer_as_told() as made:
+        made.answers = [(200, keep, {})]
+        yield made.dicomweb, taken

@@ -16,27 +16,13 @@ from tests.conftest import wait_for
 from tests.support.dicom_peers import needs_orthanc, run_orthanc
 from tests.support.intake import Receiving
 from tests.support.sending import sending
-from tests.support.told import Told
+from tests.support.told import Told, report_in, say_stored, uid_in
 
 _CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
-def uid_in(body: bytes) -> str:
-    start = body.index(b"DICM") - 128
-    return str(
-        pydicom.dcmread(
-            io.BytesIO(body[start:]), stop_before_pixels=True, specific_tags=["SOPInstanceUID"]
-        ).SOPInstanceUID
-    )
-
-
-def stored(body: bytes) -> dict[str, Any]:
-    item = {"00081150": {"vr": "UI", "Value": [_CLASS]}, "00081155": {"vr": "UI", "Value": [uid_in(body)]}}
-    return {"00081199": {"vr": "SQ", "Value": [item]}}
-
-
 def stored_another(body: bytes) -> dict[str, Any]:
-    answer = stored(body)
+    answer = say_stored(body)
     answer["00081199"]["Value"][0]["00081155"]["Value"] = ["1.2.3"]
     return answer
 
@@ -76,10 +62,10 @@ def test_our_own_endpoint_refuses_a_report_by_its_reason() -> None:
 
 
 def test_a_destination_has_the_bytes_of_the_report(told: Told) -> None:
-    told.answers = [(200, stored, {})]
+    told.answers = [(200, say_stored, {})]
     with sending(told.dicomweb, told.dicomweb + "/other") as sent:
         wait_for(lambda: "done" in sent.names())
-        one, other = ((body[body.index(b"DICM") :]).partition(b"\r\n--")[0] for body in told.bodies)
+        one, other = map(report_in, told.bodies)
         assert one == other
 
 
@@ -87,7 +73,7 @@ def test_a_destination_has_the_bytes_of_the_report(told: Told) -> None:
     ("status", "answer"), [(503, ""), (429, ""), (500, "no DICOM"), (409, failed(0xA700)), (202, failed(0xA701))]
 )
 def test_what_may_pass_is_sent_again(status: int, answer: Any, told: Told) -> None:
-    told.answers = [(status, answer, {}), (status, answer, {}), (200, stored, {})]
+    told.answers = [(status, answer, {}), (status, answer, {}), (200, say_stored, {})]
     with sending(told.dicomweb) as sent:
         wait_for(lambda: "done" in sent.names())
         assert len(told.bodies) == 3
