@@ -177,7 +177,7 @@ def test_a_good_release_goes_to_100_percent_and_no_call_is_lost(
     began = datetime.now(UTC)
     plan = rollouts.plan(product.second, {"percent": SPLIT, "minCalls": 10}, approval="manual")
     divided = [{product.first: 100 - SPLIT, product.second: SPLIT}] * 2
-    with load(10).running() as running:
+    with load(5).running() as running:
         with rollouts.started(plan) as process:
             wait_until(lambda: rollouts.weights() == divided, 180, "the first step")
             process.kill()
@@ -190,8 +190,8 @@ def test_a_good_release_goes_to_100_percent_and_no_call_is_lost(
         with rollouts.started(plan) as process:
             wait_until(lambda: "approval" in rollouts.state().waits_for, 90, "the step waits for a person")
             split_from = datetime.now(UTC)
-            with load(20).running() as more:
-                more.wait_for_answers(CALLS * 2 // 3, 120)
+            with load(10).running() as more:
+                more.wait_for_answers(CALLS * 3 // 4, 240)
             split_until = datetime.now(UTC)
             print(rollouts.run("status").stdout)
             assert rollouts.run("promote").returncode == 0
