@@ -22,7 +22,7 @@ _IDENTITY: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Series
 _OTHERS: Final = (
     "SpecificCharacterSet", "ImageType", "Modality", "ViewPosition", "BodyPartExamined", "PatientAge", "StudyDate",
     "StudyTime", "ContentDate", "StudyID", "AccessionNumber", "ReferringPhysicianName", "RequestingPhysician",
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "Rows", "Columns",
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "Rows", "Columns", "BitsAllocated", "NumberOfFrames",
 )  # fmt: skip
 _TAGS: Final = {int(tag_for_keyword(name) or 0): name for name in (*_IDENTITY, *_OTHERS)}
 IMPLEMENTATION: Final = UID("2.25.199424713577209306846127205412163212893")
@@ -43,12 +43,37 @@ def make_file(data_set: bytes, sop_class: str, instance: str, syntax: str) -> by
     return out.getvalue() + data_set
 
 
+def read_complete(file: bytes) -> Dataset:
+    """The attributes of an image, as `read_header` has them.
+
+    Raises:
+        ImageError: as of `read_header`; or it has fewer pixels than it announces.
+    """
+    header, length = _read(file)
+    try:
+        # At least: an image in color has more.
+        samples = (
+            int(header.get("Rows") or 0) * int(header.get("Columns") or 0) * int(header.get("NumberOfFrames") or 1)
+        )
+        announced = samples * int(header.get("BitsAllocated") or 0) // 8
+    except (TypeError, ValueError) as error:
+        raise ImageError(400, _DAMAGED) from error
+    if length is not None and length < announced:
+        raise ImageError(400, _DAMAGED)
+    return header
+
+
 def read_header(file: bytes) -> Dataset:
     """The attributes of a file, as far as it has them.
 
     Raises:
         ImageError: it is damaged, has no pixel data, or lacks what makes it an instance of a study.
     """
+    return _read(file)[0]
+
+
+def _read(file: bytes) -> tuple[Dataset, int | None]:
+    """The attributes of a file, and how many bytes its pixel data has; None where that is in fragments."""
     found = read_file(file, {*_TAGS, PIXEL_DATA})
     pixels = found.elements.get(PIXEL_DATA)
     if pixels is None:
@@ -72,4 +97,4 @@ def read_header(file: bytes) -> Dataset:
         raise ImageError(400, _DAMAGED) from error
     if missing:
         raise ImageError(400, f"The DICOM object has no {missing[0]}; send it as the standard has it.")
-    return header
+    return header, pixels.length

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pneumoserve.imaging import MAX_BYTES, ImageError
 from pneumoserve.imaging.codecs import ACCEPTED_SYNTAXES
 from pneumoserve.intake import metrics
-from pneumoserve.intake.header import make_file, read_header
+from pneumoserve.intake.header import make_file, read_complete
 from pneumoserve.intake.rules import KEY_OBJECTS, SOP_CLASSES, IntakeRules
 from pneumoserve.intake.selections import REJECTIONS, Selection, read_selection
 from pneumoserve.intake.spool import Incoming, Kept, Spool
@@ -72,7 +72,7 @@ def keep(spool: Spool, rules: IntakeRules, arrival: Arrival, *, notes: bool) -> 
     try:
         if arrival.sop_class == KEY_OBJECTS:
             selection = read_selection(file)
-        header = read_header(file) if selection is None else selection.header
+        header = read_complete(file) if selection is None else selection.header
     except ImageError:
         return DAMAGED
     mismatch = _mismatch(arrival, header)

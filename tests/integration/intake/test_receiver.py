@@ -107,11 +107,15 @@ def test_an_object_that_comes_again_succeeds_and_is_kept_once(listening: Listeni
 REFUSED: dict[str, tuple[bytes, str, str, int]] = {
     "cut short": (DATA_SET[:-50], CR, INSTANCE, taking.NOT_UNDERSTOOD),
     "no DICOM": (b"Beispiel" * 100, CR, INSTANCE, taking.NOT_UNDERSTOOD),
+    "fewer pixels than announced": (data_set_of(make_object(Rows=65)), CR, INSTANCE, taking.NOT_UNDERSTOOD),
+    "a document sent as an image": (
+        data_set_of(make_selection("113000^DCM", make_object())), CR, INSTANCE, taking.NOT_UNDERSTOOD,
+    ),
     "no study": (data_set_of(make_object(StudyInstanceUID="")), CR, INSTANCE, taking.NOT_UNDERSTOOD),
     "another instance": (DATA_SET, CR, f"{STUDY}.9", taking.MISMATCH),
     "another class inside": (data_set_of(make_object(SOPClassUID=DX)), CR, INSTANCE, taking.MISMATCH),
     "a report under the context of images": (DATA_SET, ComprehensiveSRStorage, INSTANCE, taking.NOT_SUPPORTED),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
