@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
+import socket
+import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydicom.dataset import Dataset
@@ -29,7 +32,10 @@ _REASONS: Final = {_CALLING: "calling AE title or address not allowed", _CALLED:
 _TOO_MANY: Final = "too many associations"
 _SYNTAXES: Final = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _MAX_PDU: Final = 131_072
-# Of a peer that sends nothing more.
+# Some peers count the headers differently. Far longer ones would fill the memory.
+_LONGEST_PDU: Final = 2 * _MAX_PDU
+_CHUNK: Final = 65_536
+# For a peer's next PDU, and for all of it once it has begun.
 _TIMEOUT_SECONDS: Final = 30
 # An Error Comment has this many characters at most (PS3.7 C.4.2).
 _COMMENT: Final = 64
@@ -71,9 +77,11 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_N_EVENT_REPORT, take_outcome, [spool]),
             (evt.EVT_N_ACTION, lambda _: (taking.NOT_SUPPORTED, None)),
+            (evt.EVT_CONN_OPEN, _bound_reads),
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_REJECTED, self._count_rejected),
             (evt.EVT_PDU_RECV, _limit_size),
+            (evt.EVT_CONN_CLOSE, _note_cut_off),
             (evt.EVT_C_STORE, self._store),
         ]
         secured = None if tls is None else tls.listen()
@@ -144,6 +152,39 @@ def _titles_of(event: evt.Event) -> tuple[str, str]:
     """The calling and the called AE title of an association."""
     primitive = event.assoc.requestor.primitive
     return (primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()) if primitive else ("", "")
+
+
+def _bound_reads(event: evt.Event) -> None:
+    """Read no PDU that is too long or does not go on: pynetdicom reads any length, and waits forever in one."""
+    connection: Any = event.assoc.dul.socket
+    connection.recv = functools.partial(_receive, connection.socket)
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    """So many bytes of a PDU; fewer where the peer ends the connection.
+
+    Raises:
+        OSError: they are too many, or do not come in time.
+    """
+    if count > _LONGEST_PDU:
+        raise OSError("The PDU is longer than was negotiated.")
+    received, give_up = bytearray(), time.monotonic() + _TIMEOUT_SECONDS
+    while len(received) < count:
+        connection.settimeout(max(give_up - time.monotonic(), 0.001))
+        chunk = connection.recv(min(count - len(received), _CHUNK))
+        if not chunk:
+            break
+        received += chunk
+    connection.settimeout(_TIMEOUT_SECONDS)
+    return bytes(received)
+
+
+def _note_cut_off(event: evt.Event) -> None:
+    """Say that an association ended before an object was whole: its sender was told no status."""
+    if event.assoc.dimse.message is not None:
+        event.assoc.dimse.message = None
+        address = event.assoc.requestor.address
+        _log.warning("an association from %s ended in an object, which is not kept; let it send again", address)
 
 
 def _limit_size(event: evt.Event) -> None:

@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pneumoserve.decision import Decision
 from pneumoserve.intake.calls import Answers
 from pneumoserve.intake.errors import ServiceRefusalError
+from pneumoserve.intake.rules import IntakeRules
 from pneumoserve.intake.selections import Selection, read_selection
 from pneumoserve.intake.spool import Batch, Form, Incoming, Spool
 from pneumoserve.records import Pseudonyms
@@ -30,6 +31,13 @@ PNEUMONIA = Decision(
     finding="pneumonia", pneumonia_type="bacterial", confidence=0.987, referred=False, reasons=(), leaning="pneumonia",
     type_probability=0.9,
 )  # fmt: skip
+# What a key object selection leaves in the spool by its title, where these rules choose studies by one.
+SELECTING = IntakeRules(flag_titles=("113000^DCM",))
+SELECTIONS: Mapping[str, list[str]] = {
+    "113000^DCM": ["flagged", "notes"],
+    "113001^DCM": ["instances", "notes", "rejected"],
+    "113003^DCM": [],
+}
 NORMAL = Decision(
     finding="normal", pneumonia_type=None, confidence=0.99, referred=False, reasons=(), leaning="normal",
 )  # fmt: skip

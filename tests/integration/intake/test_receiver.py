@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import select
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import ComprehensiveSRStorage, EncapsulatedPDFStorage
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+)
+from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
-from pneumoserve.intake import IntakeRules, taking
+from pneumoserve.intake import IntakeRules, scp, taking
 from pneumoserve.intake.rules import CR, DX, KEY_OBJECTS, Peer
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.store import MemoryStore, StoreError
 from tests.conftest import wait_for
-from tests.support.dicom_peers import associate, data_set_of, dcmtk, make_request, needs_dcmtk, store
-from tests.support.intake import STUDY, Receiving, make_object, make_selection, make_spool
+from tests.support.dicom_peers import associate, data_set_of, dcmtk, make_request, needs_dcmtk, send_until_taken, store
+from tests.support.intake import SELECTING, SELECTIONS, STUDY, Receiving, make_object, make_selection, make_spool
 
 INSTANCE = f"{STUDY}.1.1"
 DATA_SET = data_set_of(make_object())
@@ -60,15 +68,8 @@ def test_dcmtk_sends_and_is_told_success(program: str, listening: Listening, tmp
 
 
 @needs_dcmtk
-@pytest.mark.parametrize("listening", [IntakeRules(flag_titles=("113000^DCM",))], indirect=True)
-@pytest.mark.parametrize(
-    ("title", "folders"),
-    [
-        ("113000^DCM", ["flagged", "notes"]),
-        ("113001^DCM", ["instances", "notes", "rejected"]),
-        ("113003^DCM", []),
-    ],
-)
+@pytest.mark.parametrize("listening", [SELECTING], indirect=True)
+@pytest.mark.parametrize(("title", "folders"), SELECTIONS.items())
 def test_a_key_object_selection_does_what_its_title_asks_for(
     title: str, folders: list[str], listening: Listening, tmp_path: Path
 ) -> None:
@@ -158,22 +159,87 @@ def test_without_a_spool_a_sender_is_told_to_try_again_and_then_succeeds(listeni
     assert send(listening, DATA_SET) == (taking.SUCCESS, "")
 
 
-def test_an_association_that_ends_in_an_object_leaves_nothing(listening: Listening) -> None:
+def begin(association: Association) -> None:
+    """Send the first PDUs of a C-STORE."""
+    message = C_STORE_RQ()
+    message.primitive_to_message(make_request(data_set_of(make_object(side=500)), CR, INSTANCE))
+    (context,) = association.accepted_contexts
+    for part in list(message.encode_msg(context.context_id, 16_000))[:5]:
+        association.dul.send_pdu(part)
+
+
+def said_by_us(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("pneumoserve")]
+
+
+CUT_OFF = ["an association from 127.0.0.1 ended in an object, which is not kept; let it send again"]
+
+
+def test_an_association_that_is_aborted_in_an_object_leaves_one_line_in_the_log(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     with associate(listening.port, CR) as association:
-        message = C_STORE_RQ()
-        message.primitive_to_message(make_request(data_set_of(make_object(side=500)), CR, INSTANCE))
-        (context,) = association.accepted_contexts
-        for part in list(message.encode_msg(context.context_id, 16_000))[:5]:
-            association.dul.send_pdu(part)
+        begin(association)
         association.abort()
     wait_for(lambda: not listening.receiver._server.active_associations)
-    assert (listening.objects, send(listening, DATA_SET)[0]) == (0, taking.SUCCESS)
+    assert (said_by_us(caplog), listening.objects) == (CUT_OFF, 0)
+    caplog.clear()
+    assert send(listening, DATA_SET)[0] == taking.SUCCESS
+    assert said_by_us(caplog) == []
+
+
+def stand_still(moment: str, listening: Listening, stack: contextlib.ExitStack) -> None:
+    """Send a part of something, and nothing more until the stack is left."""
+    if moment in {"before its request", "in its request"}:
+        still = stack.enter_context(socket.create_connection(("127.0.0.1", listening.port)))
+        still.sendall(b"" if moment == "before its request" else bytes.fromhex("01000000"))
+    else:
+        association = stack.enter_context(associate(listening.port, CR))
+        begin(association)
+        if moment == "in a PDU":
+            # The header of a P-DATA-TF of 1,000 bytes, and none of them.
+            wait_for(lambda: association.dul.event_queue.empty() and association.dul.to_provider_queue.empty())
+            association.dul.socket.socket.sendall(bytes.fromhex("0400000003e8"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [("before its request", []), ("in its request", []), ("in a PDU", CUT_OFF), ("between two PDUs", CUT_OFF)],
+)
+def test_a_sender_that_stands_still_is_let_go_and_holds_up_nobody(
+    moment: str, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scp, "_TIMEOUT_SECONDS", 2)
+    listening = Listening(IntakeRules(max_associations=2))
+    with contextlib.closing(listening.receiver), contextlib.ExitStack() as stack:
+        stand_still(moment, listening, stack)
+        wait_for(lambda: listening.receiver._server.active_associations)
+        send_until_taken(make_object(), listening.port)
+        wait_for(lambda: not listening.receiver._server.active_associations)
+        assert (said_by_us(caplog), listening.objects) == (said, 1)
+
+
+def test_a_sender_that_trickles_is_let_go(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scp, "_TIMEOUT_SECONDS", 1)
+    with socket.create_connection(("127.0.0.1", listening.port), timeout=5) as connection:
+        # An A-ASSOCIATE-RQ of 100,000 bytes.
+        connection.sendall(bytes.fromhex("0100000186a0"))
+        wait_for(lambda: connection.send(b"\0") and select.select([connection], [], [], 0.05)[0])
+    assert listening.objects == 0
+
+
+def test_a_pdu_of_any_length_is_not_read(listening: Listening) -> None:
+    with socket.create_connection(("127.0.0.1", listening.port), timeout=25) as connection:
+        connection.sendall(bytes.fromhex("0100ffffffff"))
+        assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize(
     ("sop_class", "syntax"),
     [
         (EncapsulatedPDFStorage, "1.2.840.10008.1.2.1"),
+        (MultiFrameGrayscaleWordSecondaryCaptureImageStorage, "1.2.840.10008.1.2.1"),
         (ComprehensiveSRStorage, "1.2.840.10008.1.2.1"),
         (CR, "1.2.840.10008.1.2.1.99"),
     ],

@@ -23,7 +23,7 @@ from pneumoserve.store import MemoryStore, StoreError
 from tests.conftest import wait_for
 from tests.support.dicom_peers import associate, data_set_of
 from tests.support.dicom_peers import store as c_store
-from tests.support.intake import STUDY, Receiving, make_object, make_selection, make_spool
+from tests.support.intake import SELECTING, SELECTIONS, STUDY, Receiving, make_object, make_selection, make_spool
 
 FILE = make_object()
 _TYPE = 'multipart/related; type="application/dicom"; boundary=x'
@@ -83,15 +83,8 @@ def test_an_object_is_the_same_by_either_way(listening: Listening) -> None:
     assert listening.spool.list_refused() == []
 
 
-@pytest.mark.parametrize("listening", [IntakeRules(flag_titles=("113000^DCM",))], indirect=True)
-@pytest.mark.parametrize(
-    ("title", "folders"),
-    [
-        ("113000^DCM", ["flagged", "notes"]),
-        ("113001^DCM", ["instances", "notes", "rejected"]),
-        ("113003^DCM", []),
-    ],
-)
+@pytest.mark.parametrize("listening", [SELECTING], indirect=True)
+@pytest.mark.parametrize(("title", "folders"), SELECTIONS.items())
 def test_a_key_object_selection_does_as_by_c_store(title: str, folders: list[str], listening: Listening) -> None:
     assert [send(listening, make_selection(title, FILE)).status_code for _ in range(2)] == [200, 200]
     assert sorted({each.key.partition("/")[0] for each in listening.bucket.list("")}) == folders
