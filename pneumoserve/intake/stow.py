@@ -36,6 +36,7 @@ _MOST_OBJECTS: Final = 10_000
 _REST_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 10
 _RETRY_AFTER: Final = "5"
+_REQUEST_TIMEOUT: Final = 408
 
 _log: Final = logging.getLogger(__name__)
 
@@ -123,11 +124,16 @@ class _Store:
             return _respond(await self._store(request, flagged=flagged))
         except RequestRefusalError as error:
             _log.warning("a store request from %s was refused with %d: %s", _address(request), error.status, error)
-            await _read_rest(request)
-            again = {"Retry-After": _RETRY_AFTER} if error.status == 503 else {}
-            return Response(json.dumps({"error": str(error)}), error.status, again, "application/json")
+            headers = {"Retry-After": _RETRY_AFTER} if error.status == 503 else {}
+            if error.status == _REQUEST_TIMEOUT:
+                # Nothing more comes, and others wait for the place.
+                headers["Connection"] = "close"
+            else:
+                await _read_rest(request)
+            return Response(json.dumps({"error": str(error)}), error.status, headers, "application/json")
         except ClientDisconnect:
             # What came whole is kept; the sender sends it all again.
+            _log.warning("a store request from %s broke off; it is to be sent again", _address(request))
             return Response(status_code=400)
         finally:
             self._open -= 1

@@ -15,7 +15,7 @@ import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom.uid import ComprehensiveSRStorage
 
-from pneumoserve.intake import IntakeRules, IntakeRulesError, stow, taking
+from pneumoserve.intake import IntakeRules, IntakeRulesError, parts, stow, taking
 from pneumoserve.intake.rules import CR
 from pneumoserve.intake.scp import Receiver
 from pneumoserve.intake.stow import WebReceiver
@@ -212,7 +212,9 @@ def test_without_a_spool_a_sender_is_told_to_try_again_and_then_succeeds(listeni
     assert send(listening, FILE).status_code == 200
 
 
-def test_a_request_that_ends_in_an_object_leaves_the_whole_ones(listening: Listening) -> None:
+def test_a_request_that_ends_in_an_object_leaves_the_whole_ones_and_is_told_of(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
     url = httpx.URL(listening.receiver.url)
     with socket.create_connection((url.host, url.port)) as connection:
         head = (
@@ -220,8 +222,22 @@ def test_a_request_that_ends_in_an_object_leaves_the_whole_ones(listening: Liste
         )
         connection.sendall(head.encode() + body_of(FILE, make_object(2))[:-100])
         wait_for(lambda: listening.objects == 1)
+    wait_for(lambda: "a store request from 127.0.0.1 broke off" in caplog.text)
     assert send(listening, FILE, make_object(2)).status_code == 200
     assert listening.objects == 2
+
+
+def test_a_sender_that_stands_still_is_told_so_and_gives_its_place_at_once(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_TIMEOUT_SECONDS", 0.5)
+    url = httpx.URL(listening.receiver.url)
+    with socket.create_connection((url.host, url.port), timeout=25) as connection:
+        head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\nContent-Type: {_TYPE}\r\n\r\n"
+        connection.sendall(head.encode() + body_of(FILE)[:100])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"send it again" in answer
 
 
 @pytest.mark.parametrize("listening", [IntakeRules(web_networks=("10.0.0.0/8",))], indirect=True)
