@@ -215,6 +215,7 @@ def _describe(results: list[_Result]) -> dict[str, object]:
     module = Dataset()
     # Nothing can be retrieved here.
     module.RetrieveURL = ""
+    sequences: dict[str, list[Dataset]] = {}
     for result in results:
         status, _ = result.told
         item = Dataset()
@@ -225,5 +226,7 @@ def _describe(results: list[_Result]) -> dict[str, object]:
         else:
             item.FailureReason = status
             sequence = "FailedSOPSequence" if result.instance else "OtherFailuresSequence"
-        setattr(module, sequence, [*module.get(sequence, []), item])
+        sequences.setdefault(sequence, []).append(item)
+    for sequence, items in sequences.items():
+        setattr(module, sequence, items)
     return module.to_json_dict()

@@ -51,6 +51,8 @@ from pneumoserve.store import StoreError
 
 # Studies that are worked on at once; each holds one call's images.
 _AT_ONCE: Final = 4
+# Objects of one result: their headers are in memory, and a report names each. What a study has more follows in others.
+_MOST_OBJECTS: Final = 160
 _SHOWN_DIGITS: Final = 8
 # A fault that lasts longer comes each time, by what the images hold.
 _FAULT_SECONDS: Final = 24 * 3600
@@ -142,7 +144,7 @@ class Studies:
         if quiet_since is None or _age(quiet_since) < self._rules.quiet_seconds:
             return
         batch = Batch(study, len(known) + 1)
-        self._spool.plan(batch, sorted(new))
+        self._spool.plan(batch, sorted(new)[:_MOST_OBJECTS])
         self._go_on(batch, {"plan"})
 
     def _go_through(

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 import pytest
 from highdicom.sr import srread
 
+from pneumoserve.imaging import ImageError
+from pneumoserve.imaging.prepare import prepare
 from pneumoserve.intake import IntakeRules
+from pneumoserve.intake.calls import Answers
 from pneumoserve.intake.errors import ServiceAwayError, ServiceFaultError, ServiceRefusalError
 from pneumoserve.intake.recording import Recorder
 from pneumoserve.intake.rules import Reading
 from pneumoserve.intake.selections import REJECTIONS
-from pneumoserve.intake.spool import ANSWER, Batch, Form
+from pneumoserve.intake.spool import ANSWER, REPORT, Batch, Form, Incoming
 from pneumoserve.intake.studies import Studies
 from pneumoserve.records import Entry, Flag, Withdrawal, read_entries
 from pneumoserve.store import MemoryStore, StoreError
 from tests.support.archives import reader_of
 from tests.support.entries import KEY
-from tests.support.intake import NORMAL, STUDY, FakeDestination, FakeService, make_incoming, make_note, make_spool
+from tests.support.intake import (
+    NORMAL,
+    PNEUMONIA,
+    STUDY,
+    FakeDestination,
+    FakeService,
+    make_incoming,
+    make_note,
+    make_object,
+    make_spool,
+)
 
 RULES = IntakeRules(quiet_seconds=0, read=Reading(min_age_years=1, below_age_years=6))
 
@@ -257,6 +270,72 @@ def test_what_exceeds_a_call_is_split_and_joined(world: World) -> None:
     assert sorted(len(answers.predictions) for answers in world.service.first.values()) == [3, 16]
     assert len(world.spool.answer_of(Batch(world.study, 1)).read) == 19
     assert len(world.destination.taken) == 1
+
+
+def test_a_study_of_any_size_is_results_of_so_many_objects_and_one_call_at_a_time_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What it costs to write a report is another test's.
+    monkeypatch.setattr("pneumoserve.intake.studies.make_report", lambda batch, answer, *_: answer.time.encode())
+    world = World()
+    world.destination.forms = (REPORT,)
+    world.studies._caller = service = CountingService()
+    file, uid = make_object(1000, side=8), f"{STUDY}.1."
+    for number in range(1000, 1500):
+        same = file.replace(f"{uid}1000".encode(), f"{uid}{number}".encode())
+        assert world.spool.keep(Incoming(STUDY, f"{uid}{number}", same), flagged=False) == "kept"
+    monkeypatch.setattr(world.store, "get", lambda key, get=world.store.get: Held(get(key)))
+    world.advance(5)
+    assert [len(world.spool.read_plan(batch).instances) for batch in world.destination.taken] == [160, 160, 160, 20]
+    assert (sum(service.sizes), max(service.sizes), len(service.sizes)) == (500, 16, 32)
+    # One call's, and the one that was read last.
+    assert 16 <= Held.most <= 16 + 1
+    assert world.spool.studies() == []
+    # The last one is of the whole study.
+    assert world.spool.answer_of(Batch(world.study, 4)).study == PNEUMONIA
+    world.studies.finish()
+
+
+class Held(bytes):
+    """Bytes of the spool; how many of its objects are in memory at once."""
+
+    now = most = 0
+
+    def __init__(self, _: bytes) -> None:
+        Held.now += self.is_object
+        Held.most = max(Held.most, Held.now)
+
+    def __del__(self) -> None:
+        Held.now -= self.is_object
+
+    @property
+    def is_object(self) -> bool:
+        return self.startswith(bytes(128))
+
+
+class CountingService(FakeService):
+    """Keeps how many images each call had, and none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def ask(self, images: Sequence[bytes], named: Mapping[str, str], key: str) -> Answers:
+        self.sizes.append(len(images))
+        answers = super().ask(images, named, key)
+        self.images.clear()
+        return answers
+
+
+def test_an_object_of_several_frames_is_taken_and_named_as_unreadable(world: World) -> None:
+    several = make_incoming(2, NumberOfFrames=2)
+    with pytest.raises(ImageError, match="several frames"):
+        prepare(several.file)
+    world.service.bad = {several.file}
+    world.keep(1)
+    world.keep(2, NumberOfFrames=2)
+    world.advance()
+    assert [world.outcome(number) for number in (1, 2)] == ["answered", "unreadable"]
 
 
 def test_a_call_asks_for_no_more_pixels_than_the_service_takes(world: World) -> None:
