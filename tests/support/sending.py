@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pneumoserve.intake.destinations import open_destination
 from pneumoserve.intake.fhir_sender import FhirDestination
@@ -19,14 +20,17 @@ from tests.support.intake import FakeService, make_incoming, make_spool
 class Sending:
     """A study with a result, and the destinations that are to have it."""
 
-    def __init__(self, *addresses: str, credentials: Path | None = None, fhir: str | None = None) -> None:
+    def __init__(
+        self, *addresses: str, credentials: Path | None = None, fhir: str | None = None, capture: bool = False
+    ) -> None:
         self.spool: Spool = make_spool(MemoryStore())
         self.destinations = [
             open_destination(self.spool, "PNEUMOSERVE", each, credentials=credentials) for each in addresses
         ]
         if fhir is not None:
             self.destinations.append(FhirDestination(self.spool, WebPeer(fhir)))
-        self.studies = Studies(self.spool, IntakeRules(quiet_seconds=0), FakeService(), self.destinations)
+        rules = IntakeRules(quiet_seconds=0, secondary_capture=capture)
+        self.studies = Studies(self.spool, rules, FakeService(), self.destinations)
         self.spool.keep(make_incoming(), flagged=False)
         (self.study,) = self.spool.studies()
 
@@ -45,8 +49,9 @@ class Sending:
 
 
 @contextlib.contextmanager
-def sending(*addresses: str, credentials: Path | None = None, fhir: str | None = None) -> Iterator[Sending]:
-    made = Sending(*addresses, credentials=credentials, fhir=fhir)
+def sending(*addresses: str, **options: Any) -> Iterator[Sending]:
+    """A study whose result goes to these; `options` are those of Sending."""
+    made = Sending(*addresses, **options)
     for each in made.destinations:
         each.start()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, Comprehensive3DSRStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
@@ -33,8 +33,8 @@ class Taking:
     status: Callable[[], int] = lambda: 0
     asked: list[str] = field(default_factory=list)
     associations: int = 0
-    # What it is to keep: transaction and instance.
-    transactions: list[tuple[str, str]] = field(default_factory=list)
+    # What it is to keep: transaction and instances.
+    transactions: list[tuple[str, ...]] = field(default_factory=list)
     server: Any = None
 
     @property
@@ -53,7 +53,7 @@ def take(port: int = 0, *, commits: bool = False, **options: Any) -> Iterator[Ta
     entity = AE("PACS")
     for name, value in options.items():
         setattr(entity, name, value)
-    for context in (Comprehensive3DSRStorage, VERIFICATION):
+    for context in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage, VERIFICATION):
         entity.add_supported_context(context)
     taking = Taking(port)
 
@@ -66,8 +66,8 @@ def take(port: int = 0, *, commits: bool = False, **options: Any) -> Iterator[Ta
 
     def commit(event: evt.Event) -> tuple[int, None]:
         wanted = event.action_information
-        (each,) = wanted.ReferencedSOPSequence
-        taking.transactions.append((str(wanted.TransactionUID), str(each.ReferencedSOPInstanceUID)))
+        instances = [str(each.ReferencedSOPInstanceUID) for each in wanted.ReferencedSOPSequence]
+        taking.transactions.append((str(wanted.TransactionUID), *instances))
         return 0, None
 
     if commits:
@@ -176,7 +176,8 @@ def test_a_destination_that_does_not_keep_a_result_needs_a_person_and_gets_it_ag
         receiver = Receiver(sent.spool, IntakeRules(), ("127.0.0.1", 0))
         try:
             wait_for(lambda: any(name.startswith("asked-") for name in sent.names()))
-            assert report_kept(receiver.port, *pacs.transactions[0], reason=0x0112) == 0
+            transaction, instance = pacs.transactions[0]
+            assert report_kept(receiver.port, transaction, instance, reason=0x0112) == 0
             (failure,) = sent.spool.all_failures()
             assert "(0112)" in failure.reason
             sent.spool.retry(failure)
@@ -184,6 +185,13 @@ def test_a_destination_that_does_not_keep_a_result_needs_a_person_and_gets_it_ag
             assert (len(pacs.asked), pacs.transactions[0]) == (2, pacs.transactions[1])
         finally:
             receiver.close()
+
+
+def test_one_transaction_names_all_files_of_a_result() -> None:
+    with take(commits=True) as pacs, sending(pacs.address, capture=True) as sent:
+        wait_for(lambda: any(name.startswith("asked-") for name in sent.names()))
+        ((_, *instances),) = pacs.transactions
+        assert (instances, len(set(instances))) == (pacs.asked, 2)
 
 
 def test_a_destination_may_say_that_it_keeps_a_result_on_the_same_association(monkeypatch: pytest.MonkeyPatch) -> None:
