@@ -61,13 +61,23 @@ _BACKOFF_SECONDS: Final = 0.25
 class Dicom:
     """X-rays are taken by DICOM on these ports of loopback; results go to each address of `to` and `fhir_to`.
 
-    Where no port of DICOMweb is given, it is a free one.
+    Where no port of DICOMweb is given, it is a free one. The files of TLS are PEM; with a certificate, C-STORE is taken
+    by TLS alone.
     """
 
     port: int
     to: tuple[str, ...] = ()
     fhir_to: tuple[str, ...] = ()
     web_port: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_authority: Path | None = None
+
+    @property
+    def tls_options(self) -> list[str]:
+        """The files of TLS as intake's process takes them."""
+        files = {"certificate": self.tls_certificate, "key": self.tls_key, "authority": self.tls_authority}
+        return [f"--tls-{name}={file.resolve()}" for name, file in files.items() if file is not None]
 
 
 def find_release(state: State, wanted: str | None) -> Release:
@@ -450,6 +460,7 @@ class _Stack:
             *([f"--rules={rules.resolve()}"] if rules.is_file() else []),
             *(f"--to={each}" for each in dicom.to),
             *(f"--fhir-to={each}" for each in dicom.fhir_to),
+            *dicom.tls_options,
             *([f"--netrc={netrc.resolve()}"] if (netrc := self._state.netrc).is_file() else []),
         ]
         return Child(

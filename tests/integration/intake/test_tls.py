@@ -20,10 +20,11 @@ from pneumoserve.intake.sender import send
 from pneumoserve.intake.spool import Batch, ReadImage, StudyAnswer
 from pneumoserve.local.process import free_ports
 from pneumoserve.store import MemoryStore
-from tests.conftest import wait_for
+from tests.conftest import start_stack, wait_for
 from tests.support.cluster.certificates import new_authority
+from tests.support.commands import invoke
 from tests.support.dicom_peers import dcmtk, needs_dcmtk
-from tests.support.intake import PNEUMONIA, make_object, make_spool
+from tests.support.intake import PNEUMONIA, child_xray, make_object, make_spool
 
 # Less than we wait for a peer that stops in its handshake.
 _WITHIN = 25
@@ -144,3 +145,38 @@ def test_results_go_to_dcmtk_by_tls_and_to_nobody_else(keys: Path, tmp_path: Pat
 def test_files_that_cannot_be_used_are_told(name: str, keys: Path) -> None:
     with pytest.raises(IntakeRulesError, match="give a certificate, its key, and an authority in PEM"):
         Tls(keys / "ours.crt", keys / name).listen()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--tls-authority=ca.crt",), "go with --dicom-port"),
+        (("--dicom-port=11112", "--tls-key=ours.key"), "give both or neither"),
+        (("--dicom-port=11112", "--tls-certificate=ours.crt", "--tls-key=ca.crt"), "give a certificate, its key"),
+    ],
+)
+def test_the_local_stack_refuses_files_that_cannot_be_used_before_it_starts(
+    options: tuple[str, ...], sentence: str, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(keys)
+    refused = invoke(["serve", f"--state={tmp_path}", *options], {})
+    assert (refused.returncode, sentence in refused.stderr, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_the_local_stack_takes_and_sends_by_tls(keys: Path, tmp_path: Path) -> None:
+    file, taken, state = tmp_path / "image.dcm", tmp_path / "taken", tmp_path / "state"
+    file.write_bytes(child_xray(1))
+    for folder in (taken, state):
+        folder.mkdir()
+    (state / "intake.yaml").write_text("quietSeconds: 1\n")
+    (port,) = free_ports(1)
+    ours = [f"--tls-{name}={keys / end}" for name, end in (("certificate", "ours.crt"), ("key", "ours.key"))]
+    with storescp(taken, keys) as pacs:
+        stack = start_stack(
+            state, f"--dicom-port={port}", *ours, f"--tls-authority={keys / 'ca.crt'}",
+            f"--dicom-to=PACS@127.0.0.1:{pacs}/tls",
+        )  # fmt: skip
+        assert run("storescu", port, file=file) != 0
+        assert run("storescu", port, *shown(keys), file=file) == 0
+        wait_for(lambda: list(taken.iterdir()), 60)
+        assert stack.stop() == 0
