@@ -8,11 +8,10 @@ from typing import ClassVar, Final
 
 from pneumoserve.intake.errors import PeerRefusalError
 from pneumoserve.intake.sender import Outbox
-from pneumoserve.intake.spool import BUNDLE, Form, Spool
+from pneumoserve.intake.spool import BUNDLE, FHIR_JSON, Form, Spool
 from pneumoserve.intake.web import Reply, WebPeer
 
-_FHIR_JSON: Final = "application/fhir+json"
-# Created, or there before.
+# Changed or there before, or created.
 _DONE: Final = ("200", "201")
 
 
@@ -33,7 +32,7 @@ class FhirDestination(Outbox):
             PeerRefusalError: it never will, or does not say that it did.
         """
         for bundle in reports:
-            reply = self._peer.post("", bundle, _FHIR_JSON, _FHIR_JSON)
+            reply = self._peer.post("", bundle, FHIR_JSON, FHIR_JSON)
             if reply.status != 200:
                 raise self._peer.refuse(reply.status)
             self._check(reply, len(json.loads(bundle)["entry"]))

@@ -45,6 +45,7 @@ from pneumoserve.store import NotFoundError, Store
 
 _JSON: Final = "application/json"
 _DICOM: Final = "application/dicom"
+FHIR_JSON: Final = "application/fhir+json"
 _OBJECTS: Final = "objects/"
 _STUDIES: Final = "studies/"
 _REFUSED: Final = "refused/"
@@ -64,6 +65,7 @@ Form = Literal["report", "capture", "bundle"]
 REPORT: Final = "report"
 CAPTURE: Final = "capture"
 BUNDLE: Final = "bundle"
+_MEDIA_TYPES: Final[Mapping[Form, str]] = {REPORT: _DICOM, CAPTURE: _DICOM, BUNDLE: FHIR_JSON}
 
 Kept = Literal["kept", "repeat", "refused"]
 
@@ -337,7 +339,7 @@ class Spool:
 
     def put_report(self, batch: Batch, report: bytes, form: Form = REPORT) -> None:
         """Keep a batch's report, so that each destination and each try gets the same bytes."""
-        self._store.create(f"{batch.folder}{form}", report, _DICOM)
+        self._store.create(f"{batch.folder}{form}", report, _MEDIA_TYPES[form])
 
     def forms_of(self, batch: Batch, forms: Sequence[Form]) -> list[Form]:
         """Those of the forms that a batch's report has.

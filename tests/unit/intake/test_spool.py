@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from pneumoserve.intake.spool import Batch, Spool
+from pneumoserve.intake.spool import Batch, Form, Spool
 from pneumoserve.store import MemoryStore, StoreError
 from tests.support.intake import STUDY, make_incoming, make_spool
 
@@ -90,3 +91,13 @@ def test_without_a_store_nothing_is_kept(store: MemoryStore, spool: Spool) -> No
     store.before = fail
     with pytest.raises(StoreError):
         spool.keep(make_incoming(), flagged=False)
+
+
+def test_each_form_of_a_report_is_kept_as_what_it_is(
+    store: MemoryStore, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: dict[str, str] = {}
+    monkeypatch.setattr(store, "create", lambda key, data, kind: kinds.setdefault(key.rpartition("/")[2], kind))
+    for form in get_args(Form):
+        spool.put_report(Batch("a" * 64, 1), b"", form)
+    assert kinds == {"report": "application/dicom", "capture": "application/dicom", "bundle": "application/fhir+json"}
