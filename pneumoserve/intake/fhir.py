@@ -1,7 +1,7 @@
 """A study's result as FHIR R4: a transaction that creates each resource once, however often it is sent.
 
-The report is preliminary, and it and its observations say what they are not for. What is withdrawn is
-`entered-in-error`, in resources of its own: those that were sent before stay as they are.
+The report is preliminary, and it and its observations say what they are not for. A rejection makes what was sent before
+of the rejected images `entered-in-error`, and so each report and finding of the study that counted them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _SYSTEMS: Final = {
 }
 # Of what should not have been said; R4's `cancelled` is of what was never completed.
 _WITHDRAWN: Final = "entered-in-error"
+# The observation of the study, where those of images have the image's hash.
+_WHOLE: Final = "study"
 _DATE: Final = re.compile(r"(\d{4})(\d\d)(\d\d)")
 
 
@@ -56,32 +58,74 @@ def make_bundle(
     headers: Mapping[Sha256, Dataset],
     uid: Callable[[str], str],
     before: Batch | None = None,
+    earlier: Mapping[Batch, StudyAnswer] | None = None,
 ) -> bytes:
-    """A Bundle as JSON of the result of a batch; arguments are those of `make_report`."""
-    about = _describe_study(headers[answer.shown[0]])
+    """A Bundle as JSON of the result of a batch; arguments are those of `make_report`.
+
+    `earlier` are the study's earlier answers, by batch.
+    """
+    header = headers[answer.shown[0]]
+    about, study = _describe_study(header), _make_study(header)
     entries = [_create(uid(f"device {answer.release}"), _make_device(answer))]
     device = {"reference": entries[0]["fullUrl"]}
-    for what, observation in _make_observations(answer):
-        shared = {"status": "preliminary", "issued": answer.time, "device": device, **about}
-        # An observation is of images that a study has; a report names the study itself.
-        shared["derivedFrom"] = shared.pop("imagingStudy")
-        shared.pop("basedOn", None)
-        entries.append(_create(uid(f"observation {batch.folder} {what}"), {**shared, **observation}))
-    observations = [{"reference": each["fullUrl"]} for each in entries[1:]]
-    report = _make_report(answer) | about | {"result": observations}
-    entries.append(_create(uid(f"result {batch.folder}"), report))
-    targets = [{"reference": entries[-1]["fullUrl"]}, *observations]
+    if study is not None:
+        entries.append(_create(uid(f"study {batch.study}"), study))
+        about["imagingStudy"][0]["reference"] = entries[1]["fullUrl"]
+    observations = [
+        _create(uid(_observation(batch, what)), observation)
+        for what, observation in _make_observations(answer, device, about)
+    ]
+    results = [{"reference": each["fullUrl"]} for each in observations]
+    report = _create(uid(f"result {batch.folder}"), _make_report(answer) | about | {"result": results})
+    targets = [{"reference": report["fullUrl"]}, *results]
     provenance = _make_provenance(answer, device, about["imagingStudy"][0], targets)
     if before is not None:
         previous = {"type": "DiagnosticReport", "identifier": _identify(uid(f"result {before.folder}"))}
         provenance["entity"].append({"role": "revision", "what": previous})
-    entries.append(_create(uid(f"provenance {batch.folder}"), provenance))
+    entries += [*observations, report, _create(uid(f"provenance {batch.folder}"), provenance)]
+    entries += [_mark(uid(name), resource, about) for name, resource in _find_erroneous(answer, earlier or {})]
     return canonical_json({"resourceType": "Bundle", "type": "transaction", "entry": entries})
 
 
-def _create(uid: str, resource: Resource) -> Resource:
-    """An entry that creates a resource where none has its identifier."""
+def _observation(batch: Batch, what: str) -> str:
+    """The name of an observation, of which its identifier is made."""
+    return f"observation {batch.folder} {what}"
+
+
+def _find_erroneous(answer: StudyAnswer, earlier: Mapping[Batch, StudyAnswer]) -> Iterator[tuple[str, Resource]]:
+    """What was sent before and does not hold after a withdrawal: what its identifier is made of, and its kind."""
+    withdrawn, counted = {each.instance for each in answer.withdrawn}, False
+    finding = {"resourceType": "Observation", "code": _concept(FINDING), "note": [{"text": DISREGARD}]}
+    for batch, one in sorted(earlier.items()):
+        wrong = [each.instance for each in one.read if each.instance in withdrawn]
+        for instance in wrong:
+            yield _observation(batch, instance), finding
+        # A study's finding counts the images of all results before it.
+        counted = counted or bool(wrong)
+        if counted and one.is_reported:
+            if one.study is not None:
+                yield _observation(batch, _WHOLE), finding
+            report = {"resourceType": "DiagnosticReport", "code": _concept(CHEST_XRAY), "conclusion": DISREGARD}
+            yield f"result {batch.folder}", report
+
+
+def _mark(uid: str, resource: Resource, about: Resource) -> Resource:
+    """An entry that leaves nothing of a resource but that it was an error; it is so too where it comes before it."""
     identifier = _identify(uid)
+    subject = {"subject": about["subject"]} if "subject" in about else {}
+    return {
+        "fullUrl": _url(uid),
+        "resource": {**resource, **subject, "status": _WITHDRAWN, "identifier": [identifier]},
+        "request": {
+            "method": "PUT",
+            "url": f"{resource['resourceType']}?identifier={identifier['system']}|{identifier['value']}",
+        },
+    }
+
+
+def _create(uid: str, resource: Resource) -> Resource:
+    """An entry that creates a resource where none has its identifier, which is made of the UID unless it has one."""
+    (identifier,) = resource.get("identifier", [_identify(uid)])
     if resource["resourceType"] == "Provenance":
         # It has no identifier in R4, and servers search for tags in all resources.
         resource = resource | {"meta": {"tag": [{"system": identifier["system"], "code": identifier["value"]}]}}
@@ -90,7 +134,7 @@ def _create(uid: str, resource: Resource) -> Resource:
         resource = resource | {"identifier": [identifier]}
         known = "identifier"
     return {
-        "fullUrl": uuid.UUID(int=int(uid.removeprefix("2.25."))).urn,
+        "fullUrl": _url(uid),
         "resource": resource,
         "request": {
             "method": "POST",
@@ -100,14 +144,17 @@ def _create(uid: str, resource: Resource) -> Resource:
     }
 
 
+def _url(uid: str) -> str:
+    return uuid.UUID(int=int(uid.removeprefix("2.25."))).urn
+
+
 def _identify(uid: str) -> Resource:
     return {"system": _URI, "value": f"urn:oid:{uid}"}
 
 
 def _describe_study(header: Dataset) -> Resource:
     """Whose study it is: by the identifiers that DICOM has, which the server may know."""
-    study = {"system": "urn:dicom:uid", "value": f"urn:oid:{header.StudyInstanceUID}"}
-    about: Resource = {"imagingStudy": [{"type": "ImagingStudy", "identifier": study}]}
+    about: Resource = {"imagingStudy": [{"type": "ImagingStudy", "identifier": _identify_study(header)}]}
     if header.get("PatientID"):
         number = {"type": _code(f"{_TERMINOLOGY}/v2-0203", "MR"), "value": str(header.PatientID)}
         about["subject"] = {"type": "Patient", "identifier": number}
@@ -118,6 +165,28 @@ def _describe_study(header: Dataset) -> Resource:
     if date is not None:
         about["effectiveDateTime"] = "-".join(date.groups())
     return about
+
+
+def _identify_study(header: Dataset) -> Resource:
+    return {"system": "urn:dicom:uid", "value": f"urn:oid:{header.StudyInstanceUID}"}
+
+
+def _make_study(header: Dataset) -> Resource | None:
+    """The study, for a server that does not know it; None where it is of nobody, whom R4 wants to know."""
+    about = _describe_study(header)
+    if "subject" not in about:
+        return None
+    study = {
+        "resourceType": "ImagingStudy",
+        "identifier": [_identify_study(header)],
+        "status": "available",
+        "subject": about["subject"],
+    }
+    if "basedOn" in about:
+        study["basedOn"] = about["basedOn"]
+    if "effectiveDateTime" in about:
+        study["started"] = about["effectiveDateTime"]
+    return study
 
 
 def _make_device(answer: StudyAnswer) -> Resource:
@@ -131,10 +200,19 @@ def _make_device(answer: StudyAnswer) -> Resource:
     }
 
 
-def _make_observations(answer: StudyAnswer) -> Iterator[tuple[str, Resource]]:
+def _make_observations(answer: StudyAnswer, device: Resource, about: Resource) -> Iterator[tuple[str, Resource]]:
     """Of the study and of each image, each by what tells it from the others of its result."""
+    shared = {"status": "preliminary", "issued": answer.time, "device": device, **about}
+    # An observation is of images that a study has; a report names the study itself.
+    shared["derivedFrom"] = shared.pop("imagingStudy")
+    shared.pop("basedOn", None)
+    for what, observation in _describe_observations(answer):
+        yield what, {**shared, **observation}
+
+
+def _describe_observations(answer: StudyAnswer) -> Iterator[tuple[str, Resource]]:
     if answer.study is not None:
-        yield "study", _make_observation(answer, answer.study, "The study as a whole.")
+        yield _WHOLE, _make_observation(answer, answer.study, "The study as a whole.")
     for image in answer.read:
         yield image.instance, _make_observation(answer, image.decision, f"Image {image.prediction_id}.")
     for image in answer.withdrawn:

@@ -290,7 +290,8 @@ class Studies:
             if CAPTURE in wanted and self._rules.secondary_capture:
                 self._spool.put_report(batch, make_capture(batch, answer, headers, self._spool.uid), CAPTURE)
             if BUNDLE in wanted:
-                self._spool.put_report(batch, make_bundle(batch, answer, headers, self._spool.uid, before), BUNDLE)
+                bundle = make_bundle(batch, answer, headers, self._spool.uid, before, earlier)
+                self._spool.put_report(batch, bundle, BUNDLE)
         self._spool.put_answer(batch, answer)
 
     def _earlier(self, batch: Batch) -> dict[Batch, StudyAnswer]:

@@ -5,18 +5,21 @@ The one that takes results reads them by fhir.resources, and creates as the stan
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from pneumoserve.intake.selections import REJECTIONS
 from tests.conftest import wait_for
+from tests.support.intake import make_note
 from tests.support.sending import sending
 from tests.support.told import Told
 
 
 class MockFhirServer:
-    """Creates what is not there by its condition."""
+    """Creates what is not there by its condition, and updates by it."""
 
     def __init__(self) -> None:
         self.created: dict[str, str] = {}
@@ -25,9 +28,11 @@ class MockFhirServer:
         transaction = Bundle.model_validate_json(body)
         answers = []
         for entry in transaction.entry:
-            key = f"{entry.request.url}?{entry.request.ifNoneExist}"
+            is_update = entry.request.method == "PUT"
+            key = entry.request.url if is_update else f"{entry.request.url}?{entry.request.ifNoneExist}"
             status = "200 OK" if key in self.created else "201 Created"
-            self.created.setdefault(key, entry.resource.model_dump_json())
+            if is_update or key not in self.created:
+                self.created[key] = entry.resource.model_dump_json()
             answers.append({"response": {"status": status}})
         return {"resourceType": "Bundle", "type": "transaction-response", "entry": answers}
 
@@ -41,7 +46,24 @@ def test_a_result_that_comes_again_makes_nothing_twice(told: Told) -> None:
     assert len(told.bodies) == 2
     assert told.bodies[0] == told.bodies[1]
     kinds = sorted(key.partition("?")[0] for key in server.created)
-    assert kinds == ["Device", "DiagnosticReport", "Observation", "Observation", "Provenance"]
+    assert kinds == ["Device", "DiagnosticReport", "ImagingStudy", "Observation", "Observation", "Provenance"]
+
+
+def test_a_rejection_makes_an_error_of_what_the_server_has(told: Told) -> None:
+    server = MockFhirServer()
+    told.answers = [(200, server.take, {})] * 2
+    with sending(fhir=told.url) as sent:
+        wait_for(lambda: "done" in sent.names())
+        note, selection = make_note("113001^DCM", 1)
+        sent.spool.keep_rejection(note, REJECTIONS["113001^DCM"], selection.studies)
+        wait_for(lambda: sent.look() or len(told.bodies) == 2)
+        wait_for(lambda: sent.look() or not sent.spool.studies())
+    states = sorted(
+        (key.partition("?")[0], json.loads(text)["status"]) for key, text in server.created.items() if "status" in text
+    )
+    of_results = [each for each in states if each[0] in {"DiagnosticReport", "Observation"}]
+    # The report and the observations of the study and its image; then those of the rejection.
+    assert of_results == [("DiagnosticReport", "entered-in-error")] * 2 + [("Observation", "entered-in-error")] * 3
 
 
 @pytest.mark.parametrize(
