@@ -31,7 +31,7 @@ from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.imaging import PREPROCESSING_VERSION
 from pneumoserve.models.network import ARCHITECTURE, ThreeHeads
 from pneumoserve.names import DETECTOR, TYPER
-from pneumoserve.release.data import DataError, Item, write_data
+from pneumoserve.release.data import DataError, write_data
 from pneumoserve.release.holdout import Parts, partition
 from pneumoserve.release.schema import Calibration, DataFacts, Metric, ModelFacts, RunFacts, TrainingFacts
 from training.audit import Audit, run_audit
@@ -125,7 +125,7 @@ def _make_run(config: TrainConfig, inputs: _Inputs, data: DataFacts, console: Co
     films = read_films(list(inputs.dataset.items), inputs.read, "reading films")
     write_data(config.out, inputs.dataset.items, films.digests)
     learned, calibration = films.of(inputs.parts.learned), films.of(inputs.parts.calibration)
-    held_out = films.of(_measured_on(inputs.parts))
+    held_out = films.of(inputs.parts.measured_on)
     learner = learn(config, learned, held_out if held_out.items else calibration, console)
     console.print("fitting the gate, exporting, scoring, calibrating, auditing")
     fit_ood_head(learner.network, learned.pixels, config.seed)
@@ -215,12 +215,6 @@ def _parts(dataset: Dataset, hold_out: str) -> Parts:
             if not any(item.cls == cls for item in items):
                 raise DatasetError(f"There is no film of class {cls} {name}; add films of more patients.")
     return parts
-
-
-def _measured_on(parts: Parts) -> list[Item]:
-    """What a run is measured on: the held out films, and of a class that they lack the calibration fold's."""
-    there = {item.cls for item in parts.held_out}
-    return parts.held_out and parts.held_out + [item for item in parts.calibration if item.cls not in there]
 
 
 @contextmanager

@@ -33,6 +33,12 @@ class Parts:
     calibration: list[Item]
     held_out: list[Item]
 
+    @property
+    def measured_on(self) -> list[Item]:
+        """What a run is measured on: the held out films, and of a class that they lack the calibration fold's."""
+        there = {item.cls for item in self.held_out}
+        return self.held_out and self.held_out + [item for item in self.calibration if item.cls not in there]
+
 
 def partition(items: Sequence[Item], hold_out: str) -> Parts:
     """The parts of a dataset for a training that holds films out in one of the `WAYS`.
