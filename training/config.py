@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pneumoserve.models.network import ARCHITECTURE
+from pneumoserve.models.architecture import Architecture
 from pneumoserve.release.holdout import DEFAULT
+from training.augment import Distortions
 from training.dataset import EXCLUDED_PATIENTS_FILE
 from training.workers import Workers
 
@@ -24,8 +26,13 @@ class TrainConfig:
 
     `hold_out` names the films that never train and that the run is measured on (`pneumoserve.release.holdout.WAYS`),
     beside the calibration fold, which never trains either. `reference_runs` are finished runs of the same recipe that
-    held other films out: thresholds must hold on those too. `size` is the side in pixels of the distorted films it
-    learns from; the served graph takes 224. `frozen_blocks` of the trunk never learn, and for `head_steps` none does.
+    held other films out: thresholds must hold on those too. `architecture` says what is served, `size` the side in
+    pixels of the films it learns from, which `distortions` made. `mix` has each class's share of a batch.
+
+    The trunk's stem and its first `frozen_blocks` never learn, with 0 blocks all of it does; for `head_steps` the heads
+    learn alone. The learning rate rises for a share `warm_up` of the steps, then falls. `decay_matrices_only`: biases
+    and the scales of normalisation do not decay.
+
     `audit`: measure the shift suite, the gate on what is no chest film, and what covering parts of films does.
     `checkpoints` is an s3://bucket/prefix for copies of the checkpoint, from which an empty `out` goes on; of several
     `workers` each learns from an equal part of every batch.
@@ -41,9 +48,14 @@ class TrainConfig:
     head_steps: int = 50
     frozen_blocks: int = 5
     batch: int = 32
+    mix: Mapping[str, float] = field(default_factory=lambda: _MIX)
     size: int = 160
+    architecture: Architecture = field(default_factory=Architecture)
+    distortions: Distortions = field(default_factory=Distortions)
     learning_rate: float = 8e-4
+    warm_up: float = 0.3
     weight_decay: float = 0.05
+    decay_matrices_only: bool = False
     label_smoothing: float = 0.03
     seed: int = 0
     device: str = "cpu"
@@ -66,7 +78,7 @@ class TrainConfig:
     @property
     def batch_counts(self) -> dict[str, int]:
         """Films of each class in a batch."""
-        return {cls: round(self.batch * share) for cls, share in _MIX.items()}
+        return {cls: round(self.batch * share) for cls, share in self.mix.items()}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -74,4 +86,4 @@ class TrainConfig:
         values = {name: value for name, value in asdict(self).items() if name not in _NO_PARAMETERS}
         if self.workers.count > 1:
             values["workers"] = self.workers.count
-        return {**values, "optimizer": "AdamW, one cycle", "mix": _MIX, "architecture": ARCHITECTURE}
+        return {**values, "optimizer": "AdamW, one cycle", "architecture": str(self.architecture)}

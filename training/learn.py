@@ -114,17 +114,30 @@ def learn(config: TrainConfig, films: Films, checks: Films | None, console: Cons
 def _start(config: TrainConfig) -> Learner:
     """A new learner, or, where there is a checkpoint, the one that it holds; the same at all workers."""
     torch.manual_seed(config.seed)
-    network: ThreeHeads = ThreeHeads().to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ThreeHeads(config.architecture)
+    network.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for layer in early_layers(network.trunk, config.frozen_blocks):
         layer.requires_grad_(False)
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
+    optimizer = torch.optim.AdamW(_group_parameters(network, config), config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=config.warm_up
+    )
     learner = Learner(network, optimizer, schedule)
     saved = config.workers.broadcast(read_checkpoint(config.out) if config.workers.leads else None)
     if saved is not None:
         learner.restore(saved)
     return learner
+
+
+def _group_parameters(network: ThreeHeads, config: TrainConfig) -> list[dict[str, Any]]:
+    """What learns, by its weight decay."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not config.decay_matrices_only:
+        return [{"params": learning, "weight_decay": config.weight_decay}]
+    return [
+        {"params": [each for each in learning if each.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [each for each in learning if each.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def _is_due(config: TrainConfig, done: int, every: int) -> bool:
@@ -142,7 +155,7 @@ def _draw_batch(config: TrainConfig, step: int, films: Tensor, classes: Classes)
     if workers.rank:
         # The draw is common; distortions and dropout are each worker's own.
         generator = _seed(workers.rank * _RANK_STRIDE + config.seed * _SEED_STRIDE + step)
-    return augment(films[chosen], config.size, generator), classes[chosen.numpy()]
+    return augment(films[chosen], config.size, config.distortions, generator), classes[chosen.numpy()]
 
 
 def _seed(seed: int) -> Generator:
@@ -173,7 +186,7 @@ def _step(config: TrainConfig, network: nn.Module, films: Tensor, classes: Class
     """The loss of one batch: is it pneumonia, and, of those that are, is it bacterial."""
     # A GPU is several times faster in bfloat16; on CPUs it was five times slower.
     with torch.autocast(config.device.partition(":")[0], torch.bfloat16, enabled=config.device != "cpu"):
-        detector, typer, _ = (output.float() for output in network(films.to(config.device)))
+        detector, typer, _ = (output.float() for output in network(films.to(config.device), distorted=True))
     sick = torch.from_numpy(classes != "normal").float().to(config.device)
     bacterial = torch.from_numpy(classes == "bacterial").float().to(config.device)
     smooth = config.label_smoothing

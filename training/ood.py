@@ -92,4 +92,4 @@ def _some(films: Pixels, count: int, draw: Generator) -> Pixels:
 def _features(network: ThreeHeads, films: Pixels) -> Tensor:
     network.eval()
     parts = np.array_split(films, len(films) // _BATCH + 1)
-    return torch.cat([features(network.trunk, torch.from_numpy(part)) for part in parts])
+    return torch.cat([features(network.trunk, torch.from_numpy(part), network.architecture) for part in parts])

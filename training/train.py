@@ -29,7 +29,7 @@ from rich.console import Console
 import pneumoserve
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.imaging import PREPROCESSING_VERSION
-from pneumoserve.models.network import ARCHITECTURE, ThreeHeads
+from pneumoserve.models.network import ThreeHeads
 from pneumoserve.names import DETECTOR, TYPER
 from pneumoserve.release.data import DataError, write_data
 from pneumoserve.release.holdout import Parts, partition
@@ -250,8 +250,8 @@ def _facts(
         metrics |= measure(group, name, policy)
     return RunFacts(
         models=(
-            _model_facts(config.out, DETECTOR, ("normal", "pneumonia"), calibrations[0]),
-            _model_facts(config.out, TYPER, ("viral", "bacterial"), calibrations[1]),
+            _model_facts(config, DETECTOR, ("normal", "pneumonia"), calibrations[0]),
+            _model_facts(config, TYPER, ("viral", "bacterial"), calibrations[1]),
         ),
         policy=policy,
         data=data,
@@ -281,15 +281,16 @@ def _training_facts(config: TrainConfig, references: Sequence[ReferenceRun] = ()
     )
 
 
-def _model_facts(out: Path, name: Any, classes: tuple[str, str], calibration: Calibration) -> ModelFacts:
-    weights = digest_of((out / "weights" / f"{name}.safetensors").read_bytes())
+def _model_facts(config: TrainConfig, name: Any, classes: tuple[str, str], calibration: Calibration) -> ModelFacts:
+    folder = config.out / "weights"
+    weights = digest_of((folder / f"{name}.safetensors").read_bytes())
     return ModelFacts(
         name=name,
         version=weights[:12],
-        architecture=ARCHITECTURE,
+        architecture=str(config.architecture),
         output="pneumonia_probability" if name == DETECTOR else "bacterial_probability",
         classes=classes,
         weights=weights,
-        graph=digest_of((out / "weights" / f"{name}.onnx").read_bytes()),
+        graph=digest_of((folder / f"{name}.onnx").read_bytes()),
         calibration=calibration,
     )

