@@ -17,8 +17,9 @@ import onnx
 import onnxruntime as ort
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from pneumoserve.models.network import Classifier
+from pneumoserve.models.network import Classifier, ThreeHeads
 from pneumoserve.names import DETECTOR, TYPER
 from training.progress import track
 from training.scores import Scores
@@ -27,10 +28,25 @@ from training.source import Films
 _OPSET: Final = 17
 
 
-def export(network: Classifier, folder: Path, name: str) -> tuple[Path, Path]:
+class AllHeads(nn.Module):
+    """A network to be exported whole: one graph that answers all questions of a film for the price of one trunk."""
+
+    outputs = ("detector", "typer", "chest")
+
+    def __init__(self, network: ThreeHeads) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of `outputs`, each of shape [N], for prepared pixels uint8 [N, 224, 224]."""
+        logits: tuple[Tensor, Tensor, Tensor] = self.network(pixels)
+        return logits
+
+
+def export(network: Classifier | AllHeads, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.safetensors` and `<name>.onnx` and return both paths.
 
-    The graph takes uint8 [N, 224, 224] and gives logits [N], and the gate's where the model has one. Its weights are
+    The graph takes uint8 [N, 224, 224] and gives logits [N], those of each head that the network has. Its weights are
     ONNX external data: offsets into the safetensors file beside it, so that ONNX Runtime and torch read the same bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +67,7 @@ def score(graphs: dict[str, Graph], films: Films, label: str) -> Scores:
     return Scores(films.items, detector, typer, chest)
 
 
-def _trace(network: Classifier) -> Any:
+def _trace(network: Classifier | AllHeads) -> Any:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The TorchScript exporter is deprecated, and the only one whose graph keeps the state's names.

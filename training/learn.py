@@ -45,13 +45,17 @@ _REPORT_SECONDS: Final = 15.0
 
 @dataclass
 class Learner:
-    """A network with all that its next step needs: after `done` steps, whose losses and checks are the `history`."""
+    """A network with all that its next step needs: after `done` steps, whose losses and checks are the `history`.
+
+    `cpu_seconds`: what these steps took of one processor, however often the training was stopped.
+    """
 
     network: ThreeHeads
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     done: int = 0
     history: History = field(default_factory=lambda: {"loss": [], "checks": []})
+    cpu_seconds: float = 0.0
 
     def dump(self, claim: str) -> bytes:
         """A checkpoint; `claim` says of which training."""
@@ -62,6 +66,7 @@ class Learner:
             "schedule": self.schedule.state_dict(),
             "done": self.done,
             "history": json.dumps(self.history),
+            "cpu_seconds": self.cpu_seconds,
         }
         data = io.BytesIO()
         torch.save(state, data)
@@ -74,6 +79,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.done, self.history = state["done"], json.loads(state["history"])
+        self.cpu_seconds = state["cpu_seconds"]
 
 
 def learn(config: TrainConfig, films: Films, checks: Films | None, console: Console) -> Learner:
@@ -93,13 +99,14 @@ def learn(config: TrainConfig, films: Films, checks: Films | None, console: Cons
     # What DDP averages is fixed when it wraps a network, so each stage has a wrapper of its own.
     wrapper: nn.Module | None = None
     while learner.done < config.steps:
-        step = learner.done
+        step, began = learner.done, time.process_time()
         batch, labels = _draw_batch(config, step, pixels, classes)
         _set_stage(learner.network, config, step)
         if wrapper is None or step == config.head_steps:
             wrapper = workers.wrap(learner.network)
         loss = _step(config, wrapper, batch, labels)
         _update(learner, loss, workers.mean(loss))
+        learner.cpu_seconds += time.process_time() - began
         if checks is not None and _is_due(config, learner.done, config.check_every):
             learner.history["checks"].append({"step": learner.done, **_check(learner.network, checks)})
             progress.report_check(learner)
