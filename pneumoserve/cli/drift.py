@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,12 +16,10 @@ from pneumoserve.cli.options import DEFAULT_STATE, ArchiveTrust, SealerTrust, St
 from pneumoserve.cli.output import AsJson, Failure, console, errors, needs, print_json
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+    from pneumoserve.cli.release_stop import PlanStop
     from pneumoserve.monitoring.drift_watch import SourceDrift, Window
-    from pneumoserve.monitoring.stop_plan import StopPlan
-    from pneumoserve.records import Baseline, DriftWindow, Stopping
-    from pneumoserve.store import Store
+    from pneumoserve.monitoring.stop_plan import DriftRule, StopPlan
+    from pneumoserve.records import Baseline, DriftWindow
 
 _CAUSES: Final = {
     "case_mix": "another share of sick patients explains it, such as a winter",
@@ -42,7 +40,7 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
     by: Annotated[str | None, typer.Option(help="With --renew: your staff id.")] = None,
     why: Annotated[str | None, typer.Option(help="With --renew: why, such as a new detector plate.")] = None,
     plan: Annotated[
-        Path | None, typer.Option(help="The site's stop rule (YAML): which alarms stop the release by themselves.")
+        Path | None, typer.Option(help="The site's stop rules (YAML): which alarms stop the release by themselves.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign with; default: the state's.")] = None,
     trust: Trust = None,
@@ -59,7 +57,7 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
     """
     from datetime import UTC
 
-    from pneumoserve.cli.release_stop import stopping_of
+    from pneumoserve.cli.release_stop import PlanStop, stopping_of
     from pneumoserve.cli.stores import reader_of, signing_key_of, store_of
     from pneumoserve.local.state import State
 
@@ -77,7 +75,8 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     if renew and not (by and why):
         raise Failure("A new baseline is a person's decision; name them with --by, and the reason with --why.", 2)
-    rule = None if plan is None else load_stop_plan(plan)
+    stop_plan = None if plan is None else load_stop_plan(plan)
+    rule = None if stop_plan is None else stop_plan.rule_of_drift()
     role = REVIEW_WRITERS.rstrip("-")
     with store_of(state) as store:
         policy = find_policy(release, State(state).releases, store)
@@ -97,16 +96,17 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
         made = list_new_windows(history, found, datetime.now(UTC))
         if made:
             append(store, signing_key_of(state, key), [*made, *open_incidents(history, made, datetime.now(UTC))], role)
-        if rule is not None:
-            windows, signing = (*history.windows, *made), signing_key_of(state, key)
-            _follow(rule, _Acting(store, signing, stopping_of(state, trust, signing)), release, found, windows)
+        if stop_plan is not None and rule is not None:
+            signing = signing_key_of(state, key)
+            act = PlanStop(store, signing, stopping_of(state, trust, signing), release, stop_plan)
+            _follow(rule, stop_plan, act, found, (*history.windows, *made))
     if as_json:
         print_json([_describe(each) for each in found])
     else:
         _show(found, release)
     if any(each.windows and each.windows[-1].comparison.alarm for each in found):
         raise Failure("The newest studies of a source do not look like its baseline.", 1)
-    if rule is not None and (spent := rule.list_spent(found)):
+    if stop_plan is not None and rule is not None and (spent := rule.list_spent(stop_plan.select(found))):
         names = "; ".join(_name(each.source.site, each.source.kind) for each in spent)
         raise Failure(
             f"All {rule.looks} looks of the plan are taken, so it stops nothing more for {names}; renew the baseline.",
@@ -114,51 +114,25 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
         )
 
 
-@dataclass(frozen=True)
-class _Acting:
-    """By what a plan stops a release: the store, the archive's key, and whose word fronts take."""
-
-    store: Store
-    key: Ed25519PrivateKey
-    stopping: Stopping
-
-
 def _follow(
-    rule: StopPlan, acting: _Acting, release: str, found: Sequence[SourceDrift], windows: Sequence[DriftWindow]
+    rule: DriftRule, plan: StopPlan, act: PlanStop, found: Sequence[SourceDrift], windows: Sequence[DriftWindow]
 ) -> None:
-    """Stop the release, on record, where the plan says so and nothing has stopped it before."""
-    from datetime import UTC, datetime
-
-    from pneumoserve.ids import time_text, uuid7
-    from pneumoserve.records import ReleaseStop, StopBook, record_stop
-
+    """Stop the release where the rule says so."""
     errors.print(
         f"the plan stops the release at {rule.windows} windows in a row; a source that does not change does that in at "
         f"most {rule.false_stops:.2g} of cases within its {rule.looks} looks",
         soft_wrap=True,
     )
-    book = StopBook(acting.store, release)
-    standing = book.list_standing(acting.stopping)
-    due = rule.find_stop(found, book.resumed)
-    if standing or due is None:
-        for each in standing:
-            errors.print(f"release {release} is stopped by {each.stop_id} since {each.time}", soft_wrap=True)
+    due = rule.find_stop(plan.select(found), act.resumed)
+    if due is None:
+        act.show_standing()
         return
     source, alarms = due
     name = _name(source.source.site, source.source.kind)
     on_record = {(each.baseline_id, each.first): each.drift_id for each in windows}
     baseline_id = "" if source.baseline is None else source.baseline.baseline_id
-    entry = ReleaseStop(
-        time=time_text(datetime.now(UTC)),
-        release=release,
-        stop_id=uuid7(),
-        by=rule.site or "the site's plan",
-        why=f"{len(alarms)} windows in a row do not look like the baseline: {name}",
-        plan=rule.digest,
-        evidence=tuple(on_record[baseline_id, window.first] for window in alarms),
-    )
-    record_stop(acting.store, acting.key, acting.key, entry, acting.stopping)
-    errors.print(f"release {release} is stopped by {entry.stop_id}: {entry.why}", soft_wrap=True)
+    why = f"{len(alarms)} windows in a row do not look like the baseline: {name}"
+    act.stop(why, [on_record[baseline_id, window.first] for window in alarms])
 
 
 def _show_baselines(chosen: Sequence[Baseline], as_json: bool) -> None:

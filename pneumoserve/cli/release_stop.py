@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,13 @@ import typer
 
 from pneumoserve.cli.app import releases
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder, Trust
-from pneumoserve.cli.output import Failure, console
+from pneumoserve.cli.output import Failure, console, errors
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from pneumoserve.records import Stopping
+    from pneumoserve.monitoring.stop_plan import StopPlan
+    from pneumoserve.records import ReviewEntry, Stopping
     from pneumoserve.store import Store
 
 Release = Annotated[str, typer.Argument(metavar="ID", help="Id of the release, as answers have it.")]
@@ -120,6 +122,64 @@ def stopping_of(state: Path, trust: Path | None, recording: Ed25519PrivateKey) -
     from pneumoserve.signing import load_trust
 
     return Stopping(load_trust(trust or State(state).trust), recording.public_key())
+
+
+class PlanStop:
+    """A site's plan acts on a release, on record: it stops it where nothing has, and says what stands."""
+
+    def __init__(self, store: Store, key: Ed25519PrivateKey, stopping: Stopping, release: str, plan: StopPlan) -> None:
+        """`key` is the archive's, which fronts take for a stop.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        from pneumoserve.records import StopBook
+
+        book = StopBook(store, release)
+        self._standing = book.list_standing(stopping)
+        self.resumed = book.resumed
+        self._store, self._key, self._stopping, self._release, self._plan = store, key, stopping, release, plan
+
+    def record(self, entries: Sequence[ReviewEntry]) -> None:
+        """Put entries on record, such as the looks that a stop rests on.
+
+        Raises:
+            StoreError: the store did not take them.
+        """
+        from pneumoserve.records import REVIEW_WRITERS, append
+
+        append(self._store, self._key, entries, REVIEW_WRITERS.rstrip("-"))
+
+    def show_standing(self) -> None:
+        """Say which stops stand."""
+        for each in self._standing:
+            errors.print(f"release {self._release} is stopped by {each.stop_id} since {each.time}", soft_wrap=True)
+
+    def stop(self, why: str, evidence: Sequence[str]) -> None:
+        """Stop the release, unless it is stopped; `evidence` are ids of the entries that it rests on.
+
+        Raises:
+            StoreError: the store did not take all of it; doing it again does no harm.
+        """
+        from datetime import UTC, datetime
+
+        from pneumoserve.ids import time_text, uuid7
+        from pneumoserve.records import ReleaseStop, record_stop
+
+        if self._standing:
+            self.show_standing()
+            return
+        entry = ReleaseStop(
+            time=time_text(datetime.now(UTC)),
+            release=self._release,
+            stop_id=uuid7(),
+            by=self._plan.author,
+            why=why,
+            plan=self._plan.digest,
+            evidence=tuple(evidence),
+        )
+        record_stop(self._store, self._key, self._key, entry, self._stopping)
+        errors.print(f"release {self._release} is stopped by {entry.stop_id}: {entry.why}", soft_wrap=True)
 
 
 def _check_known(release: str, state: Path, store: Store) -> None:

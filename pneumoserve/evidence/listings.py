@@ -19,6 +19,7 @@ from pneumoserve.records import (
     Baseline,
     DriftWindow,
     Incident,
+    MetricsLook,
     ReleaseResume,
     ReleaseStop,
     RolloutEvent,
@@ -52,6 +53,14 @@ class Listing:
 def _describe_criteria(run: Acceptance) -> str:
     return "; ".join(
         f"{each.figure}: {each.rate:g}, bound {each.bound:g}, limit {each.limit:g}" for each in run.criteria
+    )
+
+
+def _describe_limits(look: MetricsLook) -> str:
+    return "; ".join(
+        f"{each.figure}: {'too few readings' if each.bound is None else f'bound {each.bound:.4g}'}, "
+        f"limit {each.limit:g}{', passed' if each.passed else ''}"
+        for each in look.results
     )
 
 
@@ -108,6 +117,15 @@ LISTINGS: Final = (
             "; ".join(f"{name}: {share:.3g}" for name, share in sorted(plan.probabilities.items())),
         ),
         standing=True,
+    ),
+    Listing(
+        MetricsLook, "metrics", "Looks that a plan of stop rules asked for",
+        "No plan looked at the metrics in this period.",
+        ("site", "look", "from", "to before", "studies, read", "limits", "plan SHA-256"),
+        lambda each: (
+            each.site or "all", str(each.look), each.first_day, each.before, f"{each.studies}, {each.readings}",
+            _describe_limits(each), each.plan,
+        ),
     ),
     Listing(
         Baseline, "drift", "Baselines", "No baseline is on record; `pneumoserve drift --renew` chooses one.",

@@ -22,7 +22,7 @@ import numpy as np
 
 from pneumoserve.decision import Finding
 from pneumoserve.errors import PneumoserveError
-from pneumoserve.monitoring.intervals import Interval, Share, Values, Weighted, limit_rate, limit_share
+from pneumoserve.monitoring.intervals import ALPHA, Interval, Share, Values, Weighted, limit_rate, limit_share
 from pneumoserve.records import Effort, ReadingOutcome, Tested
 
 Answer = Literal["referred", "normal", "pneumonia"]
@@ -149,7 +149,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval, and what is to be seen beside it.
+    """A figure with its interval, of 95 % unless asked otherwise, and what is to be seen beside it.
 
     `interval` is None where it cannot be estimated; `why` says why, `lacking` how many readings more it takes (None:
     more readings would not help). `bounds`: its value if all that nobody could judge was sick, or all of it well,
@@ -383,28 +383,32 @@ def check_prevalence(prevalence: float | None) -> None:
         raise PrevalenceError("A prevalence is a share between 0 and 1, such as 0.01 for one patient of a hundred.")
 
 
-def measure(given: Tally, prevalence: float | None = None) -> Metrics:
+def measure(given: Tally, prevalence: float | None = None, alpha: float = ALPHA) -> Metrics:
     """All figures of a tally, and what they come to at a prevalence.
+
+    Each limit of an interval is wrong with probability `alpha` / 2 at most.
 
     Raises:
         PrevalenceError: the prevalence is not between 0 and 1.
     """
     check_prevalence(prevalence)
     read, sick, well = _Weights(given), _Weights(given, sick=True), _Weights(given, sick=False)
-    observed = {name: _figure(given, each, read, (sick, well)) for name, each in _SHARES.items()}
+    observed = {name: _figure(given, each, read, (sick, well), alpha) for name, each in _SHARES.items()}
     for name, each in _COUNTS.items():
-        observed[name] = _scale(_figure(given, each, read, (sick, well)), 1000)
-    observed["referral_rate"] = _referral_rate(given)
+        observed[name] = _scale(_figure(given, each, read, (sick, well), alpha), 1000)
+    observed["referral_rate"] = _referral_rate(given, alpha)
     share = observed["prevalence"].interval
     if share is not None:
         observed["misses_per_1000"] = replace(observed["misses_per_1000"], always_normal=1000 * share.value)
         for name in ("product_npv", "threshold_npv"):
             observed[name] = replace(observed[name], always_normal=1 - share.value)
-    rates = {} if prevalence is None else _at(prevalence, observed, read)
+    rates = {} if prevalence is None else _at(prevalence, observed, read, alpha)
     return Metrics(observed, prevalence, rates)
 
 
-def _figure(given: Tally, definition: _Definition, read: _Weights, extremes: tuple[_Weights, _Weights]) -> Figure:
+def _figure(
+    given: Tally, definition: _Definition, read: _Weights, extremes: tuple[_Weights, _Weights], alpha: float
+) -> Figure:
     always = definition.always_normal
     if definition.scored and given.cells and not any(map(definition.knows, given.cells)):
         return Figure(None, _WHY_NO_THRESHOLD, always_normal=always)
@@ -417,7 +421,7 @@ def _figure(given: Tally, definition: _Definition, read: _Weights, extremes: tup
         return Figure(None, _WHY_FEW, lacking, always_normal=always)
     naive = read.count(_both(of, definition.part)) / read.count(of)
     ends = sorted(each.share(definition).value for each in extremes)
-    found = limit_share(read.share(definition))
+    found = limit_share(read.share(definition), alpha)
     return Figure(found, bounds=(ends[0], ends[1]), naive=naive, always_normal=always)
 
 
@@ -431,13 +435,13 @@ def _find_unread(given: Tally, definition: _Definition) -> Answer | None:
     return None
 
 
-def _referral_rate(given: Tally) -> Figure:
+def _referral_rate(given: Tally, alpha: float) -> Figure:
     """The share of studies that were referred: it takes no reading."""
     total, referred = given.studies, given.answers.get("referred", 0)
     if not total:
         return Figure(None, "there is no study", None, always_normal=0.0)
     counts = (Weighted.of([(1.0, count)], 1.0) for count in (referred, total - referred))
-    found = limit_share(Share(*counts))
+    found = limit_share(Share(*counts), alpha)
     return Figure(found, bounds=(found.value, found.value), naive=found.value, always_normal=0.0)
 
 
@@ -457,7 +461,7 @@ def _scale(figure: Figure, factor: float) -> Figure:
 # --- at a prevalence that somebody names
 
 
-def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> dict[str, Figure]:
+def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights, alpha: float) -> dict[str, Figure]:
     """The figures that hang on how many are sick, where the sick and the well are answered as those that were read."""
 
     def npv(sensitivity: Values, specificity: Values) -> Values:
@@ -471,7 +475,7 @@ def _at(prevalence: float, observed: Mapping[str, Figure], read: _Weights) -> di
         if missing is not None:
             return Figure(None, missing.why, missing.lacking, always_normal=always)
         shares = [read.share(_SHARES[name]) for name in names]
-        found = limit_rate(rule, shares)
+        found = limit_rate(rule, shares, alpha)
         naive = float(rule(*(np.array(observed[name].naive) for name in names)))
         ends = [observed[name].bounds or (0.0, 1.0) for name in names]
         low, high = (float(rule(*(np.array(end[side]) for end in ends))) for side in (0, 1))

@@ -105,6 +105,8 @@ if TYPE_CHECKING:
         Flag,
         Incident,
         IncidentKind,
+        LimitResult,
+        MetricsLook,
         Ordered,
         Page,
         RejectionReason,
@@ -120,7 +122,7 @@ if TYPE_CHECKING:
     from pneumoserve.records.short_chain import append, append_once
     from pneumoserve.records.site_use import SITE_WRITERS, SiteUse
     from pneumoserve.records.stops import STOPS, StopBook, StopError, Stopping, record_stop, stop_key
-    from pneumoserve.records.studies import Effort, NoStudiesError, ReadingOutcome, Scope, Tested
+    from pneumoserve.records.studies import Effort, EmptyPeriodError, NoStudiesError, ReadingOutcome, Scope, Tested
     from pneumoserve.records.writer import ArchiveWriter
 
 __all__ = [
@@ -164,6 +166,7 @@ __all__ = [
     "Draw",
     "DriftWindow",
     "Effort",
+    "EmptyPeriodError",
     "Encoding",
     "Entry",
     "EntryPlace",
@@ -182,6 +185,8 @@ __all__ = [
     "Label",
     "LabelError",
     "LabelFormatError",
+    "LimitResult",
+    "MetricsLook",
     "ModelUse",
     "NoStudiesError",
     "NotBlind",

@@ -48,8 +48,11 @@ def kind_of(entry: Entry) -> str:
 def id_of(entry: Entry) -> str | None:
     """The id of an entry, whatever its form calls it; None of a form that has none of its own."""
     kind = kind_of(entry)
-    name = {"record": "prediction_id", "reading": "request_id", "alert_event": "event_id", "rollout": "event_id"}
-    found: str | None = getattr(entry, {**name, "sample_plan": "plan_id"}.get(kind, f"{kind}_id"), None)
+    name = {
+        "record": "prediction_id", "reading": "request_id", "alert_event": "event_id", "rollout": "event_id",
+        "sample_plan": "plan_id", "metrics_look": "look_id",
+    }  # fmt: skip
+    found: str | None = getattr(entry, name.get(kind, f"{kind}_id"), None)
     return found
 
 

@@ -210,6 +210,39 @@ class DriftWindow(_OfSource):
     sick_share: float | None = Field(default=None, description="the same of the window")
 
 
+class LimitResult(BaseModel):
+    """A limit of a site's plan beside what blind readings show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    figure: str = Field(description="name of the figure, as `pneumoserve metrics --json` has it")
+    limit: float
+    value: float | None = Field(description="the estimate; null: too few readings for one")
+    bound: float | None = Field(description="one-sided, on the limit's side: it is passed where even this is beyond")
+    passed: bool
+
+
+class MetricsLook(_Entry):
+    """A look at a release's metrics that a site's plan of stop rules asks for, whether or not a limit is passed."""
+
+    schema_: Literal["pneumoserve.metrics_look/1"] = Field(default="pneumoserve.metrics_look/1", alias="schema")
+    look_id: str = Field(description="UUIDv7, lower case with hyphens")
+    site: str | None = Field(default=None, max_length=255, description="the verified caller; null: all")
+    plan: Sha256 = Field(description="SHA-256 of the site's plan, as canonical JSON")
+    look: int = Field(ge=1, description="its number in the plan")
+    first_day: str = Field(description="first day (UTC) whose studies count: the plan's, or the first after a resume")
+    before: str = Field(description="day after the last one whose studies count")
+    level: float = Field(gt=0, lt=1, description="each bound is wrong with this probability at most")
+    studies: int = Field(ge=0, description="studies that count")
+    readings: int = Field(ge=0, description="of these, those that were read blind")
+    results: tuple[LimitResult, ...] = Field(min_length=1)
+
+    @property
+    def passed(self) -> tuple[LimitResult, ...]:
+        """The limits that are passed."""
+        return tuple(each for each in self.results if each.passed)
+
+
 class _OfStop(_Entry):
     """A person, or the site's plan, acts on a whole release. `signature` is theirs, over the entry without it."""
 
@@ -252,10 +285,11 @@ ReviewEntry = (
     | Incident
     | Baseline
     | DriftWindow
+    | MetricsLook
     | ReleaseStop
     | ReleaseResume
 )
 REVIEW_ENTRIES: Final[tuple[type[ReviewEntry], ...]] = (
     Alert, AlertEvent, SamplePlan, Draw, Flag, Withdrawal, View, Adjudication, Incident, Baseline, DriftWindow,
-    ReleaseStop, ReleaseResume,
+    MetricsLook, ReleaseStop, ReleaseResume,
 )  # fmt: skip

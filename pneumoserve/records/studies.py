@@ -18,6 +18,10 @@ class NoStudiesError(PneumoserveError):
     exit_code = 2
 
 
+class EmptyPeriodError(NoStudiesError):
+    """Release and site are known, and nothing was answered in that time."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """Which studies: of days from `since` to before `before`, of one release, and of one site, a verified caller."""
@@ -49,10 +53,10 @@ class Scope:
         """See that there are studies in the scope.
 
         Raises:
-            NoStudiesError: there are none.
+            EmptyPeriodError: there are none.
         """
         if not found:
-            raise NoStudiesError("No study was answered in that time; name an earlier day, or leave --since out.")
+            raise EmptyPeriodError("No study was answered in that time; name an earlier day, or leave --since out.")
 
 
 @dataclass(frozen=True)

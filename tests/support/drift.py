@@ -1,13 +1,34 @@
-"""Windows of drift on record, for pages that show them."""
+"""Answers of one source, and windows of drift on record."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+from pneumoserve.decision import Band, Policy, Population
 from pneumoserve.ids import time_text, uuid7
-from pneumoserve.records import Baseline, DriftWindow, Incident
-from tests.support.entries import RELEASE
+from pneumoserve.names import DETECTOR
+from pneumoserve.records import Baseline, CallDetail, DriftWindow, Incident, Record
+from tests.support.entries import RELEASE, id_made, prediction, use
 from tests.support.reviews import Ward
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+POLICY = Policy(
+    detector_threshold=0.3, detector_band=Band(low=0.1, high=0.8), typer_threshold=0.5,
+    typer_band=Band(low=0.4, high=0.6), assumed_prevalence=0.5, why="",
+    population=Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer"),
+)  # fmt: skip
+
+
+def record(
+    minute: int, probability: float, patient: int | None = None, subject: str = "pacs", **changes: object
+) -> Record:
+    """An answer of so many minutes after the start."""
+    made = prediction(id_made(START + timedelta(minutes=minute)), typed=False)
+    call: CallDetail = made.call.model_copy(
+        update={"subject": subject, "patient": None if patient is None else f"{patient:064x}"}
+    )
+    gate = use(DETECTOR, probability).model_copy(update={"chest_probability": 0.98})
+    return made.model_copy(update={"call": call, "models": (gate,), **changes})
 
 
 def put_drift(ward: Ward, windows: int = 12) -> DriftWindow:

@@ -68,7 +68,7 @@ def test_changed_images_are_found_and_stop_the_release_by_the_plan_alone(own: St
     changed = send(own, [turn(path) for path in films.sample_films()], WINDOW_STUDIES)
     assert not any("release_stopped" in each["reasons"] for each in changed)
     plan = tmp_path / "stop.yaml"
-    plan.write_text("alarm: any\nwindows: 1\nlooks: 10\n")
+    plan.write_text("drift: {alarm: any, windows: 1, looks: 10}")
     found = run("drift", "--release", release, "--plan", str(plan), "--json")
     assert found.returncode == 1, found.stderr
     (source,) = json.loads(found.stdout)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from pneumoserve.decision import STOPPED, Band, Policy, Population
+from pneumoserve.decision import STOPPED
 from pneumoserve.ids import uuid7
 from pneumoserve.local.state import State
 from pneumoserve.monitoring import drift as module
@@ -24,10 +23,8 @@ from pneumoserve.monitoring.drift_watch import (
     find_drift,
     read_history,
 )
-from pneumoserve.names import DETECTOR
 from pneumoserve.records import (
     Baseline,
-    CallDetail,
     DriftWindow,
     Incident,
     Record,
@@ -40,14 +37,9 @@ from pneumoserve.signing import generate_key, load_trust, write_public_key
 from pneumoserve.store import MemoryStore
 from tests.support.archives import reader_of
 from tests.support.commands import Ran, invoke, use_store
-from tests.support.entries import RELEASE, id_made, prediction, use
+from tests.support.drift import POLICY, START, record
+from tests.support.entries import RELEASE
 
-START = datetime(2026, 5, 1, tzinfo=UTC)
-POLICY = Policy(
-    detector_threshold=0.3, detector_band=Band(low=0.1, high=0.8), typer_threshold=0.5,
-    typer_band=Band(low=0.4, high=0.6), assumed_prevalence=0.5, why="",
-    population=Population(min_age_years=1, below_age_years=6, unknown_dicom_age="refer"),
-)  # fmt: skip
 # How far apart the sick and the well lie, in standard deviations: an AUC of .97.
 _APART = 2.66
 Run = Callable[..., Ran]
@@ -109,17 +101,6 @@ def test_many_sources_share_one_rate_of_false_alarms() -> None:
 def test_the_share_of_sick_patients_is_found_from_scores_that_assume_another(share: float, assumed: float) -> None:
     logit = draw_studies(20_000, share, 1).logit + np.log(assumed / (1 - assumed))
     assert expit(estimate_log_odds(logit, assumed)) == pytest.approx(share, abs=0.01)
-
-
-def record(
-    minute: int, probability: float, patient: int | None = None, subject: str = "pacs", **changes: object
-) -> Record:
-    made = prediction(id_made(START + timedelta(minutes=minute)), typed=False)
-    call: CallDetail = made.call.model_copy(
-        update={"subject": subject, "patient": None if patient is None else f"{patient:064x}"}
-    )
-    gate = use(DETECTOR, probability).model_copy(update={"chest_probability": 0.98})
-    return made.model_copy(update={"call": call, "models": (gate,), **changes})
 
 
 def history_of(entries: Sequence[Record | Baseline], site: str | None = None) -> dict[Source, list[Study]]:
@@ -214,7 +195,7 @@ def test_a_plan_stops_the_release_on_record_once_and_a_person_resumes_it(
     state, plan = State(tmp_path / "state"), tmp_path / "stop.yaml"
     write_public_key(generate_key(tmp_path / "lead.pem"), state.trust)
     stopping = Stopping(load_trust(state.trust), state.archive_key.public_key())
-    plan.write_text("alarm: any\nwindows: 2\nlooks: 2\n")
+    plan.write_text("drift: {alarm: any, windows: 2, looks: 2}")
     drift("--renew", "--by", "lead", "--why", "first")
     later = [record(2000 + minute, 0.4 + minute % 100 / 1000) for minute in range(600)]
     append(store, state.archive_key, later[:399], "front")
@@ -246,7 +227,7 @@ def test_a_plan_stops_the_release_on_record_once_and_a_person_resumes_it(
 
 def test_the_exit_code_tells_that_a_plan_is_spent(run: tuple[Run, MemoryStore], tmp_path: Path) -> None:
     drift, store = run
-    (tmp_path / "stop.yaml").write_text("alarm: any\nwindows: 1\nlooks: 1\n")
+    (tmp_path / "stop.yaml").write_text("drift: {alarm: any, windows: 1, looks: 1}")
     drift("--renew", "--by", "lead", "--why", "first")
     alike = [record(2000 + minute, 0.05 + minute % 100 / 1000) for minute in range(400)]
     append(store, State(tmp_path / "state").archive_key, alike, "front")

@@ -22,6 +22,8 @@ from pneumoserve.records import (
     Flag,
     Incident,
     Label,
+    LimitResult,
+    MetricsLook,
     ReadingDetail,
     ReleaseResume,
     ReleaseStop,
@@ -63,6 +65,11 @@ ENTRIES: dict[str, ReviewEntry | SiteUse] = {
     "drift": DriftWindow(
         release=RELEASE, time=now_text(), drift_id=ID, baseline_id=ID, source="jpeg", first=now_text(),
         last=now_text(), studies=200, scores_p=0.001, images_p=0.2, referrals_p=0.5, cause="case_mix",
+    ),
+    "metrics-look": MetricsLook(
+        release=RELEASE, time=now_text(), look_id=ID, site="pacs", plan="c" * 64, look=1, first_day="2026-01-01",
+        before="2026-02-01", level=0.01, studies=900, readings=80,
+        results=(LimitResult(figure="referral_rate", limit=0.2, value=0.3, bound=0.25, passed=True),),
     ),
     "stop": ReleaseStop(release=RELEASE, time=now_text(), stop_id=ID, by="lead", why="pale images", evidence=(ID,)),
     "resume": ReleaseResume(release=RELEASE, time=now_text(), resume_id=ID, by="lead", why="mended", stop_ids=(ID,)),
