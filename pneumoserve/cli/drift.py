@@ -42,6 +42,9 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
     plan: Annotated[
         Path | None, typer.Option(help="The site's stop rules (YAML): which alarms stop the release by themselves.")
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take the studies from this export of the archive.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign with; default: the state's.")] = None,
     trust: Trust = None,
     archive_trust: ArchiveTrust = None,
@@ -86,7 +89,13 @@ def drift(  # noqa: PLR0913, PLR0917 - each is an option of the command
             )
         start = None if since is None else since.replace(tzinfo=UTC)
         reader = reader_of(store, state, archive_trust, sealer_trust)
-        history = read_history(read_entries(reader, start, release), release, policy, site)
+        if export is None:
+            history = read_history(read_entries(reader, start, release), release, policy, site)
+        else:
+            with needs("This command needs {}; install pneumoserve[archive]."):
+                from pneumoserve.monitoring.exported_drift import read_exported_history
+
+                history = read_exported_history(export, reader, release, policy, site, start)
         if renew:
             chosen = choose_baselines(history, by or "", why or "", datetime.now(UTC))
             append(store, signing_key_of(state, key), chosen, role)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -92,7 +92,7 @@ def read_history(entries: Iterable[Entry], release: str, policy: Policy, site: s
     By its `policy` it is known what a release would have referred that was stopped.
     """
     records: dict[tuple[Source, str], list[Record]] = defaultdict(list)
-    said: list[Baseline | DriftWindow | Incident] = []
+    said: list[Entry] = []
     for entry in entries:
         if entry.release != release:
             continue
@@ -105,12 +105,16 @@ def read_history(entries: Iterable[Entry], release: str, policy: Policy, site: s
     studies: dict[Source, list[Study]] = defaultdict(list)
     for (source, _), images in records.items():
         studies[source].append(_study_of(images, policy))
-    for found in studies.values():
-        found.sort(key=lambda study: (study.time, study.person))
+    return make_history(release, studies, said)
+
+
+def make_history(release: str, studies: Mapping[Source, Sequence[Study]], entries: Iterable[Entry]) -> History:
+    """Studies of a release, in the order of their time, and what was said of them; other entries are passed over."""
+    said = [each for each in entries if isinstance(each, Baseline | DriftWindow | Incident)]
     chosen = sorted((each for each in said if isinstance(each, Baseline)), key=lambda baseline: baseline.time)
     return History(
         release,
-        dict(studies),
+        {source: sorted(each, key=lambda study: (study.time, study.person)) for source, each in studies.items()},
         {Source(each.site or "", each.source): each for each in chosen},
         tuple(each for each in said if isinstance(each, DriftWindow)),
         frozenset(each.drift_id for each in said if isinstance(each, Incident) and each.drift_id is not None),
@@ -209,7 +213,7 @@ def _source_of(record: Record) -> Source | None:
 
 def _study_of(images: Sequence[Record], policy: Policy) -> Study:
     """Of several images the one most like a pneumonia counts, and the one least like a chest film."""
-    first = min(images, key=lambda record: record.time)
+    first = min(images, key=lambda record: (record.time, record.prediction_id))
     uses = [use for record in images for use in record.models if use.name == DETECTOR]
     return Study(
         time=first.time,

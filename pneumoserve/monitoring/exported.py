@@ -1,8 +1,8 @@
 """Tallies of an export of the archive, by SQL: for more studies than a review database can list at once.
 
 `sql/` holds the queries, which DuckDB and Spark SQL run as they stand. Each makes a table of its name, in the order of
-`QUERIES`. They ask the export's tables and two that are passed in: `asked`, one row that says which studies, and
-`thresholds`, each release's. Two functions are Spark's, and DuckDB is taught them.
+`QUERIES`; those of drift are `exported_drift`'s. They ask the export's tables and two that are passed in: `asked`, one
+row that says which studies, and `thresholds`, each release's. Two functions are Spark's, and DuckDB is taught them.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def count_exported(
         NoStudiesError: there are no studies in that scope.
         ModuleNotFoundError: DuckDB is not installed.
     """
-    with _open(folder, memory) as database:
+    with open_export(folder, memory) as database:
         known = "SELECT DISTINCT {0} FROM predictions WHERE {0} IS NOT NULL AND referred IS NOT NULL ORDER BY {0}"
         releases, sites = (
-            [str(row[0]) for row in _ask(database, known.format(name))] for name in ("release", "subject")
+            [str(row[0]) for row in ask(database, known.format(name))] for name in ("release", "subject")
         )
         scope.check(releases, sites)
         database.executemany("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?)", [make_asked_row(scope, now, closed_after)])
@@ -96,7 +96,7 @@ def count_exported(
         database.executemany("INSERT INTO thresholds VALUES (?, ?)", thresholds)
         for name in QUERIES:
             database.execute(f"CREATE TABLE {name} AS {read_query(name)}")
-        rows = {name: _ask(database, f"SELECT * FROM {name}") for name in RESULTS}  # noqa: S608 - names of ours
+        rows = {name: ask(database, f"SELECT * FROM {name}") for name in RESULTS}  # noqa: S608 - names of ours
     scope.check_found(bool(rows["groups"]))
     return collect(rows["groups"], rows["effort"], rows["tested"])
 
@@ -136,13 +136,20 @@ def collect(groups: Sequence[Any], effort: Sequence[Any], tested: Sequence[Any])
 
 
 @contextlib.contextmanager
-def _open(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of the export's tables, and of those that the queries ask besides."""
+def open_export(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of the export's tables, and of those that queries ask besides: `asked` and `thresholds`, empty.
+
+    DuckDB takes no more than `memory`, and puts what does not fit on disk.
+
+    Raises:
+        ExportedError: the folder holds no export, or one of an earlier version.
+        ModuleNotFoundError: DuckDB is not installed.
+    """
     import duckdb  # noqa: PLC0415 - only an export needs it
 
     if not (folder / "predictions").is_dir():
         raise ExportedError(f"{folder} holds no export; write one with `pneumoserve archive export --to {folder}`.")
-    with tempfile.TemporaryDirectory(prefix="metrics-") as spill:
+    with tempfile.TemporaryDirectory(prefix="exported-") as spill:
         limits: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory,
             "temp_directory": spill,
@@ -170,12 +177,13 @@ def _add_table(database: duckdb.DuckDBPyConnection, folder: Path, table: str) ->
     database.execute(f"CREATE VIEW {table} AS FROM read_parquet('{files}', {options})")
     has = {row[0] for row in database.execute(f"DESCRIBE {table}").fetchall()}
     if not columns.keys() <= has or (
-        table in _EARLIER and _ask(database, f"FROM {table} WHERE {_EARLIER[table]} LIMIT 1")
+        table in _EARLIER and ask(database, f"FROM {table} WHERE {_EARLIER[table]} LIMIT 1")
     ):
         raise ExportedError(
             f"{folder} was written by an earlier version, whose table {table} says less; export into an empty folder."
         )
 
 
-def _ask(database: duckdb.DuckDBPyConnection, query: str) -> list[Any]:
+def ask(database: duckdb.DuckDBPyConnection, query: str) -> list[Any]:
+    """The rows of a query."""
     return database.execute(query).fetchall()
