@@ -1,6 +1,6 @@
 """Names of the models, and of places in the store. This imports nothing: a probe that runs often stays cheap."""
 
-from typing import Final
+from typing import Final, Literal
 
 # The decision, which the front makes from both models' scores.
 DECISION: Final = "pneumonia"
@@ -10,3 +10,6 @@ TYPER: Final = "pneumonia-typer"
 FIRST_ANSWERS: Final = "idempotency/"
 # The bucket of intake's spool, on one machine.
 INTAKE_BUCKET: Final = "pneumoserve-intake"
+
+# What runs the models: TorchServe, or workers of our own.
+ModelServer = Literal["torchserve", "inprocess"]

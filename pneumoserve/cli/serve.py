@@ -11,6 +11,7 @@ import typer
 from pneumoserve.cli.app import app
 from pneumoserve.cli.options import DEFAULT_STATE, StateFolder
 from pneumoserve.cli.output import Failure
+from pneumoserve.names import ModelServer
 
 
 @app.command(epilog="Example: pneumoserve serve --port 8080   then   pneumoserve predict film.jpeg")
@@ -43,9 +44,12 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
         Path | None,
         typer.Option(help="PEM of the authority of DICOM peers' certificates; with one, senders need theirs."),
     ] = None,
+    engine: Annotated[
+        ModelServer, typer.Option(help="What runs the models: TorchServe, or our own workers, which cost less.")
+    ] = "torchserve",
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
-    """Run the local stack (S3, TorchServe, front) until Ctrl-C; prints one line of JSON when it is ready."""
+    """Run the local stack (S3, models, front) until Ctrl-C; prints one line of JSON when it is ready."""
     from pneumoserve.local.stack import Dicom
     from pneumoserve.local.stack import serve as run
     from pneumoserve.local.state import State
@@ -65,7 +69,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
             tls_key=tls_key,
             tls_authority=tls_authority,
         )
-    raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom))
+    raise typer.Exit(run(State(state), release, port, grpc_port, show_secrets, dicom, engine))
 
 
 def _check(dicom_to: list[str], fhir_to: list[str], tls_files: tuple[Path | None, Path | None, Path | None]) -> None:

@@ -38,14 +38,15 @@ ENGINE_INFO = Gauge(
     "pneumoserve_engine_info", "1, with the engine that has computed scores of a model.",
     ["model", "engine", "engine_version"],
 )  # fmt: skip
-ENGINE_WORKERS = Gauge("pneumoserve_engine_workers", "TorchServe's workers that are ready, by model.", ["model"])
-ENGINE_WAITING = Gauge("pneumoserve_engine_waiting", "Films that wait to be sent to TorchServe, by model.", ["model"])
+ENGINE_WORKERS = Gauge("pneumoserve_engine_workers", "Workers of the models that are ready, by model.", ["model"])
+ENGINE_WAITING = Gauge("pneumoserve_engine_waiting", "Films that wait to be sent to the models, by model.", ["model"])
 ENGINE_SECONDS = Histogram(
     "pneumoserve_engine_seconds",
-    "Seconds of a request to TorchServe that was answered, its queue and its wait for a batch included.", ["model"],
+    "Seconds of a request to the models that was answered; TorchServe's queue and wait for a batch included.",
+    ["model"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 6),
 )  # fmt: skip
-BACKEND_RETRIES = Counter("pneumoserve_backend_retries", "Requests to TorchServe that were sent again.")
+BACKEND_RETRIES = Counter("pneumoserve_backend_retries", "Requests to the models that were sent again.")
 UNRECORDED = Counter("pneumoserve_unrecorded_calls", "Calls refused with 503 because the archive took no record.")
 # gRPC's core drops messages over the receive limit before any of our code sees them: they are the difference.
 GRPC_STARTED = Counter("pneumoserve_grpc_infer_started", "ModelInfer calls whose headers arrived.")

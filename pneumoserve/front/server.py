@@ -42,6 +42,7 @@ from pneumoserve.front.settings import FrontSettings
 from pneumoserve.front.stops import Served, StopWatch
 from pneumoserve.front.torchserve import TorchServe
 from pneumoserve.front.torchserve_metrics import TorchServeMetrics
+from pneumoserve.front.workers import QUEUE_SECONDS, REQUESTS, Workers
 from pneumoserve.imaging.pool import DecoderPool
 from pneumoserve.ledger import Journal, LockRule
 from pneumoserve.names import DETECTOR, TYPER
@@ -69,6 +70,16 @@ class Archiving:
     journal: Journal | None
     lock: LockRule
     sealing: X25519PublicKey | None = None
+
+
+def _connect_models(settings: FrontSettings) -> TorchServe | Workers:
+    """The client of the models, and the metrics of what runs them."""
+    if settings.engine == "inprocess":
+        REGISTRY.register(QUEUE_SECONDS)
+        REGISTRY.register(REQUESTS)
+        return Workers(settings.models_sockets)
+    REGISTRY.register(TorchServeMetrics(settings.models_metrics_url))
+    return TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
 
 
 class FrontDataPlane(DataPlane):  # type: ignore[misc]
@@ -116,11 +127,10 @@ class FrontServer(ModelServer):  # type: ignore[misc]
 
     async def _run_with(self, decoders: DecoderPool) -> None:
         settings = self._settings
-        backend = TorchServe(settings.models_url, settings.management_url, (DETECTOR, TYPER), _BACKEND_CONCURRENCY)
+        backend = _connect_models(settings)
         tune_allocator()
         show_build("front", self._release.id)
         _begin_counts()
-        REGISTRY.register(TorchServeMetrics(settings.models_metrics_url))
         start_http_server(settings.metrics_port, settings.host)
         how = self._archiving
         archive = ArchiveWriter(how.store, how.key, self._release.id, how.journal, how.lock)

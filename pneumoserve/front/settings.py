@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
 from pneumoserve.front.cors import check_origin
+from pneumoserve.models.exchange import SOCKETS
+from pneumoserve.names import ModelServer
 from pneumoserve.settings import ProcessSettings
 
 _KEYS = Path("/etc/pneumoserve")
@@ -75,6 +77,8 @@ class FrontSettings(ProcessSettings):
         None,
         description="host and UDP port of the alert sender, which looks at once after an answer that may alert",
     )
+    engine: ModelServer = Field("torchserve", description="what runs the models; inprocess goes without TorchServe")
+    models_sockets: Path = Field(SOCKETS, description="folder of the workers' sockets, of the engine inprocess")
     models_url: str = Field("http://127.0.0.1:8085", description="TorchServe's inference address")
     management_url: str = Field("http://127.0.0.1:8086", description="TorchServe's management address")
     models_metrics_url: str = Field("http://127.0.0.1:8087", description="TorchServe's metrics address")

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
+from pneumoserve.front.scores import note_engine, read_score
 from pneumoserve.models.scorer import Score
-from pneumoserve.names import DETECTOR, TYPER
+from pneumoserve.names import DETECTOR
 from pneumoserve.tracing import HEADER, span
 
 # A killed worker costs the request it held (507) and takes about 2 s to come back.
@@ -103,10 +104,9 @@ class TorchServe:
                     raise CallError(500, "The models refused prepared pixels; this is a fault of the service.")
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
-        score = _read_score(document)
+        score = read_score(document, "torchserve")
         metrics.ENGINE_SECONDS.labels(model).observe(time.perf_counter() - started)
-        for name in (model,) if score.typer is None else (model, TYPER):
-            metrics.ENGINE_INFO.labels(name, score.profile.get("engine"), score.profile.get("engine_version")).set(1)
+        note_engine(model, score)
         return score
 
     async def _watch_workers(self) -> None:
@@ -129,8 +129,3 @@ class TorchServe:
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return 0
         return sum(worker.get("status") == "READY" for worker in described[0].get("workers", []))
-
-
-def _read_score(document: dict[str, Any]) -> Score:
-    typer = document.get("typer")
-    return Score(**{**document, "typer": None if typer is None else _read_score(typer)})

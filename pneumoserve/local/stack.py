@@ -23,8 +23,8 @@ from rich.console import Console
 from pneumoserve.local.process import Child, StackError, free_ports, hold, listen, short_path
 from pneumoserve.local.s3 import S3_SERVER, s3_child, start_s3, wait_for_s3
 from pneumoserve.local.state import State
-from pneumoserve.models.probe import answers, has_worker
-from pneumoserve.names import DETECTOR, INTAKE_BUCKET, TYPER
+from pneumoserve.models.probe import answers, count_greeting, has_worker
+from pneumoserve.names import DETECTOR, INTAKE_BUCKET, TYPER, ModelServer
 from pneumoserve.release import Release, ReleaseError, verify
 from pneumoserve.release.package import package
 from pneumoserve.release.verify import stated_id
@@ -37,7 +37,7 @@ REDEPLOY_SIGNAL: Final = signal.SIGUSR1
 _READY_SECONDS: Final = 120.0
 _FRONT_GRACE_SECONDS: Final = 75.0
 _MODELS_GRACE_SECONDS: Final = 20.0
-_TORCHSERVE: Final = "TorchServe"
+_MODELS: Final[dict[ModelServer, str]] = {"torchserve": "TorchServe", "inprocess": "the model server"}
 _FRONT: Final = "the front"
 _INTAKE: Final = "DICOM intake"
 _SENDER_GRACE_SECONDS: Final = 30.0
@@ -52,6 +52,8 @@ _LOOK_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 2.0
 # Where TorchServe's workers listen, in its folder; a port there has five digits at most.
 _WORKERS_SOCKET: Final = "tmp/.ts.sock.12345"
+# Those of the engine inprocess, in the same folder; no longer than the above.
+_SOCKETS: Final = "sockets"
 _IN_FLIGHT: Final = re.compile(rb"^pneumoserve_calls_in_flight (\d+)", re.MULTILINE)
 # Doubled with each death of the same child within the minute: a cause that passes gets time to pass.
 _BACKOFF_SECONDS: Final = 0.25
@@ -129,6 +131,7 @@ def serve(
     grpc_port: int | None,
     show_secrets: bool = False,
     dicom: Dicom | None = None,
+    engine: ModelServer = "torchserve",
 ) -> int:
     """Run the stack in the foreground until SIGTERM or SIGINT; when ready, print one line of JSON.
 
@@ -160,10 +163,10 @@ def serve(
                 if dicom.web_port is not None:
                     hold(dicom.web_port)
             release = find_release(state, wanted)
-            torchserve = state.folder.resolve() / "tmp" / "torchserve"
-            torchserve.mkdir(exist_ok=True)
-            with short_path(torchserve, _WORKERS_SOCKET) as work:
-                return _Stack(state, release, (rest, grpc), work, (stop, redeploy), dicom).run(show_secrets)
+            models = state.folder.resolve() / "tmp" / "models"
+            models.mkdir(exist_ok=True)
+            with short_path(models, _WORKERS_SOCKET) as work:
+                return _Stack(state, release, (rest, grpc), work, (stop, redeploy), dicom, engine).run(show_secrets)
 
 
 class _Stack:
@@ -174,13 +177,15 @@ class _Stack:
         state: State,
         release: Release,
         called_at: tuple[socket.socket, int],
-        torchserve: Path,
+        work: Path,
         asked: tuple[threading.Event, threading.Event],
         dicom: Dicom | None,
+        engine: ModelServer,
     ) -> None:
+        self._engine = engine
         self._state = state
         self._release = release
-        self._torchserve = torchserve
+        self._work = work
         self._stop, self._redeploy = asked
         self._redeploys = 0
         self._console = Console(stderr=True, highlight=False, markup=False)
@@ -229,7 +234,7 @@ class _Stack:
             waiting = f"; waiting for {calls} {'call' if calls == 1 else 'calls'}" if calls else ""
             self._console.print(f"stopping{waiting}")
         # The front first: what it still answers needs store and models, which end last, side by side.
-        used = [child for child in children if child.name in {S3_SERVER, _TORCHSERVE}]
+        used = [child for child in children if child.name in {S3_SERVER, _MODELS[self._engine]}]
         using = [child for child in children if child not in used]
         for child in sorted(using, key=lambda child: child.name != _FRONT):
             child.stop()
@@ -277,10 +282,8 @@ class _Stack:
 
     def _announce(self, refused: str | None, show_secrets: bool = False) -> dict[str, Any]:
         """Write what runs, and why the last redeployment was refused, if it was; returns what `serve` prints."""
-        names = ("inference", "management", "metrics")
-        torchserve = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, self._models_ports, strict=False)}
         private = {
-            "torchserve": torchserve,
+            **self._models_place(),
             "metrics": f"http://127.0.0.1:{self._metrics}/metrics",
             "release_folder": str(self._release.folder.resolve()),
             "pid": os.getpid(),
@@ -296,6 +299,14 @@ class _Stack:
             **({} if self._dicom is None else self._read_dicom()),
         }
         return self._state.announce(addresses, self._release.id, self._s3, private, show_secrets)
+
+    def _models_place(self) -> dict[str, Any]:
+        """Where the models are asked."""
+        if self._engine == "inprocess":
+            return {"models_sockets": str(self._work / _SOCKETS)}
+        names = ("inference", "management", "metrics")
+        ports = zip(names, self._models_ports, strict=False)
+        return {"torchserve": {name: f"http://127.0.0.1:{port}" for name, port in ports}}
 
     def _go_over(self, children: list[Child]) -> None:
         """Serve the chosen release in place of the present one, which comes back where that one does not start.
@@ -321,7 +332,7 @@ class _Stack:
 
     def _replace(self, children: list[Child]) -> None:
         """Stop what knows the release, and start it with the present one; the others stay."""
-        served = [child for child in children if child.name in {_TORCHSERVE, _FRONT, _INTAKE}]
+        served = [child for child in children if child.name in {_MODELS[self._engine], _FRONT, _INTAKE}]
         for child in reversed(served):
             child.stop()
             children.remove(child)
@@ -394,16 +405,24 @@ class _Stack:
     def _models(self) -> Child:
         names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
         ports = [f"--{name}-port={port}" for name, port in zip(names, self._models_ports, strict=True)]
-        command = [*self._module("pneumoserve.models"), *ports, f"--work-dir={self._torchserve}"]
-        inference = self._models_ports[0]
+        where = [f"--sockets={self._work / _SOCKETS}"] if self._engine == "inprocess" else ports
+        command = [
+            *self._module("pneumoserve.models"), f"--engine={self._engine}", *where, f"--work-dir={self._work}"
+        ]  # fmt: skip
         return Child(
-            _TORCHSERVE,
+            _MODELS[self._engine],
             command,
             dict(os.environ),
             self._log("models"),
             _MODELS_GRACE_SECONDS,
-            lambda: answers(inference, timeout=_ANSWER_SECONDS),
+            self._models_alive,
         )
+
+    def _models_alive(self) -> bool:
+        if self._engine == "torchserve":
+            return answers(self._models_ports[0], timeout=_ANSWER_SECONDS)
+        greeting, workers = count_greeting(self._work / _SOCKETS, _ANSWER_SECONDS)
+        return greeting == workers
 
     def _front(self) -> Child:
         inference, management, metrics, *_ = self._models_ports
@@ -415,6 +434,8 @@ class _Stack:
             f"--metrics-port={self._metrics}",
             # On one machine all callers have the same address.
             "--proxy=127.0.0.0/8",
+            f"--engine={self._engine}",
+            f"--models-sockets={self._work / _SOCKETS}",
             f"--models-url=http://127.0.0.1:{inference}",
             f"--management-url=http://127.0.0.1:{management}",
             f"--models-metrics-url=http://127.0.0.1:{metrics}",
@@ -483,6 +504,9 @@ class _Stack:
         return [sys.executable, "-m", name, *release, f"--trust={self._state.trust.resolve()}"]
 
     def _models_ready(self) -> bool:
+        if self._engine == "inprocess":
+            greeting, _ = count_greeting(self._work / _SOCKETS, _ANSWER_SECONDS)
+            return greeting > 0
         return all(has_worker(self._management, model) for model in (DETECTOR, TYPER))
 
     def _front_ready(self) -> bool:

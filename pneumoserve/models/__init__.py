@@ -1,1 +1,1 @@
-"""The models container: TorchServe on loopback, with the two models of one verified release."""
+"""The models container: the two models of one verified release, by TorchServe on loopback or by workers of our own."""

@@ -1,4 +1,4 @@
-"""Entry point of the kserve-container: verify the release, then become TorchServe."""
+"""Entry point of the kserve-container: verify the release, then become TorchServe, or start workers without it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import sys
 from pneumoserve.logs import set_up_logs
 from pneumoserve.models.settings import ModelsSettings
 from pneumoserve.models.torchserve import Ports, command, environment, prepare_folder
+from pneumoserve.models.workers import run_workers
 from pneumoserve.release import ReleaseError, verify
 from pneumoserve.termination import explain_end
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Replace this process by TorchServe's Java; 1 where the release is refused."""
+    """Replace this process by TorchServe's Java, or run workers until a signal; 1 where the release is refused."""
     settings = ModelsSettings.from_flags(arguments)
     set_up_logs()
     try:
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     # Not resolved: it may be a short link, made because the name of a socket must be short.
     work = settings.work_dir.absolute()
+    if settings.engine == "inprocess":
+        return run_workers(release, settings.sockets.absolute(), work, settings.workers)
     ports = Ports(
         settings.inference_port,
         settings.management_port,

@@ -51,7 +51,12 @@ def load_scorer(release: Release, model: str, folder: Path) -> Scorer:
     """
     # As TorchServe's workers are started: a library that spins up threads of its own would slow every film.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    unpack_model(release, model, folder)
+    return Scorer(folder, {})
+
+
+def unpack_model(release: Release, model: str, folder: Path) -> None:
+    """Unpack what a scorer needs of a model's MAR into `folder`."""
     with zipfile.ZipFile(release.folder / "model-store" / f"{model}.mar") as mar:
         for name in ("model.json", f"{model}.onnx", f"{model}.safetensors"):
             mar.extract(name, folder)
-    return Scorer(folder, {})

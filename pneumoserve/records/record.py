@@ -64,7 +64,8 @@ class ModelUse(_Strict):
     `chest_probability` is how likely the film is an upright chest film at all, by the gate of a model that has one.
 
     `profile` is the execution profile: engine, its version, threads, instruction set, ... Within one profile the
-    same pixels give the same bits.
+    same pixels give the same bits. Its `server`, torchserve or inprocess, is what ran the model: bits do not depend
+    on that.
     """
 
     name: str
