@@ -33,7 +33,10 @@ _DAY: Final = "%Y-%m-%d"
 @evidence.callback(epilog="Example: pneumoserve evidence --out evidence.zip --since 2026-11-01 --until 2026-11-30")
 def collect(  # noqa: PLR0913, PLR0917 - each is an option of the command
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.zip", help="The file to write.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.zip", help="The file to write; in a folder it is named by its last day."),
+    ] = None,
     since: Annotated[
         datetime | None, typer.Option(formats=[_DAY], help="First day (UTC); default: the archive's.")
     ] = None,
@@ -68,6 +71,8 @@ def collect(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from pneumoserve.signing import load_key, load_trust
 
     period, where = _period_of(since, until), State(state)
+    if out.is_dir():
+        out /= f"evidence-{period.until}.zip"
     authorities = [] if time_stamp_trust is None else load_authorities(time_stamp_trust)
     with review_of(state, database, archive_trust, sealer_trust) as review:
         signing = where.signing_key if key is None else load_key(key)

@@ -22,6 +22,8 @@ JOBS = {
     "pneumoserve-rollout": "rollout",
     "pneumoserve-training": "training",
     "pneumoserve-sample": "review",
+    "pneumoserve-drift": "review",
+    "pneumoserve-evidence": "review",
 }
 SERVERS = ["pneumoserve-console", "pneumoserve-alerts"]
 ROLLING = {"rollout": {"enabled": True, "plan": {"candidate": "000000000000", "steps": [{"percent": 100}]}}}

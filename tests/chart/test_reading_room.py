@@ -13,6 +13,7 @@ from pneumoserve.alerts import load_policy
 from pneumoserve.cli import app
 from pneumoserve.console.settings import ConsoleSettings
 from pneumoserve.front.settings import FrontSettings
+from pneumoserve.monitoring.stop_plan import StopPlan, load_stop_plan
 from tests.chart.api import Object
 from tests.chart.conftest import EVERYTHING, TRIAL, Cluster, Helm, nested, of_kind, policies, the
 from tests.chart.test_rendered import ARMS, allows, caller, containers, keys_job, mounted, pods, secret_of
@@ -23,6 +24,10 @@ ALERTS: dict[str, Any] = {"alerts": {"enabled": True}}
 SAMPLE: dict[str, Any] = {"sample": {"enabled": True}}
 ROOM = {**CONSOLE, **ALERTS, **SAMPLE}
 PARTS = ("console", "alerts", "sample")
+PLAN = {"site": "pacs", "drift": {"alarm": "images", "windows": 2, "looks": 50}}
+DRIFT: dict[str, Any] = {"drift": {"enabled": True, "plan": PLAN}}
+EVIDENCE: dict[str, Any] = {"evidence": {"enabled": True, "claim": "evidence", "existingSecret": "evidence-key"}}
+JOBS = {**DRIFT, **EVIDENCE}
 REVIEW = "/etc/pneumoserve/review"
 
 
@@ -48,7 +53,8 @@ def options_of(command: list[str]) -> dict[str, str]:
 
 def test_nothing_of_them_is_there_unless_it_is_asked_for(helm: Helm) -> None:
     plain = helm.render(TRIAL, ARMS)
-    assert not [each for each in plain if each["metadata"]["name"] in {f"pneumoserve-{part}" for part in PARTS}]
+    names = {f"pneumoserve-{part}" for part in (*PARTS, *JOBS)}
+    assert not [each for each in plain if each["metadata"]["name"] in names]
     assert set(policies(plain)) == {"archive", "seal", "rollout", "releases", "setup"}
     front = options_of(containers(plain)["transformer-container"]["args"])
     assert not {"--envelope-key", "--alert-hint"} & front.keys()
@@ -77,7 +83,10 @@ def test_the_console_takes_its_flags(everything: list[Object], room: list[Object
     assert plain.prevalence is None
 
 
-@pytest.mark.parametrize(("part", "path"), [("alerts", ("alerts", "send")), ("sample", ("sample",))])
+@pytest.mark.parametrize(("part", "path"), [
+    ("alerts", ("alerts", "send")), ("sample", ("sample",)),
+    ("drift", ("drift",)), ("evidence", ("evidence",)),
+])  # fmt: skip
 def test_commands_take_their_options(everything: list[Object], part: str, path: tuple[str, ...]) -> None:
     command: Any = typer.main.get_command(app)
     for name in path:
@@ -122,6 +131,50 @@ def test_each_has_the_keys_it_works_with_and_no_other(room: list[Object]) -> Non
     front = mounted(room, "pneumonia-0123456789ab", "transformer-container", "/etc/pneumoserve/envelope")
     assert {name: each["key"] for name, each in front.items()} == {"envelope.pub.pem": "envelope.pub.pem"}
     assert key_secrets(room) == {"pneumoserve-review-keys"}
+
+
+def test_the_jobs_have_no_key_but_the_one_they_sign_with(helm: Helm) -> None:
+    made = helm.render(TRIAL, ARMS, JOBS)
+    secrets = {
+        (name, volume["name"], volume["secret"]["secretName"])
+        for name, spec, _ in pods(made)
+        for volume in spec["volumes"]
+        if name in {"pneumoserve-drift", "pneumoserve-evidence"} and "secret" in volume
+    }
+    assert secrets == {
+        ("pneumoserve-drift", "archive", "pneumoserve-archive-signing"),
+        ("pneumoserve-evidence", "evidence-key", "evidence-key"),
+    }
+    # Neither needs the reading room's keys, nor a database of others.
+    job = keys_job(made)
+    assert job is not None
+    assert "--review=" not in str(job)
+    everything = helm.render(EVERYTHING)
+    for part in JOBS:
+        variables = {each["name"]: each for each in container_of(everything, part)["env"]}
+        assert variables["REVIEW_DATABASE"]["value"] == "sqlite:////tmp/review.sqlite"
+
+
+def test_the_drift_job_follows_the_plan_of_the_values(helm: Helm, tmp_path: Path) -> None:
+    made = helm.render(TRIAL, ARMS, DRIFT)
+    (tmp_path / "stop.yaml").write_text(the(made, "ConfigMap", "pneumoserve-drift")["data"]["stop.yaml"])
+    assert load_stop_plan(tmp_path / "stop.yaml") == StopPlan.model_validate(PLAN)
+    words = options_of(container_of(made, "drift")["command"])
+    assert "stop.yaml" in mounted(made, "pneumoserve-drift", "drift", words["--plan"].rpartition("/")[0])
+    plain = helm.render(TRIAL, ARMS, DRIFT, nested("drift.plan", None))
+    assert "--plan" not in options_of(container_of(plain, "drift")["command"])
+
+
+def test_the_evidence_job_leaves_its_file_on_the_claim(helm: Helm) -> None:
+    made = helm.render(TRIAL, ARMS, EVIDENCE)
+    found = container_of(made, "evidence")
+    out = options_of(found["command"])["--out"]
+    (mount,) = (each for each in found["volumeMounts"] if each["mountPath"] == out)
+    (spec,) = (spec for name, spec, _ in pods(made) if name == "pneumoserve-evidence")
+    (volume,) = (each for each in spec["volumes"] if each["name"] == mount["name"])
+    assert (mount["readOnly"], volume["persistentVolumeClaim"]) == (False, {"claimName": "evidence"})
+    others = [each for each in found["volumeMounts"] if each["mountPath"] not in {out, "/tmp"}]
+    assert all(each["readOnly"] for each in others)
 
 
 def key_secrets(objects: list[Object]) -> set[str]:
@@ -264,6 +317,8 @@ def rules_of(objects: list[Object], part: str, direction: str) -> list[dict[str,
         ("console", {("gateways", 8090), ("monitoring", 8082)}),
         ("alerts", {("predictor", 9125), ("monitoring", 8082)}),
         ("sample", set()),
+        ("drift", set()),
+        ("evidence", set()),
     ],
 )
 def test_each_is_reached_from_where_it_is_called_alone(
@@ -284,6 +339,9 @@ def test_each_is_reached_from_where_it_is_called_alone(
         ("console", [[5433], [8443]]),
         ("alerts", [[443, 465], [5433]]),
         ("sample", [[5433]]),
+        # They work on the archive alone.
+        ("drift", []),
+        ("evidence", []),
     ],
 )
 def test_each_reaches_dns_the_store_and_what_it_needs(
@@ -355,6 +413,9 @@ def test_a_drain_leaves_one_of_each_and_they_are_spread(everything: list[Object]
             (ALERTS, nested("alerts.policy.channels.m", {"kind": "webhook", "secretFile": "webhook-secret"})),
             "alerts.policy names webhook-secret",
         ),
+        ((EVIDENCE, nested("evidence.claim", "")), "set evidence.claim to a PersistentVolumeClaim"),
+        ((EVIDENCE, nested("evidence.existingSecret", "")), "evidence.existingSecret to a Secret with key.pem"),
+        ((DRIFT, nested("release.id", "")), "drift.enabled is true, and there is no release to compare"),
         ((CONSOLE, nested("s3.console.accessKey", "a")), "leave those of s3.console empty"),
     ],
 )
@@ -381,6 +442,8 @@ def test_the_fronts_credential_does_not_stand_in(helm: Helm, part: str, credenti
         ("alerts.policy", "alerts.yaml"),
         ("sample.capacity", 0),
         ("sample.schedule", "daily"),
+        ("drift.plan", "stop.yaml"),
+        ("evidence.claim", "Evidence"),
         ("networkPolicies.database.ports", []),
     ],
 )
@@ -393,6 +456,7 @@ NAMED = {
     "room-keys": ["chance", "session", "links", "envelope.pem", "envelope.pub.pem"],
     "console-client": ["secret"],
     "alert-files": ["mail-password"],
+    "evidence-key": ["key.pem"],
 }
 LOOKED = {"review": {"database": {"existingSecret": "review-database"}, "keys": {"existingSecret": "room-keys"}}}
 
@@ -402,7 +466,7 @@ def installed(helm: Helm) -> tuple[Path | dict[str, Any], ...]:
     """Values of a room in the trial store's cluster that name all of their Secrets."""
     policy = yaml.safe_load(EVERYTHING.read_text())["alerts"]["policy"]
     alerts = {"alerts": {"enabled": True, "policy": policy, "existingSecret": "alert-files"}}
-    return TRIAL, {**ROOM, **alerts}, LOOKED, nested("console.signIn.existingSecret", "console-client")
+    return TRIAL, {**ROOM, **EVIDENCE, **alerts}, LOOKED, nested("console.signIn.existingSecret", "console-client")
 
 
 def test_a_cluster_that_has_the_secrets_is_taken(

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pneumoserve.evidence import check_package
 from pneumoserve.ledger.keys import new_secret
 from pneumoserve.local.process import free_ports
 from pneumoserve.local.s3 import s3_child, start_s3
@@ -25,15 +26,17 @@ from pneumoserve.local.stack import REFERENCE_RUN
 from pneumoserve.release.fetch import find_or_fetch
 from pneumoserve.release.package import package
 from pneumoserve.release.push import upload
-from pneumoserve.signing import generate_key, write_public_key
+from pneumoserve.signing import generate_key, load_key, load_trust, write_public_key
 from pneumoserve.store import S3Settings, S3Store
 from tests.chart.api import Object
 from tests.chart.conftest import TRIAL, Helm, the
-from tests.chart.test_reading_room import ROOM, container_of
+from tests.chart.test_reading_room import JOBS, ROOM, container_of
+from tests.chart.test_rendered import ARMS
 from tests.support.front import wait_until
 from tests.support.seaweed import give_rights
 
 PLACE = "/etc/pneumoserve"
+OUT = "/var/lib/pneumoserve"
 
 
 @dataclass
@@ -50,12 +53,12 @@ class Room:
         for word in container_of(self.objects, part)["command"]:
             name, equals, value = word.partition("=")
             value = str(instead.get(name.removeprefix("--").replace("-", "_"), value))
-            words.append(f"{name}{equals}{value}".replace(PLACE, str(self.folder)))
+            words.append(f"{name}{equals}{value}".replace(PLACE, str(self.folder)).replace(OUT, str(self.folder)))
         program = words.pop(0)
         return [str(Path(sys.executable).with_name(program)), *words]
 
     def environment(self, part: str) -> dict[str, str]:
-        credential = {"console": "console", "alerts": "alerts", "sample": "console"}[part]
+        credential = {"sample": "console", "drift": "rollout", "evidence": "seal"}.get(part, part)
         (database,) = [
             each["value"] for each in container_of(self.objects, part)["env"] if each["name"] == "REVIEW_DATABASE"
         ]
@@ -81,7 +84,7 @@ class Room:
 @pytest.fixture(scope="module")
 def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     folder = tmp_path_factory.mktemp("room")
-    objects = helm.render(TRIAL, ROOM)
+    objects = helm.render(TRIAL, ARMS, ROOM, JOBS)
     signing, sealer, review = (
         new_secret(kind, "s", "n", "i")["stringData"] for kind in ("signing", "sealer", "review")
     )
@@ -90,6 +93,8 @@ def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]
         "archive-trust/in-use.pem": signing["public.pem"],
         "sealer-trust/in-use.pem": sealer["public.pem"],
         "oidc/secret": "secret",
+        "drift/stop.yaml": the(objects, "ConfigMap", "pneumoserve-drift")["data"]["stop.yaml"],
+        "evidence-key/key.pem": new_secret("signing", "e", "n", "i")["stringData"]["key.pem"],
         "alerts/alerts.yaml": the(objects, "ConfigMap", "pneumoserve-alerts")["data"]["alerts.yaml"],
         **{f"review/{name}": text for name, text in review.items()},
         **{f"trust/{name}": text for name, text in the(objects, "ConfigMap", "pneumoserve-trust")["data"].items()},
@@ -98,7 +103,7 @@ def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    for part in ("console", "sample"):
+    for part in ("console", "sample", "evidence"):
         (folder / part).mkdir()
     admin = S3Settings(f"http://127.0.0.1:{free_ports(1)[0]}", "admin", "secret", "films")
     child = s3_child(folder / "data", admin, folder / "s3.log")
@@ -108,13 +113,34 @@ def room(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]
     child.stop()
 
 
-def test_the_sample_job_draws(room: Room) -> None:
-    done = subprocess.run(
-        room.command("sample"), env=room.environment("sample"), cwd=room.folder, capture_output=True, text=True,
+def run_job(room: Room, part: str, **instead: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        room.command(part, **instead), env=room.environment(part), cwd=room.folder, capture_output=True, text=True,
         check=False, timeout=120,
     )  # fmt: skip
+
+
+def test_the_sample_job_draws(room: Room) -> None:
+    done = run_job(room, "sample")
     assert done.returncode == 0, done.stderr
     assert "0 of 0 confident studies" in done.stdout
+
+
+def test_the_drift_job_compares_and_the_evidence_job_leaves_a_signed_file(room: Room, tmp_path: Path) -> None:
+    key = generate_key(tmp_path / "key.pem")
+    made = package(REFERENCE_RUN, tmp_path / "made", key)
+    with closing(S3Store(room.credentials["setup"])) as store:
+        list(upload(made, store))
+    compared = run_job(room, "drift", release=made.name, state=tmp_path / "state")
+    assert compared.returncode == 0, compared.stderr
+    assert f"no answers of release {made.name}" in compared.stdout
+    assert "the plan stops the release at 2 windows in a row" in compared.stderr
+    collected = run_job(room, "evidence", state=tmp_path / "state")
+    assert collected.returncode == 0, collected.stderr
+    (file,) = (room.folder / "evidence").glob("evidence-*.zip")
+    trust = tmp_path / "trust"
+    write_public_key(load_key(room.folder / "evidence-key" / "key.pem"), trust)
+    assert check_package(file.read_bytes(), load_trust(trust)).manifest.until == file.stem.removeprefix("evidence-")
 
 
 async def test_the_console_answers_to_its_own_name_alone(room: Room) -> None:

@@ -442,7 +442,7 @@ def test_given_secrets_are_used_and_none_is_made(helm: Helm) -> None:
     assert _key_of(the(rendered, "Job", "pneumoserve-setup")["spec"]) == "given-setup"
     for job, secret in {
         "training": "setup", "seal": "seal", "verify": "seal", "export": "seal", "replay": "seal", "rollout": "rollout",
-        "sample": "console",
+        "sample": "console", "drift": "rollout", "evidence": "seal",
     }.items():  # fmt: skip
         spec = the(rendered, "CronJob", f"pneumoserve-{job}")["spec"]["jobTemplate"]["spec"]
         assert _key_of(spec) == f"given-{secret}", job
@@ -666,6 +666,7 @@ def test_no_other_container_sees_a_private_key(everything: list[Object]) -> None
     others = {("pneumoserve-load", "load", "headers"), ("pneumoserve-rollout", "rollout", "archive-key")}
     # So is what people and the alert sender do, and which keys they have beside is another test's.
     room = {part: {"archive", "review"} for part in ("console", "alerts", "sample")}
+    room |= {"drift": {"archive"}, "evidence": {"evidence-key"}}
     room["console"].add("oidc")
     room["alerts"].add("alerts")
     # DICOM intake hashes as fronts do, and calls them as their gateway does.

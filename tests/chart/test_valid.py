@@ -61,6 +61,7 @@ COMBINATIONS: dict[str, tuple[Path | dict[str, Any], ...]] = {
         },
     ),
     "the random sample alone": (TRIAL, ARMS, {"sample": {"enabled": True}}),
+    "drift alone, without a plan": (TRIAL, ARMS, {"drift": {"enabled": True}}),
     "knative": (KNATIVE,),
     "the store over TLS": (EVERYTHING, nested("s3.caConfigMap", "authorities")),
 }  # fmt: skip

@@ -32,7 +32,7 @@ Networks and namespaces of a value as peers of a NetworkPolicy; nothing where th
 {{/* Components that reach the store, as a JSON list. */}}
 {{- define "pneumoserve.storeClients" -}}
 {{- $clients := list "predictor" "setup" "archive" "training" "signing" "rollout" -}}
-{{- range list "console" "alerts" "sample" "intake" -}}
+{{- range list "console" "alerts" "sample" "drift" "evidence" "intake" -}}
 {{- if (get $.Values .).enabled -}}
 {{- $clients = append $clients . -}}
 {{- end -}}

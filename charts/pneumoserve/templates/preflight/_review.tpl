@@ -1,4 +1,4 @@
-{{/* Console, alert sender and sample Job. */}}
+{{/* Console, alert sender and their Jobs. */}}
 {{- define "pneumoserve.preflight.review" -}}
   {{- $values := $.Values -}}
   {{- $problems := list -}}
@@ -24,6 +24,15 @@
           "alerts.policy names %s, and there is no Secret with such files; set alerts.existingSecret to one.")
           (join ", " .)) -}}
     {{- end -}}
+  {{- end -}}
+  {{- if and $values.drift.enabled (not $values.release.id) -}}
+    {{- $problems = append $problems
+        "drift.enabled is true, and there is no release to compare; set release.id, or leave drift off until then." -}}
+  {{- end -}}
+  {{- if and $values.evidence.enabled (not (and $values.evidence.claim $values.evidence.existingSecret)) -}}
+    {{- $problems = append $problems (cat
+        "The evidence Job has no place for its file or no key to sign it; set evidence.claim to a"
+        "PersistentVolumeClaim, and evidence.existingSecret to a Secret with key.pem.") -}}
   {{- end -}}
   {{- range $name := list "console" "alerts" -}}
     {{- $part := get $values $name -}}
@@ -60,6 +69,10 @@
     {{- $files := list "chance" "session" "links" "envelope.pem" "envelope.pub.pem" -}}
     {{- $keys := dict "value" "review.keys" "secret" $values.review.keys.existingSecret "keys" $files -}}
     {{- $wanted = list $database (merge $keys (dict "how" (printf "--from-file=%s" (join " --from-file=" $files)))) -}}
+  {{- end -}}
+  {{- if $values.evidence.enabled -}}
+    {{- $key := dict "value" "evidence" "secret" $values.evidence.existingSecret "keys" (list "key.pem") -}}
+    {{- $wanted = append $wanted (merge $key (dict "how" "--from-file=key.pem")) -}}
   {{- end -}}
   {{- if $values.console.enabled -}}
     {{- $client := dict "value" "console.signIn" "secret" $values.console.signIn.existingSecret -}}

@@ -37,9 +37,10 @@ true
 {{- end -}}
 
 {{/*
-What a pod of console, alert sender or sample Job has, as its spec. A part says its name, command and resources, the
-credential by which it reaches the store, and which of the keys it has. It may say what its container has beside, and
-further folders by path, each a volume:
+What a pod of console, alert sender or their Jobs has, as its spec. A part says its name, command and resources, the
+credential by which it reaches the store, and which of the keys it has. It may say what its container has beside,
+further folders by path, each a volume, which one of them it writes (`out`), which of the usual folders it goes without,
+and that it works alone, with no database of others:
 {{ include "pneumoserve.reviewPod" (list . $part) }}
 */}}
 {{- define "pneumoserve.reviewPod" -}}
@@ -57,6 +58,7 @@ further folders by path, each a volume:
     "/etc/pneumoserve/sealer-trust" (include "pneumoserve.archiveTrust" (list . "sealer" "sealers") | fromYaml)
     "/etc/pneumoserve/review" (dict "secret" (dict "secretName" (include "pneumoserve.reviewKeys" .) "items" $keys))
 -}}
+{{- range $part.without -}}{{- $folders = omit $folders . -}}{{- end -}}
 {{- $folders = merge $folders ($part.folders | default dict) -}}
 {{- with $review.priorityClassName }}
 priorityClassName: {{ . }}
@@ -75,7 +77,7 @@ containers:
     command: {{- toYaml $part.command | nindent 6 }}
     env: {{- include "pneumoserve.storeEnvironmentOf" (list . $part.secret) | nindent 6 }}
       - name: REVIEW_DATABASE
-        {{- if $review.database.existingSecret }}
+        {{- if and $review.database.existingSecret (not $part.alone) }}
         valueFrom:
           secretKeyRef:
             name: {{ $review.database.existingSecret }}
@@ -98,7 +100,7 @@ containers:
       {{- range $path, $_ := $folders }}
       - name: {{ base $path }}
         mountPath: {{ $path }}
-        readOnly: true
+        readOnly: {{ ne $path ($part.out | default "") }}
       {{- end }}
       - name: tmp
         mountPath: /tmp
@@ -125,7 +127,7 @@ volumes:
 {{- end -}}
 
 {{/*
-A ServiceAccount without a token, for console, alert sender or sample Job:
+A ServiceAccount without a token, for console, alert sender or one of their Jobs:
 {{ include "pneumoserve.reviewAccount" (list . "console") }}
 */}}
 {{- define "pneumoserve.reviewAccount" -}}
@@ -204,5 +206,51 @@ spec:
       {{- include "pneumoserve.selector" . | nindent 6 }}
       app.kubernetes.io/component: {{ $part.name }}
 {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The CronJob of a part, and its ServiceAccount; `retries` after a failure:
+{{ include "pneumoserve.reviewCronJob" (list . $part $retries) }}
+*/}}
+{{- define "pneumoserve.reviewCronJob" -}}
+{{- $part := index . 1 -}}
+{{- $retries := index . 2 -}}
+{{- with index . 0 -}}
+{{ include "pneumoserve.reviewAccount" (list . $part.name) }}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: {{ include "pneumoserve.fullname" . }}-{{ $part.name }}
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "pneumoserve.labels" . | nindent 4 }}
+    app.kubernetes.io/component: {{ $part.name }}
+spec:
+  schedule: {{ (get .Values $part.name).schedule | quote }}
+  concurrencyPolicy: Forbid
+  successfulJobsHistoryLimit: 1
+  failedJobsHistoryLimit: 3
+  jobTemplate:
+    metadata:
+      labels:
+        {{- include "pneumoserve.stableLabels" . | nindent 8 }}
+        app.kubernetes.io/component: {{ $part.name }}
+    spec:
+      backoffLimit: {{ $retries }}
+      # A failure is there to be seen for a week.
+      ttlSecondsAfterFinished: 604800
+      template:
+        metadata:
+          labels:
+            {{- include "pneumoserve.stableLabels" . | nindent 12 }}
+            app.kubernetes.io/component: {{ $part.name }}
+          {{- with .Values.review.podAnnotations }}
+          annotations: {{- toYaml . | nindent 12 }}
+          {{- end }}
+        spec:
+          restartPolicy: Never
+          {{- include "pneumoserve.reviewPod" (list . $part) | trim | nindent 10 }}
 {{- end -}}
 {{- end -}}
