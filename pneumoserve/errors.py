@@ -53,7 +53,7 @@ The number is the exit code of a command that ends by the error. Where there is 
     │   ├── ArchiveLabelError 2  labels of the archive show nothing of other images
     │   └── DatabaseError        the review database does not answer
     ├── NoStudiesError 2         figures of studies that there are not
-    │   └── EmptyPeriodError 2   nothing was answered in a time
+    │   └── EmptyPeriodError   nothing was answered in a time
     ├── ExportedError 2          figures of an export that there is not
     ├── ConsoleError 2           the console cannot start as it is set
     ├── EvidencePackageError     a file of evidence is not as it was signed
