@@ -235,17 +235,26 @@ def mean(values: Bools) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _weights(labels: Bools, *, balanced: bool) -> Floats:
+def weigh_classes(labels: Bools, counts: Floats | None = None) -> Floats:
+    """Weights by which both classes count the same; `counts` says for how many films each one stands."""
+    share = float(labels.mean() if counts is None else np.average(labels, weights=counts))
+    weights = np.where(labels, 0.5 / share, 0.5 / (1 - share))
+    return weights if counts is None else weights * counts / counts.mean()
+
+
+def _weights(labels: Bools, *, balanced: bool, counts: Floats | None = None) -> Floats:
     """Weights that add up to 1; balanced ones give both classes the same."""
-    share = float(labels.mean())
-    return (np.where(labels, 0.5 / share, 0.5 / (1 - share)) if balanced else np.ones(len(labels))) / len(labels)
+    return (weigh_classes(labels, counts) if balanced else np.ones(len(labels))) / len(labels)
 
 
-def ece(predicted: Floats, labels: Bools, *, balanced: bool) -> float:
-    """Expected calibration error (Naeini et al. 2015), 10 equal bins; NaN where only one class is there."""
+def ece(predicted: Floats, labels: Bools, *, balanced: bool, counts: Floats | None = None) -> float:
+    """Expected calibration error (Naeini et al. 2015), 10 equal bins; NaN where only one class is there.
+
+    `counts` as `weigh_classes` takes them, of balanced classes.
+    """
     if labels.all() or not labels.any():
         return float("nan")
-    gaps = _weights(labels, balanced=balanced) * (labels - predicted)
+    gaps = _weights(labels, balanced=balanced, counts=counts) * (labels - predicted)
     bins = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
     return float(sum(abs(float(gaps[bins == number].sum())) for number in range(_BINS)))
 

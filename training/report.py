@@ -20,10 +20,21 @@ from pneumoserve.release.data import LabelledFilm, nameless
 from pneumoserve.release.schema import Metric, RunFacts
 from training.audit import Audit
 from training.dataset import CLASSES
-from training.fit import Bools, Floats, Verdicts, ece, ece_of_perfection, is_referred, sigmoid, slope_and_intercept
+from training.fit import (
+    Bools,
+    Floats,
+    Verdicts,
+    ece,
+    ece_of_perfection,
+    is_referred,
+    sigmoid,
+    slope_and_intercept,
+    weigh_classes,
+)
 from training.policy import ALARMED_CONFIDENTLY, MISSED_CONFIDENTLY
 from training.scores import Scores, auc
 from training.type_band import WRONG_TYPES, StatedTypes, trade_off
+from training.weighted import trace_weighted_roc, weighted_auc
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -53,7 +64,7 @@ def draw(folder: Path, facts: RunFacts, groups: dict[str, Scores], audit: Audit 
         curves[f"typer, {name}"] = (scores.bacterial[scores.sick], scores.typer[scores.sick])
     draw_roc(folder / "roc.png", curves, f"run {facts.training.run_id}: ROC")
     _draw_precision(folder / "precision-recall.png", curves)
-    _draw_calibration(folder / "calibration.png", groups)
+    _draw_calibration(folder / "calibration.png", _predictions(groups))
     _draw_trade_off(folder / "trade-off.png", groups, facts.policy)
     _draw_types(folder / "types.png", groups, facts.policy)
     shown = next(reversed(groups.values()))
@@ -100,8 +111,17 @@ def draw_site_report(folder: Path, facts: RunFacts, verdicts: Verdicts, before: 
         ],
         "At the prevalence where it is used": prevalence_rows(facts.metrics, SITE),
     }
-    if facts.recalibration.drawn != "weighted":
-        # Pictures and calibration count each film once.
+    if facts.recalibration.drawn == "weighted":
+        error = ece(sigmoid(scores.detector), scores.sick, balanced=True, counts=scores.weights)
+        sections["Calibration"] = [
+            f"Films count by their weights. The detector's ECE is {error:.4f}, both classes weighing the same. What is "
+            "left out would count each film once: the ECE of a perfect model, the type's calibration, and answers by "
+            "threshold.",
+            "",
+            "![ROC](roc.png) ![calibration](calibration.png)",
+        ]
+        _draw_weighted(folder, scores)
+    else:
         sections["Calibration"] = [
             "| | ECE | of a perfect model | slope | intercept |",
             "| --- | --- | --- | --- | --- |",
@@ -117,9 +137,19 @@ def draw_site_report(folder: Path, facts: RunFacts, verdicts: Verdicts, before: 
 def _draw_site(folder: Path, facts: RunFacts, verdicts: Verdicts) -> None:
     scores = verdicts.scores
     draw_roc(folder / "roc.png", {"detector, cross-fitted": (scores.sick, scores.detector)}, "films of the site: ROC")
-    _draw_calibration(folder / "calibration.png", {SITE: scores})
+    _draw_calibration(folder / "calibration.png", _predictions({SITE: scores}))
     given = np.where(verdicts.called, np.where(sigmoid(scores.typer) >= facts.policy.typer_threshold, 1, 2), 0)
     draw_confusion(folder / "confusion.png", scores, given)
+
+
+def _draw_weighted(folder: Path, scores: Scores) -> None:
+    """ROC and calibration of the detector, of films that stand for several each."""
+    sick, predicted, counts = scores.sick, sigmoid(scores.detector), scores.weights
+    curve = trace_weighted_roc(sick, predicted, counts)
+    name = f"detector, cross-fitted  AUC {weighted_auc(sick, predicted, counts):.3f}"
+    _plot_roc(folder / "roc.png", {name: curve}, "films of the site by weight: ROC")
+    weights = weigh_classes(sick, counts)
+    _draw_calibration(folder / "calibration.png", {f"detector, {SITE}, by weight": (sick, predicted, weights)})
 
 
 def _beside(name: str, site: Metric, before: Metric | None) -> str:
@@ -158,10 +188,18 @@ def _draw_curve(path: Path, history: History) -> None:
 
 def draw_roc(path: Path, curves: Curves, title: str) -> None:
     """ROC curves with their areas; a curve whose films are all of one class is left out."""
-    figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
+    drawn = {}
     for name, (labels, values) in _of_two_classes(curves).items():
         false_rate, true_rate, _ = binary_roc(*_tensors(labels, values))
-        axes.plot(false_rate, true_rate, label=f"{name}  AUC {auc(labels, values):.3f}")
+        drawn[f"{name}  AUC {auc(labels, values):.3f}"] = (false_rate, true_rate)
+    _plot_roc(path, drawn, title)
+
+
+def _plot_roc(path: Path, curves: Mapping[str, tuple[Any, Any]], title: str) -> None:
+    """Curves of false and true rates, by what the legend says of them."""
+    figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
+    for name, rates in curves.items():
+        axes.plot(*rates, label=name)
     axes.set(title=title, xlabel="1 - specificity", ylabel="sensitivity")
     _legend(axes)
     _save(path, figure)
@@ -177,10 +215,10 @@ def _draw_precision(path: Path, curves: Curves) -> None:
     _save(path, figure)
 
 
-def _draw_calibration(path: Path, groups: dict[str, Scores]) -> None:
+def _draw_calibration(path: Path, predictions: Mapping[str, tuple[Bools, Floats, Floats]]) -> None:
     figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="gray", linewidth=1)
-    for name, (labels, predicted, weights) in _predictions(groups).items():
+    for name, (labels, predicted, weights) in predictions.items():
         if labels.all() or not labels.any():
             continue
         edges = np.quantile(predicted, np.linspace(0, 1, 9)[1:-1])

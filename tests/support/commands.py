@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pneumoserve.cli import app, stores
 from pneumoserve.errors import exit_code_of
 from pneumoserve.signing import write_public_key
-from pneumoserve.store import MemoryStore
+from pneumoserve.store import Store
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ def invoke(words: Sequence[str], environment: Mapping[str, str]) -> Ran:
     return Ran(done.exit_code, done.stdout, done.stderr)
 
 
-def use_store(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have commands work on a store in memory, whatever their state folder."""
+def use_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands work on a store of the test's, whatever their state folder."""
 
     @contextlib.contextmanager
-    def store_of(_state: Path) -> Iterator[MemoryStore]:
+    def store_of(_state: Path) -> Iterator[Store]:
         yield store
 
     monkeypatch.setattr(stores, "store_of", store_of)

@@ -146,7 +146,7 @@ class ReviewContract:
         ward.database.follow(ward.reader)
         assert ward.rows() == followed
         for item in list(ward.store.list("records/")):
-            ward.store.hide(item.key)
+            ward.hide(item.key)
         ward.database.rebuild(reader_of(ward.store, KEY, sealers=[sealer]))
         assert ward.rows() == followed
 

@@ -17,7 +17,7 @@ from pneumoserve.names import DETECTOR
 from pneumoserve.records import Flag, Label, Record, ReviewEntry, Withdrawal, append
 from pneumoserve.review import AlertDesk, Chance, ReadingRoom, ReviewDatabase, Verdict, Waiting, commit_to, list_waiting
 from pneumoserve.review.tables import DERIVED, SAID
-from pneumoserve.store import MemoryStore, StoreError
+from pneumoserve.store import MemoryStore, Store, StoreError
 from tests.support.archives import reader_of
 from tests.support.entries import KEY, id_made, prediction, use
 
@@ -76,7 +76,7 @@ class Ward:
     """An archive and a database that follows it."""
 
     database: ReviewDatabase
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: Store = field(default_factory=MemoryStore)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     fails: bool = False
 
@@ -95,6 +95,11 @@ class Ward:
         if self.fails:
             raise StoreError("The store could not be reached; check its address, and that it runs.")
         self._commit(entries)
+
+    def hide(self, key: str) -> None:
+        """Have the store say that it has no such object."""
+        assert isinstance(self.store, MemoryStore)
+        self.store.hide(key)
 
     @property
     def reader(self) -> Reader:

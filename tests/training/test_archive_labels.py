@@ -1,4 +1,4 @@
-"""`accept` and `recalibrate` on labels of an archive: real films, the real release, readings as on record."""
+"""`accept` and `recalibrate` on labels of an archive: real films, release and S3 server, readings as on record."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from pneumoserve.canonical import canonical_json, digest_of
 from pneumoserve.cli import reviews, stores
@@ -21,6 +22,7 @@ from pneumoserve.release import read_manifest, verify
 from pneumoserve.release.package import package
 from pneumoserve.review import ReviewDatabase, Sampler
 from pneumoserve.signing import write_public_key
+from pneumoserve.store import S3Settings, S3Store
 from tests.support.archives import reader_of
 from tests.support.commands import Ran, invoke, use_store
 from tests.support.entries import KEY
@@ -28,10 +30,10 @@ from tests.support.films import SAMPLE
 from tests.support.metrics import DAY, read_all
 from tests.support.reviews import CHANCE, NORMAL, PNEUMONIA, Ward, answer, case_of
 from training import site_policy
-from training.fit import fit_platt
+from training.fit import ece, fit_platt
 from training.site_policy import quantile
 from training.source import open_dataset
-from training.weighted import weighted_auc
+from training.weighted import trace_weighted_roc, weighted_auc
 
 Run = Callable[..., Ran]
 PLAN = {
@@ -46,14 +48,16 @@ PLAN = {
 
 
 @pytest.fixture(scope="module")
-def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+def ward(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Settings) -> Iterator[Ward]:
     """The sample's films as a day's studies that the reference answered, chance drew from and people read."""
     folder = tmp_path_factory.mktemp("archive")
     state = State(folder / "state")
     state.make()
     write_public_key(KEY, state.archive_trust)
     release = verify(package(REFERENCE_RUN, state.releases, state.signing_key), state.trust)
-    ward = Ward(ReviewDatabase(state.review_database), time=DAY)
+    store = S3Store(s3_server.in_bucket("archive-labels"))
+    store.ensure_bucket()
+    ward = Ward(ReviewDatabase(state.review_database), store, time=DAY)
     labelled, read = open_dataset(str(SAMPLE))
     records = []
     for film in judge_films(release, labelled.items, read, lambda: None):
@@ -76,6 +80,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     read_all(ward, {case_of(item.sha256): NORMAL if item.cls == "normal" else PNEUMONIA for item in labelled.items})
     yield ward
     ward.database.close()
+    store.close()
 
 
 @pytest.fixture
@@ -116,6 +121,9 @@ def test_both_commands_take_labels_of_the_archive(
     assert done.returncode == 0, done.stderr
     assert "each counts by one over its probability of being read" in done.stderr
     assert "Cross-fitted: each half of the patients" in done.stdout
+    report = (tmp_path / "site" / "report" / "report.md").read_text()
+    assert "Films count by their weights. The detector's ECE is" in report
+    assert {"roc.png", "calibration.png"} <= {each.name for each in (tmp_path / "site" / "report").iterdir()}
     folder = package(tmp_path / "site", state.releases, state.signing_key)
     _, manifest = read_manifest(folder)
     assert manifest.schema_ == "pneumoserve.release/5"
@@ -160,6 +168,11 @@ def test_a_weight_counts_like_as_many_films() -> None:
     fitted = fit_platt(logits, sick, balanced=True, counts=weights)
     repeated = fit_platt(np.repeat(logits, times), np.repeat(sick, times), balanced=True)
     assert (fitted.slope, fitted.intercept) == pytest.approx((repeated.slope, repeated.intercept), abs=1e-4)
+    predicted = expit(logits)
+    whole = ece(np.repeat(predicted, times), np.repeat(sick, times), balanced=True)
+    assert ece(predicted, sick, balanced=True, counts=weights) == pytest.approx(whole)
+    false_rate, true_rate = trace_weighted_roc(sick, logits, weights)
+    assert np.trapezoid(true_rate, false_rate) == pytest.approx(weighted_auc(sick, logits, weights))
     alike = np.ones(times.sum())
     areas = (
         weighted_auc(sick, logits, weights),
