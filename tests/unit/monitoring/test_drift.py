@@ -26,11 +26,13 @@ from pneumoserve.monitoring.drift_watch import (
 from pneumoserve.records import (
     Baseline,
     DriftWindow,
+    FolderTarget,
     Incident,
     Record,
     StopBook,
     Stopping,
     append,
+    export,
     read_entries,
 )
 from pneumoserve.signing import generate_key, load_trust, write_public_key
@@ -243,6 +245,16 @@ def test_a_stopped_answer_counts_by_what_its_scores_would_have_been() -> None:
         stopped = record(1, probability, stop=uuid7(), decision=STOPPED)
         (study,) = history_of([stopped])[Source("pacs", "CR")]
         assert study.referred is referred
+
+
+def test_an_export_shows_the_same(run: tuple[Run, MemoryStore], tmp_path: Path) -> None:
+    drift, store = run
+    export(reader_of(store, State(tmp_path / "state").archive_key), FolderTarget(tmp_path / "export"))
+    shown = drift("--export", str(tmp_path / "export"))
+    assert (shown.returncode, shown.stdout) == (0, drift().stdout)
+    assert "600 studies, and no baseline" in shown.stdout
+    missing = drift("--export", str(tmp_path / "none"))
+    assert (missing.returncode, "holds no export" in missing.stderr) == (2, True)
 
 
 def test_what_cannot_be_compared_is_said_in_words(run: tuple[Run, MemoryStore]) -> None:
