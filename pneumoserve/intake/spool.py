@@ -31,7 +31,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -280,9 +279,16 @@ class Spool:
 
     def studies(self) -> list[Sha256]:
         """Studies that something is to be done for."""
+        return list(self.waiting())
+
+    def waiting(self) -> dict[Sha256, datetime | None]:
+        """The same, each with when the first of its objects came that are here; None where a note waits too."""
+        found: dict[Sha256, datetime | None] = {}
         # Not by folders: some stores show those of objects that are erased.
-        found = chain(self._store.list(_OBJECTS), self._store.list(_NOTES))
-        return list(dict.fromkeys(each.key.split("/")[1] for each in found))
+        for each in self._store.list(_OBJECTS):
+            study = each.key.split("/")[1]
+            found[study] = min(each.last_modified, found.get(study) or each.last_modified)
+        return found | dict.fromkeys(each.key.split("/")[1] for each in self._store.list(_NOTES))
 
     def objects(self, study: Sha256) -> dict[Sha256, datetime]:
         """The instances that are here of a study, and when each came."""
@@ -347,7 +353,8 @@ class Spool:
         Raises:
             NotFoundError: it has none of them, or none any more.
         """
-        found = [form for form in forms if self._store.exists(f"{batch.folder}{form}")]
+        names = self.names_of(batch)
+        found = [form for form in forms if form in names]
         if not found:
             raise NotFoundError("There is no such report.")
         return found
@@ -438,9 +445,9 @@ class Spool:
         for instance, outcome in outcomes.items():
             self._create(f"instances/{instance}/done", {"outcome": outcome, "time": now_text()})
         # Before the objects: a study without one is not looked at any more.
-        for form in get_args(Form):
-            self._store.erase(f"{batch.folder}{form}")
         for name in self.names_of(batch):
+            if name in get_args(Form):
+                self._store.erase(f"{batch.folder}{name}")
             if name.startswith(_ASKED):
                 self.forget_awaited(batch, name.removeprefix(_ASKED))
         for instance in outcomes:

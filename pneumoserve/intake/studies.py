@@ -97,11 +97,14 @@ class Studies:
         Raises:
             StoreError: the spool does not answer.
         """
-        waiting = self._spool.studies()
+        waiting = self._spool.waiting()
         metrics.WAITING.set(len(waiting))
         self._at_work = {study: work for study, work in self._at_work.items() if not work.done()}
-        for study in waiting:
-            if study not in self._at_work:
+        for study, since in waiting.items():
+            # Nothing is planned of objects that all came just now. Hundreds of studies may come in a quiet time, and to
+            # look into each would hold up those that are complete.
+            is_due = since is None or _age(since) >= self._rules.quiet_seconds
+            if is_due and study not in self._at_work:
                 self._at_work[study] = self._threads.submit(self._advance, study)
         metrics.LAST_LOOK.set_to_current_time()
 
@@ -217,7 +220,6 @@ class Studies:
             if not self._answer(batch):
                 return False
             names = self._spool.batches(batch.study)[batch]
-        answer = self._spool.answer_of(batch)
         # Without a report, nobody was to have one when it was answered, or there is nothing to say.
         due = (each for each in self._destinations if names.intersection(each.forms))
         open_for = [each for each in due if f"sent-{each.id}" not in names]
@@ -226,10 +228,11 @@ class Studies:
             if destination.id not in failed:
                 destination.offer(batch)
         if not open_for:
-            self._finish(batch, answer)
+            self._finish(batch)
         return True
 
-    def _finish(self, batch: Batch, answer: StudyAnswer) -> None:
+    def _finish(self, batch: Batch) -> None:
+        answer = self._spool.answer_of(batch)
         outcomes = (
             {each.instance: "answered" for each in answer.read}
             | {each.instance: "unreadable" for each in answer.unreadable}
@@ -296,6 +299,9 @@ class Studies:
 
     def _earlier(self, batch: Batch) -> dict[Batch, StudyAnswer]:
         """The answers of a study's earlier batches; one that was given up has none."""
+        if batch.number == 1:
+            # As nearly all are; it saves a listing.
+            return {}
         known = self._spool.batches(batch.study).items()
         return {each: self._spool.answer_of(each) for each, names in known if each < batch and "answer" in names}
 

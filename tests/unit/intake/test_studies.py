@@ -120,6 +120,27 @@ def test_a_study_that_is_still_coming_waits(world: World) -> None:
     studies.finish()
 
 
+def test_what_all_came_just_now_is_not_looked_into(world: World) -> None:
+    studies = Studies(world.spool, RULES.model_copy(update={"quiet_seconds": 60}), world.service)
+    world.keep(1)
+    studies.look()
+    assert world.spool.studies() == [world.study]
+    assert not studies._at_work
+    world.store.clock = lambda: datetime.now(UTC) - timedelta(seconds=61)
+    world.keep(2)
+    studies.look()
+    assert studies._at_work
+    studies.finish()
+
+
+def test_a_note_is_looked_into_at_once(world: World) -> None:
+    studies = Studies(world.spool, RULES.model_copy(update={"quiet_seconds": 60}), world.service)
+    world.keep(1, flagged=True)
+    studies.look()
+    assert studies._at_work
+    studies.finish()
+
+
 def test_a_flagged_study_says_so(world: World) -> None:
     world.keep(1, flagged=True)
     world.advance()
