@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
 
 import httpx
 
+from pneumoserve.intake.__main__ import main
 from pneumoserve.intake.spool import Batch, Spool
 from pneumoserve.store import S3Settings, Store
 from tests.conftest import wait_for
@@ -25,6 +28,9 @@ OBJECTS = 2
 # A PACS sends more when fewer wait: so there is work at each moment, and little is left at the end.
 _STUDIES_AT_ONCE = 4
 _PATIENCE_SECONDS = 120
+# Forked from a process that has read all modules: a start takes seconds otherwise, and there are hundreds.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__])
 # Longer than the pause between two looks at the spool.
 _LONGEST_LIFE_SECONDS = 1.5
 
@@ -41,20 +47,30 @@ class Intake:
     dicom_port: int
     web_port: int
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> BaseProcess:
         """A process that listens."""
         rules, log = self.folder / "rules.yaml", self.folder / "log"
         rules.write_text("quietSeconds: 0\n")
-        command = [
-            *(sys.executable, "-m", "pneumoserve.intake", "--host=127.0.0.1"),
-            *(f"--port={self.dicom_port}", f"--web-port={self.web_port}", f"--rules={rules}"),
+        flags = [
+            *("--host=127.0.0.1", f"--port={self.dicom_port}", f"--web-port={self.web_port}", f"--rules={rules}"),
             *(f"--front={self.front}", f"--reference-key={self.key}", *(f"--to={each}" for each in self.to)),
         ]
-        with log.open("ab") as said:
-            begun = subprocess.Popen(command, env={**self.settings.to_env()}, stdout=subprocess.PIPE, stderr=said)
-        assert begun.stdout is not None
-        assert b"PNEUMOSERVE" in begun.stdout.readline(), log.read_text()
+        log.touch()
+        before = log.stat().st_size
+        begun = _PROCESSES.Process(target=_run, args=(flags, self.settings.to_env(), log))
+        begun.start()
+        wait_for(lambda: b"ae_title" in log.read_bytes()[before:] or not begun.is_alive())
+        assert begun.is_alive(), log.read_text()
         return begun
+
+
+def _run(flags: list[str], environment: dict[str, str], log: Path) -> None:
+    os.environ.update(environment)
+    with log.open("ab", buffering=0) as said:
+        for each in (1, 2):
+            os.dup2(said.fileno(), each)
+    sys.argv[1:] = flags
+    sys.exit(main())
 
 
 def kill_while_sending(
@@ -71,10 +87,9 @@ def kill_while_sending(
             for _ in kills:
                 running = intake.start()
                 # At any moment of its work, which is what is to be shown.
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    running.wait(chance.uniform(0.0, _LONGEST_LIFE_SECONDS))
+                running.join(chance.uniform(0.0, _LONGEST_LIFE_SECONDS))
                 running.kill()
-                running.communicate()
+                running.join()
         finally:
             is_over.set()
         running = intake.start()
@@ -83,8 +98,8 @@ def kill_while_sending(
             wait_for(lambda: not spool.studies(), _PATIENCE_SECONDS)
         finally:
             running.terminate()
-            running.communicate()
-    assert running.returncode == 0
+            running.join()
+    assert running.exitcode == 0
     return studies
 
 
