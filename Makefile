@@ -85,7 +85,7 @@ e2e: .venv/.dev  ## tests on a real Kubernetes with KServe: that of KUBECONFIG, 
 	[ $$status != 0 ] || rm -rf $$folder; exit $$status
 
 bench: .venv/.dev  ## the measurements in benchmarks/, an hour: each writes its result beside its program
-	for name in cpu commit outage kills alerts verify replay intake; do .venv/bin/python -m benchmarks.$$name || exit 1; done
+	for name in cpu commit outage kills alerts verify replay intake intake_kills; do .venv/bin/python -m benchmarks.$$name || exit 1; done
 
 # The load's options by variables: make load RATE=10 SHAPE=ramp P99_MS=800
 LOAD = shape=SHAPE rate=RATE seconds=SECONDS kinds=KINDS films=FILMS images=IMAGES timeout=TIMEOUT out=OUT \
