@@ -15,6 +15,7 @@ import typer.main
 from pneumoserve.cli import app
 from pneumoserve.front.settings import FrontSettings
 from pneumoserve.ledger import load_authorities
+from pneumoserve.models.settings import ModelsSettings
 from pneumoserve.signing import load_trust
 from tests.chart.api import Object
 from tests.chart.conftest import (
@@ -265,6 +266,29 @@ def test_a_frozen_torchserve_is_restarted_without_the_hook_that_waits_for_the_fr
     probe = containers(trial)["kserve-container"]["livenessProbe"]
     assert probe["exec"]["command"] == ["python", "-m", "pneumoserve.models.probe", "--alive"]
     assert probe["periodSeconds"] * probe["failureThreshold"] + probe["terminationGracePeriodSeconds"] <= 60
+
+
+@pytest.mark.parametrize(("values", "probes"), [((TRIAL, ARMS), 3), ((KNATIVE,), 0)])
+def test_the_other_engine_is_another_runtime_whose_containers_share_its_sockets(
+    helm: Helm, values: tuple[Path | dict[str, Any], ...], probes: int
+) -> None:
+    usual, other = helm.render(*values), helm.render(*values, {"engine": "inprocess"})
+    assert the(usual, "ServingRuntime")["metadata"]["name"] != the(other, "ServingRuntime")["metadata"]["name"]
+    assert not any("engine" in word for each in containers(usual).values() for word in each["args"])
+    models, front = (containers(other)[name] for name in ("kserve-container", "transformer-container"))
+    asked, asking = ModelsSettings.from_flags(models["args"]), FrontSettings.from_flags(front["args"])
+    assert (asked.engine, asking.engine) == ("inprocess", "inprocess")
+    assert asking.models_sockets == asked.sockets
+    assert mounted_at(asked.sockets, front) == mounted_at(asked.sockets, models)
+    commands = [probe["exec"]["command"] for name, probe in models.items() if name.endswith("Probe")]
+    assert len(commands) == probes
+    assert all(f"--sockets={asked.sockets}" in command for command in commands)
+
+
+def mounted_at(path: Path, container: dict[str, Any]) -> str:
+    """The volume that a path lies in."""
+    (name,) = (each["name"] for each in container["volumeMounts"] if path.is_relative_to(each["mountPath"]))
+    return str(name)
 
 
 def test_the_route_leads_to_the_release_that_answers_and_to_no_other(everything: list[Object]) -> None:

@@ -12,6 +12,11 @@ tolerations and imagePullSecrets from it; what else a pod needs stands in the In
 */}}
 {{- define "pneumoserve.standardRuntimeSpec" -}}
 {{- $lock := "/run/pneumoserve/front.lock" -}}
+{{- $inprocess := eq .Values.engine "inprocess" -}}
+{{- $probe := list "python" "-m" "pneumoserve.models.probe" -}}
+{{- if $inprocess -}}
+{{- $probe = append $probe (printf "--sockets=%s" (include "pneumoserve.modelSockets" .)) -}}
+{{- end -}}
 supportedModelFormats:
   # No autoSelect: an InferenceService names the runtime it was tested with.
   - name: pneumonia-release
@@ -32,33 +37,37 @@ affinity: {{- toYaml . | nindent 2 }}
 imagePullSecrets: {{- . | nindent 2 }}
 {{- end }}
 containers:
-  # TorchServe on loopback: no port, no credential. kubelet cannot reach loopback, so it is asked by a command.
+  # TorchServe on loopback, or workers on sockets: no port, no credential. kubelet reaches neither, so a command asks.
   - name: kserve-container
     image: {{ include "pneumoserve.image" (list . .Values.images.models) | quote }}
     imagePullPolicy: {{ .Values.images.pullPolicy }}
     args:
       - {{ include "pneumoserve.releaseArgument" . }}
       - --workers={{ .Values.models.workers }}
+      {{- if $inprocess }}
+      - --engine=inprocess
+      - --sockets={{ include "pneumoserve.modelSockets" . }}
+      {{- end }}
     env: {{- include "pneumoserve.logEnvironment" . | nindent 6 }}
       {{- with .Values.models.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
     startupProbe:
       exec:
-        command: [python, -m, pneumoserve.models.probe]
+        command: {{ toJson $probe }}
       periodSeconds: 2
       timeoutSeconds: 10
       failureThreshold: 150
     readinessProbe:
       exec:
-        command: [python, -m, pneumoserve.models.probe]
+        command: {{ toJson $probe }}
       periodSeconds: 10
       timeoutSeconds: 10
       failureThreshold: 3
-    # Java that is frozen or hung: within a minute, and without the preStop hook's wait for a front that needs it.
+    # Java, or a worker, that is frozen or hung: within a minute, and without the preStop hook's wait for a front that needs it.
     livenessProbe:
       exec:
-        command: [python, -m, pneumoserve.models.probe, --alive]
+        command: {{ append $probe "--alive" | toJson }}
       periodSeconds: 15
       timeoutSeconds: 10
       failureThreshold: 3
@@ -91,6 +100,10 @@ containers:
     args:
       - --drain-lock={{ $lock }}
       - {{ include "pneumoserve.releaseArgument" . }}
+      {{- if $inprocess }}
+      - --engine=inprocess
+      - --models-sockets={{ include "pneumoserve.modelSockets" . }}
+      {{- end }}
       {{- range .Values.front.proxies }}
       - --proxy={{ . }}
       {{- end }}
@@ -244,6 +257,11 @@ volumes:
   {{- with concat .Values.front.extraVolumes .Values.models.extraVolumes | uniq }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* The folder of the workers' sockets, in the volume that both containers see. */}}
+{{- define "pneumoserve.modelSockets" -}}
+/run/pneumoserve/models
 {{- end -}}
 
 {{/*
