@@ -336,6 +336,22 @@ def test_another_profile_is_held_to_decision_and_tolerance(
     assert report.repeated.largest_difference == pytest.approx(2 * TOLERANCE)
 
 
+def test_whatever_server_has_answered_the_bits_must_be_the_same(
+    store: Store, made: Made, scorers: dict[str, Scorer], fifteen: list[Record]
+) -> None:
+    for data in FILMS:
+        put_image(store, data)
+    servers = ("torchserve", "inprocess")
+    put(store, [by_server(each, servers[index % 2]) for index, each in enumerate(fifteen)])
+    report = replayed(store, made.release, scorers)
+    assert (report.repeated.bit_for_bit, report.repeated.by_tolerance) == (len(fifteen), 0)
+
+
+def by_server(record: Record, server: str) -> Record:
+    uses = [use.model_dump() | {"profile": {**use.profile, "server": server}} for use in record.models]
+    return changed(record, models=uses)
+
+
 def test_bad_evidence_is_told_by_its_kind(
     store: Store, made: Made, scorers: dict[str, Scorer], fifteen: list[Record]
 ) -> None:
