@@ -80,7 +80,7 @@ class HeldCalls:
 
 @pytest.fixture(scope="module")
 def scaled(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """A release of two pods that may become three, where the custom metrics API is a stand-in."""
+    """A release of two pods that may become three, without TorchServe; the custom metrics API is a stand-in."""
     assert cluster.node is not None
     with (
         restricted_namespace(cluster) as namespace,
@@ -90,6 +90,7 @@ def scaled(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFa
         product.prepare()
         product.helm(
             "install",
+            engine="inprocess",
             autoscaling=AUTOSCALING,
             # The gateway would hold calls back until their bodies are whole.
             route={"hostnames": [HOST], "limits": {"bodyMebibytes": 0}},
