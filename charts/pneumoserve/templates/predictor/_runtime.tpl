@@ -64,7 +64,7 @@ containers:
       periodSeconds: 10
       timeoutSeconds: 10
       failureThreshold: 3
-    # Java, or a worker, that is frozen or hung: within a minute, and without the preStop hook's wait for a front that needs it.
+    # Java, or a worker, that hangs: within a minute, and without the preStop hook's wait for a front that needs it.
     livenessProbe:
       exec:
         command: {{ append $probe "--alive" | toJson }}
