@@ -142,7 +142,7 @@ def test_an_owner_is_put_on_record_and_shown_by_reference(state: Any) -> None:
     ("document", "sentence"),
     [
         ("- a list", "see the example"),
-        ("a: [", "see the example"),
+        ("a: [", "is no YAML"),
         ({**SITE, "owner": ""}, "owner:"),
         ({name: text for name, text in SITE.items() if name != "owner"}, "owner: Field required"),
         ({**SITE, "more": "x"}, "more:"),
