@@ -152,11 +152,14 @@ def cluster(tmp_path: Path) -> Cluster:
     healthy.add(storage_container({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}))
     healthy.add(gateway({"from": "All"}))
     # The claims that ci/everything-values.yaml names.
-    for name in ("journal", "seals"):
+    for name in ("journal", "seals", "evidence"):
         metadata = {"name": name, "namespace": NAMESPACE}
         healthy.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata})
     # And its Secrets.
-    for name, key in (("review-database", "url"), ("console-client", "secret"), ("alert-files", "mail-password")):
+    named = {
+        "review-database": "url", "console-client": "secret", "alert-files": "mail-password", "evidence-key": "key.pem"
+    }  # fmt: skip
+    for name, key in named.items():
         metadata = {"name": name, "namespace": NAMESPACE}
         healthy.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {key: "eA=="}})
     return healthy

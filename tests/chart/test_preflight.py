@@ -289,6 +289,13 @@ def test_a_claim_for_copies_of_seals_that_is_not_there_is_told(helm: Helm, clust
     assert cluster.render(helm, TRIAL, nested("archive.seal.copiesClaim", "seals"))
 
 
+def test_a_claim_for_evidence_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
+    given = {"evidence": {"enabled": True, "claim": "elsewhere", "existingSecret": "evidence-key"}}
+    refused = cluster.refusal(helm, TRIAL, given)
+    assert f"There is no PersistentVolumeClaim elsewhere in namespace {NAMESPACE} for evidence" in refused
+    assert cluster.render(helm, TRIAL, given, nested("evidence.claim", "evidence"))
+
+
 def test_a_journals_claim_that_is_not_there_is_told(helm: Helm, cluster: Cluster) -> None:
     refused = cluster.refusal(helm, TRIAL, nested("archive.journal.existingClaim", "elsewhere"))
     assert f"There is no PersistentVolumeClaim elsewhere in namespace {NAMESPACE} for the journal" in refused

@@ -62,6 +62,12 @@
           "archive.seal.copiesClaim empty.") . $namespace) -}}
     {{- end -}}
   {{- end -}}
+  {{- $evidence := $values.evidence -}}
+  {{- if and $evidence.enabled (not (lookup "v1" "PersistentVolumeClaim" $namespace $evidence.claim)) -}}
+    {{- $problems = append $problems (printf (cat
+        "There is no PersistentVolumeClaim %s in namespace %s for evidence; make it, or leave evidence.enabled false.")
+        $evidence.claim $namespace) -}}
+  {{- end -}}
   {{- with $values.archive.journal.existingClaim -}}
     {{- if not (lookup "v1" "PersistentVolumeClaim" $namespace .) -}}
       {{- $problems = append $problems (printf (cat
