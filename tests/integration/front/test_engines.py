@@ -15,6 +15,7 @@ import pytest
 from pneumoserve.records import find_record
 from tests.conftest import PNEUMOSERVE, Stack, start_stack, wait_for
 from tests.support import films
+from tests.support.killing_models import kill_under_load
 
 FILMS = [path.read_bytes() for path in films.sample_films()]
 # Of one call alone.
@@ -85,31 +86,11 @@ async def test_what_workers_have_answered_is_replayed_bit_for_bit(inprocess: Sta
 
 
 async def test_killed_workers_lose_no_request(inprocess: Stack, client: httpx.AsyncClient) -> None:
-    wanted = {film: (await ask(client, film))["pneumonia_probability"] for film in FILMS[:8]}
+    async def probability(film: bytes) -> float:
+        return float((await ask(client, film))["pneumonia_probability"])
+
     retries = retried(inprocess)
-    answered = 0
-    stop = asyncio.Event()
-
-    async def load(film: bytes) -> None:
-        nonlocal answered
-        while not stop.is_set():
-            assert (await ask(client, film))["pneumonia_probability"] == wanted[film]
-            answered += 1
-
-    async def answers_more(count: int) -> None:
-        target = answered + count
-        while answered < target:
-            await asyncio.sleep(0.01)
-
-    # A lost request ends the group at once.
-    async with asyncio.TaskGroup() as group:
-        for film in wanted:
-            group.create_task(load(film))
-        for _ in range(3):
-            await answers_more(8)
-            worker_of(inprocess).kill()
-            await answers_more(20)
-        stop.set()
+    await kill_under_load(probability, FILMS[:8], lambda: worker_of(inprocess).kill())
     # The workers died with films in their hands, which is what was to be shown.
     assert retried(inprocess) > retries
 

@@ -15,6 +15,7 @@ from pneumoserve.records import find_record
 from pneumoserve.store import S3Store
 from tests.conftest import Stack
 from tests.support import films
+from tests.support.killing_models import kill_under_load
 
 FILMS = [path.read_bytes() for path in films.sample_films()]
 
@@ -115,32 +116,15 @@ async def test_64_films_at_once_each_get_their_own_answer(client: httpx.AsyncCli
 
 
 async def test_killed_workers_lose_no_request(stack: Stack, client: httpx.AsyncClient) -> None:
-    wanted = {film: (await ask(client, film))["pneumonia_probability"] for film in FILMS[:8]}
+    async def probability(film: bytes) -> float:
+        return float((await ask(client, film))["pneumonia_probability"])
+
+    def kill() -> None:
+        (worker,) = models_api(stack, "pneumonia-detector")["workers"]
+        os.kill(worker["pid"], signal.SIGKILL)
+
     retries = await retried(stack)
-    answered = 0
-    stop = asyncio.Event()
-
-    async def load(film: bytes) -> None:
-        nonlocal answered
-        while not stop.is_set():
-            assert (await ask(client, film))["pneumonia_probability"] == wanted[film]
-            answered += 1
-
-    async def answers_more(count: int) -> None:
-        target = answered + count
-        while answered < target:
-            await asyncio.sleep(0.01)
-
-    # A lost request ends the group at once.
-    async with asyncio.TaskGroup() as group:
-        for film in wanted:
-            group.create_task(load(film))
-        for _ in range(3):
-            await answers_more(8)
-            (worker,) = models_api(stack, "pneumonia-detector")["workers"]
-            os.kill(worker["pid"], signal.SIGKILL)
-            await answers_more(20)
-        stop.set()
+    await kill_under_load(probability, FILMS[:8], kill)
     # The workers died with films in their hands, which is what was to be shown.
     assert await retried(stack) > retries
 
