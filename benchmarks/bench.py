@@ -47,8 +47,14 @@ class Stack:
     def store(self) -> S3Settings:
         return S3Settings(**json.loads((self.state.folder / "stack.json").read_text())["s3"])
 
-    def torchserve(self, name: str) -> str:
-        return str(json.loads((self.state.folder / "stack.json").read_text())["torchserve"][name])
+    @property
+    def models(self) -> list[str]:
+        """Flags of a front that say where the models are."""
+        told = json.loads((self.state.folder / "stack.json").read_text())
+        if "models_sockets" in told:
+            return ["--engine=inprocess", f"--models-sockets={told['models_sockets']}"]
+        at = told["torchserve"]
+        return [f"--models-url={at['inference']}", f"--management-url={at['management']}"]
 
 
 @contextlib.contextmanager
@@ -107,7 +113,7 @@ def front(of: Stack, *options: str, module: str = "pneumoserve.front", store: S3
         *(sys.executable, "-m", module, "--host=127.0.0.1", f"--http-port={http}", f"--grpc-port={grpc}"),
         f"--metrics-port={metrics}",
         *(f"--release={release}", f"--trust={state.trust}"),
-        *(f"--models-url={of.torchserve('inference')}", f"--management-url={of.torchserve('management')}"),
+        *of.models,
         *(f"--archive-key={state.archive_key_file}", f"--reference-key={state.reference_key}", *options),
     ]
     environment = {**os.environ, **(store or of.store).to_env()}
