@@ -176,7 +176,7 @@ def _make_study(header: Dataset) -> Resource | None:
     about = _describe_study(header)
     if "subject" not in about:
         return None
-    study = {
+    study: Resource = {
         "resourceType": "ImagingStudy",
         "identifier": [_identify_study(header)],
         "status": "available",
