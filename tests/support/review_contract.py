@@ -146,7 +146,7 @@ class ReviewContract:
         ward.database.follow(ward.reader)
         assert ward.rows() == followed
         for item in list(ward.store.list("records/")):
-            ward.hide(item.key)
+            ward.memory.hide(item.key)
         ward.database.rebuild(reader_of(ward.store, KEY, sealers=[sealer]))
         assert ward.rows() == followed
 
@@ -158,7 +158,7 @@ class ReviewContract:
             if operation == "get":
                 raise StoreError("away")
 
-        ward.store.before = fail
+        ward.memory.before = fail
         with pytest.raises(StoreError):
             ward.database.rebuild(ward.reader)
         assert ward.rows() == followed

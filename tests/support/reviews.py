@@ -96,10 +96,11 @@ class Ward:
             raise StoreError("The store could not be reached; check its address, and that it runs.")
         self._commit(entries)
 
-    def hide(self, key: str) -> None:
-        """Have the store say that it has no such object."""
+    @property
+    def memory(self) -> MemoryStore:
+        """The store in memory, which can be made to fail."""
         assert isinstance(self.store, MemoryStore)
-        self.store.hide(key)
+        return self.store
 
     @property
     def reader(self) -> Reader:

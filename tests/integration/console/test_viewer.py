@@ -221,7 +221,7 @@ def test_every_button_does_something(viewer: Viewer) -> None:
 def test_an_image_that_is_gone_is_said_so_in_its_place_and_the_form_still_works(viewer: Viewer, clinic: Clinic) -> None:
     viewer.wait()
     key = image_key(digest_of(FILE))
-    clinic.ward.hide(key)
+    clinic.ward.memory.hide(key)
     viewer.page.reload()
     viewer.page.get_by_role("alert").get_by_text("The store no longer has this image").wait_for()
     assert Axe().run(viewer.page).violations_count == 0

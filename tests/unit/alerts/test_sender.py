@@ -261,7 +261,7 @@ def test_a_store_that_is_down_only_delays(ward: Ward, channels: Channels, caplog
         if following == "end":
             sender.stop()
         else:
-            ward.store.before = following or (lambda *_: None)
+            ward.memory.before = following or (lambda *_: None)
 
     turn()
     sender.run(turn)
@@ -373,7 +373,7 @@ def test_no_envelope_is_opened_where_no_channel_may_show_it(ward: Ward, channels
     prediction = sealed(ward, key)
     look(sender_of(ward, policy_of(), key))
     assert channels.sent[0][1].addressee == Addressee()
-    assert envelope_key(prediction) not in ward.store.read
+    assert envelope_key(prediction) not in ward.memory.read
 
 
 def test_an_envelope_that_does_not_open_costs_the_name_alone(

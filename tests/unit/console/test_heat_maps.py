@@ -255,7 +255,7 @@ async def test_there_is_none_of_what_is_not_there(place: str, clinic: Clinic, de
 async def test_a_record_that_no_trusted_key_signed_has_none(clinic: Clinic, detector: list[str]) -> None:
     page = put(clinic)
     for item in list(clinic.ward.store.list("records/")):
-        clinic.ward.hide(item.key)
+        clinic.ward.memory.hide(item.key)
     found = await ask(clinic, page)
     assert (found.status_code, "no record of this image that a trusted key signed" in found.text) == (404, True)
 

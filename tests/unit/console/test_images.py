@@ -78,7 +78,7 @@ async def test_an_image_that_was_lost_or_altered_is_said_so_and_can_still_be_rea
 ) -> None:
     key = clinic.study_of(encoded(film_image(), "JPEG"), "image/jpeg")
     if becomes is None:
-        clinic.ward.hide(key)
+        clinic.ward.memory.hide(key)
     else:
         clinic.ward.store.put(key, becomes, "image/jpeg")
     answer, place = await shown(clinic)

@@ -193,7 +193,7 @@ async def test_a_lineage_is_a_picture(clinic: Clinic) -> None:
 async def test_a_record_that_no_trusted_key_signed_is_not_shown(clinic: Clinic) -> None:
     case_id = clinic.study("a", "uncertain")
     for item in list(clinic.ward.store.list("records/")):
-        clinic.ward.hide(item.key)
+        clinic.ward.memory.hide(item.key)
     auditor = clinic.someone("a.1", "auditor")
     assert "no record of it that a trusted key signed" in (await auditor.get(f"/studies/{case_id}/records/1")).text
     assert (await auditor.get(f"/studies/{case_id}")).status_code == 200
