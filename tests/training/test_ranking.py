@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from rich.console import Console
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pneumoserve.models.architecture import Architecture
@@ -29,20 +33,18 @@ SETTINGS = TrainConfig(
     dataset=str(films.SAMPLE), out=Path(), exclude=None, batch=8, size=SIDE, threads=1, save_every=1
 )  # fmt: skip
 
+_SHORT: dict[str, Any] = {"steps": STEPS, "head_steps": 1, "frozen_blocks": 2}
+SMALL: dict[str, dict[str, Any]] = {
+    BASELINE: _SHORT,
+    "mirrored": {**_SHORT, "architecture": Architecture(mirrored=True)},
+    "all layers": {**_SHORT, "frozen_blocks": 0, "head_steps": 0},
+}
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Variants of four batches and one shift; the batches that were learned, by their number."""
-    short = {"steps": STEPS, "head_steps": 1, "frozen_blocks": 2}
-    monkeypatch.setattr(
-        module,
-        "VARIANTS",
-        {
-            BASELINE: short,
-            "mirrored": {**short, "architecture": Architecture(mirrored=True)},
-            "all layers": {**short, "frozen_blocks": 0, "head_steps": 0},
-        },
-    )
+    monkeypatch.setattr(module, "VARIANTS", SMALL)
     monkeypatch.setattr(module, "SHIFTS", {"blur": SHIFTS["blur"]})
     learned: list[int] = []
     draw = learning._draw_batch
@@ -63,7 +65,7 @@ def ranking_in(cache: Path) -> tuple[Ranking, Console]:
 def test_a_stopped_ranking_goes_on_and_learns_nothing_twice(
     small: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = [Run(name, HELD_OUT, 0) for name in module.VARIANTS]
+    plan = [Run(name, HELD_OUT, 0) for name in SMALL]
     whole, console = ranking_in(tmp_path / "whole")
     assert rank(whole, plan, tmp_path / "whole.csv", console) == []
     # What answers otherwise learns nothing of its own.
@@ -92,7 +94,7 @@ def test_a_stopped_ranking_goes_on_and_learns_nothing_twice(
     rank(again, plan, tmp_path / "stopped.csv", console)
     assert small == []
     assert (tmp_path / "stopped.csv").read_bytes() == before
-    baseline, mirrored, _ = sorted(rows, key=lambda row: list(module.VARIANTS).index(row["variant"]))
+    baseline, mirrored, _ = sorted(rows, key=lambda row: list(SMALL).index(row["variant"]))
     assert [baseline[name] for name in ("difference", "difference_low", "difference_high")] == ["0.0"] * 3
     assert mirrored["run"] != baseline["run"]
     assert "--variant mirrored --hold-out validation --seed 0" in mirrored["command"]
@@ -115,10 +117,10 @@ def test_other_code_or_another_recipe_is_another_run(tmp_path: Path, monkeypatch
     for other in (replace(run, seed=1), replace(run, hold_out="earliest"), replace(run, variant="all layers")):
         assert ranking._folder(other) != folder
     assert ranking._folder(replace(run, variant="mirrored")) == folder
-    source = module.inspect.getsource
-    monkeypatch.setattr(module.inspect, "getsource", lambda of: source(of) + "\n# Another comment.\n")
+    source = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda of: source(of) + "\n# Another comment.\n")
     assert ranking_in(tmp_path)[0]._folder(run) == folder
-    monkeypatch.setattr(module.inspect, "getsource", lambda of: source(of) + "\nanother = 1\n")
+    monkeypatch.setattr(inspect, "getsource", lambda of: source(of) + "\nanother = 1\n")
     assert ranking_in(tmp_path)[0]._folder(run) != folder
 
 
@@ -155,7 +157,7 @@ def test_with_no_block_frozen_the_stem_learns_too(tmp_path: Path) -> None:
     for name in (BASELINE, "all layers"):
         assert ranking.do(Run(name, HELD_OUT, 0))
         weights = ranking._folder(Run(name, HELD_OUT, 0)) / "network.safetensors"
-        stems[name] = module.load_file(weights)["trunk._conv_stem.weight"]
+        stems[name] = load_file(weights)["trunk._conv_stem.weight"]
     torch.manual_seed(0)
     untouched = ThreeHeads(Architecture()).trunk._conv_stem.weight
     assert torch.equal(stems[BASELINE], untouched)
@@ -173,7 +175,7 @@ def test_only_matrices_decay_where_a_recipe_says_so() -> None:
 
 
 def test_an_unknown_variant_is_answered_with_those_there_are() -> None:
-    app = module.typer.Typer()
+    app = typer.Typer()
     app.command()(module.main)
     said = CliRunner().invoke(app, ["--dataset", "films", "--variant", "huge"])
     assert said.exit_code == 2
