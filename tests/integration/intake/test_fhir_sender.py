@@ -42,7 +42,12 @@ def test_a_rejection_makes_an_error_of_what_the_server_has(server: FhirServer) -
         (before,) = server.find("DiagnosticReport")
         note, selection = make_note("113001^DCM", 1)
         sent.spool.keep_rejection(note, REJECTIONS["113001^DCM"], selection.studies)
-        wait_for(lambda: sent.look() or not sent.spool.studies())
+
+        def is_over() -> bool:
+            sent.look()
+            return not sent.spool.studies()
+
+        wait_for(is_over)
     reports = {each["id"]: each for each in server.find("DiagnosticReport")}
     assert (len(reports), reports[before["id"]]["identifier"]) == (2, before["identifier"])
     # The observations of the study and of its image, and that of the rejection.
