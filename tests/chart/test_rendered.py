@@ -81,7 +81,7 @@ def everything(helm: Helm) -> list[Object]:
 @pytest.mark.parametrize("given", [TRIAL, EVERYTHING], ids=["trial", "everything"])
 def test_every_pod_passes_the_restricted_pod_security_standard(helm: Helm, given: Path) -> None:
     found = list(pods(helm.render(given, ARMS)))
-    assert len(found) == (15 if given == EVERYTHING else 8)
+    assert len(found) == (17 if given == EVERYTHING else 8)
     for name, spec, _ in found:
         assert violations(spec) == [], name
 

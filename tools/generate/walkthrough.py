@@ -43,7 +43,8 @@ _CHANGING: Final = [
     (re.compile(r"\bkey [0-9a-f]{16}\b"), "key <key>"),
     (re.compile(r"\b\d+(\.\d+)? (s|ms)\b"), "<seconds>"),
     (re.compile(r"│ +\d+ +│"), "│ <ms> │"),
-    (re.compile(r"profile cpu .*"), "<profile>"),
+    # The instruction set has names of several lengths, so the line breaks anywhere.
+    (re.compile(r"profile cpu .*?threads \d+", re.DOTALL), "<profile>"),
     # Alerts go on record beside, in segments of their own.
     (re.compile(r"\b(segments|records|closed|open|writers) \d+( \(\d+ sealed\))?"), r"\1 <n>"),
     (re.compile(r"\b1:[0-9a-f]{64}\b"), "1:<seal>"),

@@ -30,7 +30,7 @@ def test_two_children_that_die_twice_each_do_not_end_the_stack(tmp_path: Path) -
     # Only its children are watched; no release is served.
     nothing = cast("Any", None)
     rest = listen(None)
-    stack = _Stack(state, nothing, (rest, 0), tmp_path, (stop, threading.Event()), None)
+    stack = _Stack(state, nothing, (rest, 0), tmp_path, (stop, threading.Event()), None, "torchserve")
     children = [Child(name, ["sleep", "600"], {}, tmp_path / name, 1.0) for name in ("models", "front")]
     for child in children:
         child.start()
