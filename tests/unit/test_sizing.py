@@ -19,6 +19,7 @@ PAGE = (ROOT / "docs" / "reference" / "sizing.md").read_text()
         ("replay", "predictions_per_second", "{:.1f} predictions a second"),
         ("replay", "seconds", "| {:.0f} s |"),
         ("outage", "front_mebibytes_at_most", "{} MiB at most"),
+        ("intake", "intake_mebibytes_at_most", "{} MiB at most"),
         ("outage", "journal_mebibytes_at_the_end", "{} MiB of"),
         ("outage", "answered", "{:,} calls"),
         ("verify", "peak_memory_mib", "{} MiB"),

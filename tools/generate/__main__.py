@@ -19,6 +19,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     "metrics": tables.METRICS,
     "readers": tables.READERS,
     "drift": tables.DRIFT,
+    "intake": tables.INTAKE,
     "traces": tables.TRACES,
     "chart-values": chart_values.GENERATOR,
     "dashboards": dashboards.GENERATOR,

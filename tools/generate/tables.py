@@ -36,6 +36,21 @@ _BENCHMARKS: Final[list[tuple[str, str, str]]] = [
     ("replay", "mismatches in a replay of 1,000 predictions (goal: 0)",
      "{mismatches}; {equal_bit_for_bit} equal bit for bit"),
 ]  # fmt: skip
+_INTAKE: Final[list[tuple[str, str, str]]] = [
+    ("intake", "95 % of CR objects of 7 MB are acknowledged so soon (goal: 150 ms)",
+     "{success_p95_ms} ms (median {success_p50_ms} ms); intake's own processor time is {success_intake_cpu_ms} ms"),
+    ("intake", "95 % of reports are in Orthanc so soon after a study's last object and the quiet time (goal: 2 s)",
+     "{report_after_quiet_p95_seconds} s (median {report_after_quiet_p50_seconds} s)"),
+    ("intake", "X-rays taken over four associations, against those that four callers of REST have answered "
+     "(goal: 0.95)",
+     "{taken_by_rest}: {dicom_taken_per_second} a second by DICOM, {rest_answered_per_second} by REST"),
+    ("intake", "the same until the PACS has all reports",
+     "{reported_by_rest}: {dicom_reported_per_second} a second"),
+    ("intake", "processor time of all processes for each of them, by DICOM with its report",
+     "{dicom_cpu_ms} ms by DICOM, {rest_cpu_ms} ms by REST"),
+    ("intake", "memory of intake while that went on (goal: flat)",
+     "{intake_mebibytes[0]} MiB before, {intake_mebibytes[4]} MiB after, {intake_mebibytes_at_most} MiB at most"),
+]  # fmt: skip
 _METRICS: Final = ("sensitivity", "specificity", "PPV", "NPV")
 _EXPERIMENTS: Final = ("detector_auc", "detector_sensitivity", "detector_specificity", "typer_auc", "typer_accuracy")
 
@@ -52,8 +67,17 @@ def _generate(name: str, format_table: Callable[[Path, Path], str]) -> Callable[
 
 def format_benchmarks(root: Path, folder: Path) -> str:
     """The table of benchmarks' results, for a page in that folder."""
+    return _format_results(_BENCHMARKS, root, folder)
+
+
+def format_intake(root: Path, folder: Path) -> str:
+    """The same of those of DICOM intake."""
+    return _format_results(_INTAKE, root, folder)
+
+
+def _format_results(rows: list[tuple[str, str, str]], root: Path, folder: Path) -> str:
     lines = [_row(["what", "measured", "by"]), _row(["---"] * 3)]
-    for name, what, figures in _BENCHMARKS:
+    for name, what, figures in rows:
         file = root / "benchmarks" / f"{name}.json"
         result = json.loads(file.read_text())
         by = f"`{result['command']}`, {result['cores']} cores ({_link('result', file, folder)})"
@@ -165,6 +189,7 @@ BENCHMARKS: Final = Generator("the table of benchmarks/*.json", _generate("bench
 EXPERIMENTS: Final = Generator(
     "the table of training/experiments/run-*.json", _generate("experiments", format_experiments)
 )
+INTAKE: Final = Generator("the table of benchmarks/intake*.json", _generate("intake", format_intake))
 DRIFT: Final = Generator("the table of benchmarks/drift.json", _generate("drift", format_drift))
 TRACES: Final = Generator("the table of benchmarks/traces.json", _generate("traces", format_traces))
 MEANINGS_TABLE: Final = Generator("what each metric says", _generate("meanings", format_meanings))
