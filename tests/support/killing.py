@@ -32,7 +32,7 @@ _PATIENCE_SECONDS = 120
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
 # Longer than the pause between two looks at the spool.
-_LONGEST_LIFE_SECONDS = 1.5
+_LONGEST_LIFE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
