@@ -64,8 +64,8 @@ def make_bundle(
 
     `earlier` are the study's earlier answers, by batch.
     """
-    header = headers[answer.shown[0]]
-    about, study = _describe_study(header), _make_study(header)
+    about = _describe_study(headers[answer.shown[0]])
+    study = _make_study(about)
     entries = [_create(uid(f"device {answer.release}"), _make_device(answer))]
     device = {"reference": entries[0]["fullUrl"]}
     if study is not None:
@@ -154,7 +154,8 @@ def _identify(uid: str) -> Resource:
 
 def _describe_study(header: Dataset) -> Resource:
     """Whose study it is: by the identifiers that DICOM has, which the server may know."""
-    about: Resource = {"imagingStudy": [{"type": "ImagingStudy", "identifier": _identify_study(header)}]}
+    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{header.StudyInstanceUID}"}
+    about: Resource = {"imagingStudy": [{"type": "ImagingStudy", "identifier": identifier}]}
     if header.get("PatientID"):
         number = {"type": _code(f"{_TERMINOLOGY}/v2-0203", "MR"), "value": str(header.PatientID)}
         about["subject"] = {"type": "Patient", "identifier": number}
@@ -167,18 +168,13 @@ def _describe_study(header: Dataset) -> Resource:
     return about
 
 
-def _identify_study(header: Dataset) -> Resource:
-    return {"system": "urn:dicom:uid", "value": f"urn:oid:{header.StudyInstanceUID}"}
-
-
-def _make_study(header: Dataset) -> Resource | None:
+def _make_study(about: Resource) -> Resource | None:
     """The study, for a server that does not know it; None where it is of nobody, whom R4 wants to know."""
-    about = _describe_study(header)
     if "subject" not in about:
         return None
     study: Resource = {
         "resourceType": "ImagingStudy",
-        "identifier": [_identify_study(header)],
+        "identifier": [about["imagingStudy"][0]["identifier"]],
         "status": "available",
         "subject": about["subject"],
     }

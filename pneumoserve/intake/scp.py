@@ -77,7 +77,7 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_N_EVENT_REPORT, take_outcome, [spool]),
             (evt.EVT_N_ACTION, lambda _: (taking.NOT_SUPPORTED, None)),
-            (evt.EVT_CONN_OPEN, _bound_reads),
+            (evt.EVT_CONN_OPEN, _limit_reads),
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_REJECTED, self._count_rejected),
             (evt.EVT_PDU_RECV, _limit_size),
@@ -154,7 +154,7 @@ def _titles_of(event: evt.Event) -> tuple[str, str]:
     return (primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()) if primitive else ("", "")
 
 
-def _bound_reads(event: evt.Event) -> None:
+def _limit_reads(event: evt.Event) -> None:
     """Read no PDU that is too long or does not go on: pynetdicom reads any length, and waits forever in one."""
     connection: Any = event.assoc.dul.socket
     connection.recv = functools.partial(_receive, connection.socket)
