@@ -1,12 +1,20 @@
-"""A score as the models' containers send it."""
+"""What the clients of both model servers share: how a score is asked for, read and counted."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pneumoserve.front import metrics
 from pneumoserve.models.scorer import Score
-from pneumoserve.names import TYPER, ModelServer
+from pneumoserve.names import DETECTOR, TYPER, ModelServer
+from pneumoserve.tracing import Span, span
+
+UNANSWERED: Final = "The models do not answer at the moment; try again."
+
+
+def trace_score(model: str) -> Span:
+    """The piece of a call that is spent on a model's score."""
+    return span("detector" if model == DETECTOR else "typer", model=model)
 
 
 def read_score(document: dict[str, Any], server: ModelServer) -> Score:

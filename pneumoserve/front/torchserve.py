@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.scores import note_engine, read_score
+from pneumoserve.front.scores import UNANSWERED, note_engine, read_score, trace_score
 from pneumoserve.models.scorer import Score
-from pneumoserve.names import DETECTOR
-from pneumoserve.tracing import HEADER, span
+from pneumoserve.tracing import HEADER
 
 # A killed worker costs the request it held (507) and takes about 2 s to come back.
 _DEADLINE_SECONDS: Final = 20.0
@@ -61,7 +60,7 @@ class TorchServe:
             CallError: 503 where no worker answers within 20 s.
         """
         headers = {"Content-Type": "application/octet-stream"}
-        with span("detector" if model == DETECTOR else "typer", model=model) as asked:
+        with trace_score(model) as asked:
             if asked.traceparent is not None:
                 headers[HEADER] = asked.traceparent
             async with self._slot(model):
@@ -76,7 +75,7 @@ class TorchServe:
             if answer is not None:
                 return answer
             if time.monotonic() + pause > give_up:
-                raise CallError(503, "The models do not answer at the moment; try again.")
+                raise CallError(503, UNANSWERED)
             metrics.BACKEND_RETRIES.inc()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

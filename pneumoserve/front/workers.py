@@ -18,11 +18,9 @@ from prometheus_client import Counter
 
 from pneumoserve.front import metrics
 from pneumoserve.front.errors import CallError
-from pneumoserve.front.scores import note_engine, read_score
+from pneumoserve.front.scores import UNANSWERED, note_engine, read_score, trace_score
 from pneumoserve.models.exchange import GREETING, LENGTH, MODELS, find_sockets
 from pneumoserve.models.scorer import Score
-from pneumoserve.names import DETECTOR
-from pneumoserve.tracing import span
 
 # A worker that dies takes about 1.5 s to come back. Time in the queue does not count while the queue moves.
 _DEADLINE_SECONDS: Final = 20.0
@@ -33,7 +31,6 @@ _SENT_AHEAD: Final = 2
 # Workers that may die over one film. One may be killed by somebody else, so may the next; a third is the film's doing.
 _DEATHS: Final = 3
 _LOOK_SECONDS: Final = 1.0
-_UNANSWERED: Final = "The models do not answer at the moment; try again."
 
 # Of the names of TorchServe's own, so one of the two is registered.
 QUEUE_SECONDS: Final = Counter(
@@ -57,7 +54,7 @@ class _Job:
 
     def refuse(self) -> None:
         if not self.score.done():
-            self.score.set_exception(CallError(503, _UNANSWERED))
+            self.score.set_exception(CallError(503, UNANSWERED))
 
 
 class Workers:
@@ -98,7 +95,7 @@ class Workers:
         Raises:
             CallError: 503 where no worker answers anything for 20 s, or the film has ended one after another.
         """
-        with span("detector" if model == DETECTOR else "typer", model=model):
+        with trace_score(model):
             job = _Job(model, pixels.tobytes())
             self._waiting.append(job)
             self._dispatch()

@@ -11,8 +11,7 @@ from importlib import util
 from pathlib import Path
 from typing import Final
 
-from pneumoserve.models.scorer import TYPER_MAR
-from pneumoserve.names import TYPER
+from pneumoserve.models.scorer import make_worker_environment
 from pneumoserve.release import Release
 
 _STANDIN: Final = Path(__file__).with_name("torch_standin")
@@ -96,10 +95,7 @@ def environment(release: Release, work: Path, gpu: bool) -> dict[str, str]:
     path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {
         **os.environ,
-        # One spinning OpenMP thread more on a busy core makes a prediction ten times slower.
-        "OMP_NUM_THREADS": "1",
-        "GOMP_SPINCOUNT": "0",
-        TYPER_MAR: str(release.folder / "model-store" / f"{TYPER}.mar"),
+        **make_worker_environment(release),
         "TEMP": str(work / "tmp"),
         "TMPDIR": str(work / "tmp"),
         "LOG_LOCATION": str(work / "logs"),

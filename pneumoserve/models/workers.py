@@ -15,9 +15,8 @@ from typing import Final
 
 from pneumoserve.models.exchange import MODELS, find_sockets, socket_of
 from pneumoserve.models.inprocess import unpack_model
-from pneumoserve.models.scorer import TYPER_MAR
+from pneumoserve.models.scorer import make_worker_environment
 from pneumoserve.models.worker import CANNOT_LOAD
-from pneumoserve.names import TYPER
 from pneumoserve.release import Release
 from pneumoserve.termination import explain_end
 
@@ -73,13 +72,7 @@ class _Worker:
     """The place of one worker. Its socket stays while workers come and go: who connects meanwhile waits."""
 
     def __init__(self, release: Release, models: Path, path: Path) -> None:
-        self._environment = {
-            **os.environ,
-            # As TorchServe's workers have it, for the same reasons; see `models.torchserve`.
-            "OMP_NUM_THREADS": "1",
-            "GOMP_SPINCOUNT": "0",
-            TYPER_MAR: str(release.folder / "model-store" / f"{TYPER}.mar"),
-        }
+        self._environment = {**os.environ, **make_worker_environment(release)}
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen()
