@@ -27,7 +27,7 @@ from pneumoserve.records import Pseudonyms
 from pneumoserve.store import S3Store
 from tests.support.dicom_peers import take_reports
 from tests.support.intake import child_xray
-from tests.support.killing import OBJECTS, Intake, find_results, kill_while_sending
+from tests.support.killing_intake import OBJECTS, Intake, find_results, kill_while_sending
 from tests.support.told import take_web_reports
 
 

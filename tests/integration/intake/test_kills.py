@@ -23,7 +23,7 @@ from pneumoserve.records import Pseudonyms
 from pneumoserve.store import S3Settings, S3Store
 from tests.support.dicom_peers import take_reports
 from tests.support.intake import PNEUMONIA, make_object
-from tests.support.killing import OBJECTS, Intake, find_results, kill_while_sending
+from tests.support.killing_intake import OBJECTS, Intake, find_results, kill_while_sending
 from tests.support.told import take_web_reports
 
 KILLS = 20
